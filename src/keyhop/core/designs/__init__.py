@@ -1,0 +1,1 @@
+"""Key managers as compositions of policy parts, and the table that names them."""

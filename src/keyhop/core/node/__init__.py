@@ -1,0 +1,1 @@
+"""One key manager: what it knows, what it decides, what it books."""

@@ -1,0 +1,1 @@
+"""Adapters from a supply interface to the core, one file each."""

@@ -1,0 +1,1 @@
+"""Real daemons with pretend modules on one machine."""

@@ -1,0 +1,1 @@
+"""The pretend world: virtual clock, topologies, faults."""

@@ -1,0 +1,1 @@
+"""Formats as they stand on the wire; nothing of ours is imported here."""
