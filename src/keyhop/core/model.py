@@ -126,7 +126,11 @@ LIFE: Mapping[State, Mapping[Action, State]] = MappingProxyType(
             Action.BURN: State.LOST,
             Action.EXPIRE: State.EXPIRED,
         },
-        State.RESERVED_INTERNAL: {Action.RELAY: State.USED_RELAY, Action.BURN: State.LOST, Action.EXPIRE: State.EXPIRED},
+        State.RESERVED_INTERNAL: {
+            Action.RELAY: State.USED_RELAY,
+            Action.BURN: State.LOST,
+            Action.EXPIRE: State.EXPIRED,
+        },
         State.SUPPLIED: {Action.DESTROY: State.DESTROYED},
         State.USED_RELAY: {Action.DESTROY: State.DESTROYED},
         State.USED_AUTH: {Action.DESTROY: State.DESTROYED},

@@ -1,0 +1,153 @@
+"""What a machine takes in and gives out: `step(event, now) -> Output`, and the batch that merges Outputs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from keyhop.core.model import Range, RequestError
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """Base of events, rows and other records on per-event paths: cheap to make, compared by value."""
+
+
+# --- what must be durable ---------------------------------------------------------------------------------------------
+
+
+class Row(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
+    """A named durable fact. The store keeps one per (type, key) and gives all back on start."""
+
+    @property
+    def key(self) -> str:
+        raise NotImplementedError
+
+
+class Put(Record):
+    """The row replaces the one of the same type and key."""
+
+    row: Row
+
+
+class Remove(Record):
+    row: Row
+    """Only its type and key count."""
+
+
+class Seal(Record):
+    """The bits of this block, taken from the vault, are stored sealed under (run, start)."""
+
+    block: Range
+
+
+class Drop(Record):
+    """The stored copy of this sealed block becomes unreadable (DESIGN 7: its data key goes with it)."""
+
+    block: Range
+
+
+class Used(Record):
+    """These bytes of the peer's run are used up: never served, never deciphered with again."""
+
+    range: Range
+
+
+class ForgetUsed(Record):
+    """Everything of this run below `floor` is gone: its used bytes need not be remembered one by one."""
+
+    range: Range
+
+
+class KeepSecret(Record):
+    """A copy of 32 bytes is kept sealed under a name until `DropSecret` (key-ID secrets live longer than their run)."""
+
+    name: str
+    source: Range
+
+
+class DropSecret(Record):
+    name: str
+
+
+class Audit(Record):
+    """An audit record that belongs to the same durable commit as what it tells of."""
+
+    entry: dict[str, Any]
+
+
+Save: TypeAlias = Put | Remove | Seal | Drop | Used | ForgetUsed | KeepSecret | DropSecret | Audit
+
+
+# --- what leaves ------------------------------------------------------------------------------------------------------
+
+
+class Frame(Record):
+    """One frame between key managers, as `docs/protocol.md` lays it out."""
+
+    type: int
+    position: int
+    """Byte offset of the tag key in the sender's authentication run; 0 in frames without a tag."""
+    payload: bytes
+    tag: bytes
+    """16 bytes, or empty in frames without a tag."""
+
+
+class Send(Record):
+    peer: str
+    connection: int
+    frame: Frame
+
+
+class Close(Record):
+    """The connection is closed; why goes to the log and the metrics, never to the peer."""
+
+    peer: str
+    connection: int
+    reason: str
+
+
+class Deliver(Record):
+    """The answer to a request: the ranges whose bits its application gets, or the refusal."""
+
+    request: int
+    ranges: tuple[Range, ...] = ()
+    refusal: RequestError | None = None
+
+
+class Notice(Record):
+    """Something people want to know: an alarm, a state change. Never more than names and numbers."""
+
+    code: str
+    text: str
+    peer: str = ""
+
+
+Sending: TypeAlias = Send | Close
+
+
+class Output(msgspec.Struct, gc=False):
+    """What a step asks for. It is done in this order: `save` durably, `send`, `answer`, `wipe`, then wake at `wake_at`.
+
+    A crash in between may lose a key; it can never give one twice.
+    """
+
+    save: list[Save] = msgspec.field(default_factory=list)
+    """Durable, all or nothing, before anything below."""
+    send: list[Sending] = msgspec.field(default_factory=list)
+    """In this order, to the connections named; a connection that is gone swallows it."""
+    answer: list[Deliver] = msgspec.field(default_factory=list)
+    wipe: list[Range] = msgspec.field(default_factory=list)
+    """Overwritten in the vault's memory once the answers are out."""
+    notice: list[Notice] = msgspec.field(default_factory=list)
+    wake_at: int | None = None
+    """Nanoseconds; None when nothing is due."""
+
+    def merge(self, later: Output) -> None:
+        """Adds what a later step asks for: the driver does a whole batch in one commit."""
+        self.save += later.save
+        self.send += later.send
+        self.answer += later.answer
+        self.wipe += later.wipe
+        self.notice += later.notice
+        self.wake_at = later.wake_at

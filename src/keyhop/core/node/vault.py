@@ -1,0 +1,84 @@
+"""The seam to the key bits: the core names ranges, a vault knows their bits and answers only what is safe to know."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from keyhop.core.model import NodeId, Range
+
+
+class BlockName(NamedTuple):
+    """A block that is not yet in a run: delivered by a module, or arriving by relay."""
+
+    peer: NodeId
+    source: str
+    """The module's name, or `relay`."""
+    number: int
+
+
+class Vault(Protocol):
+    """Bits by range. Every method but `draw` works on bits that are there; missing bits raise KeyError (our own bug).
+
+    What comes back is a tag, a ciphertext or a yes or no: never a key bit.
+    """
+
+    def tag(self, key: Range, message: bytes) -> bytes:
+        """The 16-byte one-time tag of the message under the 32 bytes at `key`."""
+
+    def verify(self, key: Range, message: bytes, tag: bytes) -> bool:
+        """Whether the tag is right; takes the same time either way."""
+
+    def fingerprint(self, block: BlockName, key: Range, context: bytes) -> bytes:
+        """The one-time tag over context and the block's bits."""
+
+    def matches(self, block: BlockName, key: Range, context: bytes, fingerprint: bytes) -> bool:
+        """Whether our copy of the block has this fingerprint."""
+
+    def fingerprint_inside(self, block: BlockName, key_offset: int, context: bytes) -> bytes:
+        """As `fingerprint`, keyed by the block's own 32 bytes at `key_offset`, which are left out of the tagged bits.
+
+        For relayed batches, which bring their confirmation keys along (network digest 6.7). The tagged bits are those
+        from byte 64 on: both confirmation keys stand first.
+        """
+
+    def matches_inside(self, block: BlockName, key_offset: int, context: bytes, fingerprint: bytes) -> bool:
+        """Whether our copy of the relayed block has this fingerprint."""
+
+    def length(self, block: BlockName) -> int | None:
+        """Bytes of the block, or None if it is not here."""
+
+    def place(self, block: BlockName, offset: int, target: Range) -> None:
+        """Copies block bytes [offset, offset + target.length) to `target`, in memory, ready to be sealed."""
+
+    def discard(self, block: BlockName) -> None:
+        """Overwrites the block; no error if it is not there."""
+
+    def draw(self, target: Range) -> None:
+        """Fills `target` from the node's generator (grade `local`)."""
+
+    def hold(self, block: Range) -> None:
+        """Brings a sealed block into memory and keeps it there although its stored copy is dropped."""
+
+    def wipe(self, range: Range) -> None:
+        """Overwrites the range in memory, as far as Python can; no error for what is not there."""
+
+    def cipher(self, block: BlockName, pad: Range) -> bytes:
+        """The block XOR the pad (one-time pad), `pad.length` bytes."""
+
+    def decipher(self, block: BlockName, ciphertext: bytes, pad: Range) -> None:
+        """The inverse: what comes out is kept in memory as `block`."""
+
+    def gather(self, block: BlockName, sources: tuple[Range, ...]) -> None:
+        """Makes `block` out of the bytes of these ranges, one after another (a payload of own link key)."""
+
+    def keep_secret(self, name: str, source: Range) -> None:
+        """A copy of 32 bytes under a name, for the computations of the edge (key IDs)."""
+
+    def drop_secret(self, name: str) -> None:
+        """Overwrites it."""
+
+    def vouch(self, statement: bytes) -> bytes:
+        """16 bytes that only this node can make (a key kept beside its anchor), for numbers that neighbours return."""
+
+    def vouched(self, statement: bytes, proof: bytes) -> bool:
+        """Whether `proof` is ours."""
