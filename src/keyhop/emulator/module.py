@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from keyhop.daemon.modules import Block, Report
 from keyhop.emulator import control
 from keyhop.emulator.control import Change, Control, ControlError, Fault, FaultName
+from keyhop.emulator.rates import BLOCK_MAX_BYTES, PERIOD_LIMIT_S, binary_entropy
 
 LINK_FILE = "link.json"
 SECRET_FILE = "secret"  # noqa: S105 (the name of a file)
 SECRET_BYTES = 32
 
-BLOCK_LIMIT_BYTES = 1024 * 1024
 BLOCK_GRAIN_BYTES = 256
 """A block that an eavesdropper shortens keeps a multiple of this."""
 PREFILL_BLOCK_BYTES = 64 * 1024
@@ -66,6 +66,8 @@ class EmulatedLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     qber_ratio: float = 0.02
     """Mean without an eavesdropper."""
     qber_limit_ratio: float = 0.11
+    epsilon: float = 0.0
+    """Of each block; 0.0 where its rate was given and no model stands behind it."""
     has_qber: bool = True
     """False for continuous variables: the same disturbance acts, but is not reported as a QBER."""
     prefill_bytes: int = 0
@@ -76,8 +78,9 @@ class EmulatedLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             f"{name} = {value}: must be {legal}"
             for name, value, good, legal in (
                 ("ends", self.ends, self.ends[0] < self.ends[1], "two names, the lower one first"),
-                ("block_bytes", self.block_bytes, 0 <= self.block_bytes <= BLOCK_LIMIT_BYTES, "up to 1 MiB"),
-                ("block_period_s", self.block_period_s, 0.001 <= self.block_period_s <= DAY_S, "from 1 ms to a day"),
+                ("block_bytes", self.block_bytes, 0 <= self.block_bytes <= BLOCK_MAX_BYTES, "up to 1 MiB"),
+                ("block_period_s", self.block_period_s, 1e-3 <= self.block_period_s <= PERIOD_LIMIT_S, "1 ms to 30 d"),
+                ("epsilon", self.epsilon, 0.0 <= self.epsilon < 1.0, "from 0 to below 1"),
                 ("qber_ratio", self.qber_ratio, 0.0 <= self.qber_ratio <= 0.5, "from 0 to 0.5"),
                 ("qber_limit_ratio", self.qber_limit_ratio, 0.0 < self.qber_limit_ratio <= 0.5, "above 0, up to 0.5"),
                 ("prefill_bytes", self.prefill_bytes, 0 <= self.prefill_bytes <= PREFILL_LIMIT_BYTES, "up to 64 MiB"),
@@ -292,7 +295,7 @@ class EmulatedModule:
         bits = self._bits(number, length_bytes)
         if self._fault(FaultName.FLIPPED_BIT, number):
             bits[length_bytes // 2] ^= 1
-        return Block(module=self.link.id, number=number, bits=bits)
+        return Block(module=self.link.id, number=number, bits=bits, epsilon=self.link.epsilon)
 
     def _prefill(self, number: int) -> Block:
         length_bytes = min(PREFILL_BLOCK_BYTES, self.link.prefill_bytes - number * PREFILL_BLOCK_BYTES)
@@ -326,8 +329,8 @@ class EmulatedModule:
         """
         if eve_fraction == 0.0:
             return self.link.block_bytes
-        undisturbed = 1 - 2 * _binary_entropy(self.link.qber_ratio)
-        disturbed = 1 - 2 * _binary_entropy(self.link.qber_ratio + INTERCEPT_RESEND_QBER * eve_fraction)
+        undisturbed = 1 - 2 * binary_entropy(self.link.qber_ratio)
+        disturbed = 1 - 2 * binary_entropy(self.link.qber_ratio + INTERCEPT_RESEND_QBER * eve_fraction)
         if undisturbed <= 0.0 or disturbed <= 0.0:
             return 0
         length_bytes = int(self.link.block_bytes * disturbed / undisturbed)
@@ -349,12 +352,6 @@ class EmulatedModule:
             if (fault.node == self._node) if fault.node else self._lower_end:
                 return fault
         return None
-
-
-def _binary_entropy(ratio: float) -> float:
-    if ratio <= 0.0 or ratio >= 1.0:
-        return 0.0
-    return -ratio * math.log2(ratio) - (1 - ratio) * math.log2(1 - ratio)
 
 
 def _noise(link_id: str, index: int) -> tuple[float, float]:

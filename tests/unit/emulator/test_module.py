@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from keyhop.daemon.modules import Block
-from keyhop.emulator import module
+from keyhop.emulator import module, rates
 from keyhop.emulator.control import CONTROL_FILE, Change, Control, Fault, FaultName
 from keyhop.emulator.module import EmulatedLink, EmulatedModule, create
 
@@ -313,8 +313,9 @@ def test_a_cut_off_secret_is_refused(bench: Bench) -> None:
     [
         ({"ends": ("b", "a")}, "the lower one first"),
         ({"ends": ("a", "a")}, "the lower one first"),
-        ({"block_bytes": module.BLOCK_LIMIT_BYTES + 1}, "block_bytes"),
+        ({"block_bytes": rates.BLOCK_MAX_BYTES + 1}, "block_bytes"),
         ({"block_period_s": 0.0}, "block_period_s = 0.0"),
+        ({"epsilon": 1.0}, "epsilon"),
         ({"qber_ratio": 0.6}, "qber_ratio"),
         ({"qber_limit_ratio": 0.0}, "qber_limit_ratio"),
         ({"prefill_bytes": -1}, "prefill_bytes"),
@@ -323,6 +324,11 @@ def test_a_cut_off_secret_is_refused(bench: Bench) -> None:
 def test_a_link_that_cannot_be_is_refused_and_names_the_figure(changed: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         msgspec.structs.replace(LINK, **changed).__post_init__()
+
+
+def test_the_model_behind_a_rate_labels_each_block_with_its_epsilon(tmp_path: Path) -> None:
+    left, _ = Bench(tmp_path, epsilon=1e-10, prefill_bytes=100).until(10)
+    assert [block.epsilon for block in left] == [0.0, 1e-10]
 
 
 def test_an_unknown_member_of_the_link_file_is_refused(bench: Bench) -> None:
