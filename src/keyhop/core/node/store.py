@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from keyhop.core.machine import Row, Save
-from keyhop.core.model import Range
+from keyhop.core.model import Range, RunId
 
 
 class StoreError(Exception):
@@ -33,19 +33,43 @@ class Snapshot(msgspec.Struct):
     secrets: list[str]
 
 
+class Outboxed(NamedTuple):
+    """An audit entry that a commit made durable and that the audit log has yet to take over."""
+
+    number: int
+    """Rises by one with each entry, over restarts too: the log skips what it has."""
+    entry: dict[str, Any]
+
+
 class Store(Protocol):
-    """One process owns it. Methods raise StoreError and nothing else; after one, every further call raises."""
+    """One process owns it. Methods raise StoreError and nothing else; after one, every further call raises.
+
+    `load` comes first. One thread commits at a time; `read`, `read_secret`, `covering` and `outbox` may run beside it.
+    """
 
     def load(self) -> Snapshot:
         """Reads all rows; damaged ones raise Damaged with the row's name."""
 
     def commit(self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]) -> None:
-        """All of it durable when this returns, or none of it. `bits` gives the bytes of each `Seal`."""
+        """All of it durable when this returns, or none of it; later saves act on what earlier ones left.
+
+        `bits` gives the bytes of each `Seal` and the 32 of each `KeepSecret`. What is dropped or removed need not be
+        there; a block must not overlap another. A Used or ForgetUsed range may overlap what is used.
+        """
 
     def read(self, block: Range) -> bytearray:
         """The bits of a sealed block, named exactly as it was sealed; safe beside a running commit."""
 
     def read_secret(self, name: str) -> bytearray:
         """32 bytes kept by `KeepSecret`."""
+
+    def covering(self, run: RunId, position: int) -> Range | None:
+        """The sealed block that holds this byte, or None."""
+
+    def outbox(self) -> list[Outboxed]:
+        """Audit entries made durable and not yet handed out; after a start, all that were never `written`."""
+
+    def written(self, number: int) -> None:
+        """The audit log has synced all entries up to this number: the next commit lets them go."""
 
     def close(self) -> None: ...

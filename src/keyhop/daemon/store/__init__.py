@@ -1,0 +1,1 @@
+"""Where a node keeps what must survive it: one seam (`core.node.store`), a store in SQLite and one in memory."""
