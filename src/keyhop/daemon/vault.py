@@ -50,12 +50,8 @@ class Resident:
     def __repr__(self) -> str:
         return f"Resident({self.run}, {self.start}, {self.end - self.start} bytes)"
 
-    def overwrite(self) -> None:
-        self.bits[:] = bytes(len(self.bits))
-
-    def overwrite_wiped(self) -> None:
-        for start, stop in self.wiped or ():
-            self.bits[start - self.start : stop - self.start] = bytes(stop - start)
+    def overwrite(self, start: int, stop: int) -> None:
+        self.bits[start - self.start : stop - self.start] = bytes(stop - start)
 
 
 _NOWHERE = Resident(RunId("", -1), -1, bytearray(), stored=True)  # type: ignore[arg-type]
@@ -253,13 +249,16 @@ class NodeVault:
 
     def wipe(self, range: Range) -> None:
         for resident in self._within(range):
+            start, stop = max(range.start, resident.start), min(range.end, resident.end)
             if resident.wiped is None:
                 resident.wiped = Extents()
-            resident.wiped.add(max(range.start, resident.start), min(range.end, resident.end))
+            resident.wiped.add(start, stop)
             # From here on nobody reads them. What a commit is sealing is overwritten when it is done: zeros must not
             # be sealed as if they were key.
             if not resident.lent:
-                self._overwrite_wiped(resident)
+                resident.overwrite(start, stop)
+                if resident.wiped.covers(resident.start, resident.end):
+                    self._forget(resident)
 
     def cipher(self, block: BlockName, pad: Range) -> bytes:
         bits = self._blocks[block]
@@ -345,7 +344,7 @@ class NodeVault:
         if (index and residents[index - 1].end > resident.start) or (
             index < len(starts) and starts[index] < resident.end
         ):
-            resident.overwrite()
+            resident.overwrite(resident.start, resident.end)
             raise IllegalMove(f"{resident} overlaps bits that are in memory")
         starts.insert(index, resident.start)
         residents.insert(index, resident)
@@ -355,11 +354,9 @@ class NodeVault:
         if not resident.stored:
             resident.stored = True
             self._cache(resident)
-        self._overwrite_wiped(resident)
-
-    def _overwrite_wiped(self, resident: Resident) -> None:
         if resident.wiped is not None:
-            resident.overwrite_wiped()
+            for start, stop in resident.wiped:
+                resident.overwrite(start, stop)
             if resident.wiped.covers(resident.start, resident.end):
                 self._forget(resident)
 
@@ -372,7 +369,7 @@ class NodeVault:
             del self._starts[resident.run], self._residents[resident.run]
         if self._last is resident:
             self._last = _NOWHERE
-        resident.overwrite()
+        resident.overwrite(resident.start, resident.end)
 
     def _cache(self, resident: Resident) -> None:
         if not resident.held:
