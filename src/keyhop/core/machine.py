@@ -8,11 +8,6 @@ import msgspec
 
 from keyhop.core.model import Range, RequestError
 
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """Base of events, rows and other records on per-event paths: cheap to make, compared by value."""
-
-
 # --- what must be durable ---------------------------------------------------------------------------------------------
 
 
@@ -24,53 +19,53 @@ class Row(msgspec.Struct, frozen=True, gc=False, tag=True, array_like=True):
         raise NotImplementedError
 
 
-class Put(Record):
+class Put(msgspec.Struct, frozen=True, gc=False):
     """The row replaces the one of the same type and key."""
 
     row: Row
 
 
-class Remove(Record):
+class Remove(msgspec.Struct, frozen=True, gc=False):
     row: Row
     """Only its type and key count."""
 
 
-class Seal(Record):
+class Seal(msgspec.Struct, frozen=True, gc=False):
     """The bits of this block, taken from the vault, are stored sealed under (run, start)."""
 
     block: Range
 
 
-class Drop(Record):
+class Drop(msgspec.Struct, frozen=True, gc=False):
     """The stored copy of this sealed block becomes unreadable (DESIGN 7: its data key goes with it)."""
 
     block: Range
 
 
-class Used(Record):
+class Used(msgspec.Struct, frozen=True, gc=False):
     """These bytes of the peer's run are used up: never served, never deciphered with again."""
 
     range: Range
 
 
-class ForgetUsed(Record):
+class ForgetUsed(msgspec.Struct, frozen=True, gc=False):
     """Everything of this run below `floor` is gone: its used bytes need not be remembered one by one."""
 
     range: Range
 
 
-class KeepSecret(Record):
+class KeepSecret(msgspec.Struct, frozen=True, gc=False):
     """A copy of 32 bytes is kept sealed under a name until `DropSecret` (key-ID secrets live longer than their run)."""
 
     name: str
     source: Range
 
 
-class DropSecret(Record):
+class DropSecret(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class Audit(Record):
+class Audit(msgspec.Struct, frozen=True, gc=False):
     """An audit record that belongs to the same durable commit as what it tells of."""
 
     entry: dict[str, Any]
@@ -82,7 +77,7 @@ Save: TypeAlias = Put | Remove | Seal | Drop | Used | ForgetUsed | KeepSecret | 
 # --- what leaves ------------------------------------------------------------------------------------------------------
 
 
-class Frame(Record):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame between key managers, as `docs/protocol.md` lays it out."""
 
     type: int
@@ -93,13 +88,13 @@ class Frame(Record):
     """16 bytes, or empty in frames without a tag."""
 
 
-class Send(Record):
+class Send(msgspec.Struct, frozen=True, gc=False):
     peer: str
     connection: int
     frame: Frame
 
 
-class Close(Record):
+class Close(msgspec.Struct, frozen=True, gc=False):
     """The connection is closed; why goes to the log and the metrics, never to the peer."""
 
     peer: str
@@ -107,15 +102,17 @@ class Close(Record):
     reason: str
 
 
-class Deliver(Record):
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """The answer to a request: the ranges whose bits its application gets, or the refusal."""
 
     request: int
     ranges: tuple[Range, ...] = ()
+    ids: tuple[str, ...] = ()
+    """Key IDs, where they are records; empty: the edge seals the coordinates into them."""
     refusal: RequestError | None = None
 
 
-class Notice(Record):
+class Notice(msgspec.Struct, frozen=True, gc=False):
     """Something people want to know: an alarm, a state change. Never more than names and numbers."""
 
     code: str
@@ -127,7 +124,7 @@ Sending: TypeAlias = Send | Close
 
 
 class Output(msgspec.Struct, gc=False):
-    """What a step asks for. It is done in this order: `save` durably, `send`, `answer`, `wipe`, then wake at `wake_at`.
+    """What a step asks for. It is done in this order: `save` durably, `send`, `answer`, `after`, `wipe`, then wake at `wake_at`.
 
     A crash in between may lose a key; it can never give one twice.
     """
@@ -137,6 +134,8 @@ class Output(msgspec.Struct, gc=False):
     send: list[Sending] = msgspec.field(default_factory=list)
     """In this order, to the connections named; a connection that is gone swallows it."""
     answer: list[Deliver] = msgspec.field(default_factory=list)
+    after: list[Any] = msgspec.field(default_factory=list)
+    """Events that this commit brings about: stepped once it is durable (a lease is spent only then)."""
     wipe: list[Range] = msgspec.field(default_factory=list)
     """Overwritten in the vault's memory once the answers are out."""
     notice: list[Notice] = msgspec.field(default_factory=list)
@@ -148,6 +147,7 @@ class Output(msgspec.Struct, gc=False):
         self.save += later.save
         self.send += later.send
         self.answer += later.answer
+        self.after += later.after
         self.wipe += later.wipe
         self.notice += later.notice
         self.wake_at = later.wake_at

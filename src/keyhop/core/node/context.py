@@ -1,0 +1,158 @@
+"""What the parts of a node share within one step: time, the Output being made, the pairs, the vault."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from keyhop.core.machine import Close, Frame, Notice, Output, Put, Remove, Row, Save
+from keyhop.core.messages import PlainMessage, TaggedMessage
+from keyhop.core.model import NANOSECONDS, AppId, NodeId
+from keyhop.core.node.pair import Connection, Keyed, Pair
+from keyhop.core.node.rows import BookRow, NodeRow
+from keyhop.core.node.run import Run
+from keyhop.core.node.vault import Vault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """An application this node serves."""
+
+    id: AppId
+    peers: frozenset[AppId]
+    """With whom it may share keys, as master; dec_keys asks nothing but the key itself."""
+    rate_bps: int = 10_000_000
+    burst_bits: int = 100_000_000
+    requests_per_s: int = 100_000
+    burst_requests: int = 200_000
+    self_association: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A key manager at the other end of a link."""
+
+    node: NodeId
+    link: bytes
+    """The link's random number, 16 bytes, from the first-contact file."""
+    segment_bytes: int = 65_536
+    """How blocks of this link are cut when this end proposes them: a power of two, 1 to 64 KiB."""
+    rate_bps: int = 0
+    """What the link is expected to give; for link state before the module reports."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    node: NodeId
+    neighbours: tuple[Neighbour, ...] = ()
+    applications: tuple[Application, ...] = ()
+    directory: dict[AppId, NodeId] = field(default_factory=dict)
+    """Applications at other nodes, where the operator writes them down; link state tells the rest."""
+    fetch_lifetime_ns: int = 24 * 3600 * NANOSECONDS
+    block_lifetime_ns: int = 30 * 24 * 3600 * NANOSECONDS
+    stock_limit_bytes: int = 1 << 20
+    """Per direction and link; a fuller run takes no fresh block."""
+    default_key_bits: int = 256
+    min_key_bits: int = 64
+    max_key_bits: int = 8192
+    keys_per_request: int = 128
+    request_wait_ns: int = NANOSECONDS
+    """How long an enc_keys may wait for a lease before it is refused."""
+
+
+Handler = Callable[[Any], None]
+MessageHandler = Callable[[Pair, Any], None]
+
+
+class Context:
+    """One per node. The parts keep their own memory; this holds what more than one of them needs."""
+
+    def __init__(
+        self, settings: NodeSettings, vault: Vault, entropy: Callable[[int], bytes], start: int, now: int
+    ) -> None:
+        self.settings = settings
+        self.node = settings.node
+        self.vault = vault
+        self.entropy = entropy
+        self.start = start
+        self.incarnation = entropy(8)
+        self.now = now
+        self.out = Output()
+        self.pairs: dict[str, Pair] = {}
+        self.epoch = 1
+        self.journal = 0
+        self.relay_number = 0
+        self.restored = ""
+        """Why this node holds itself for restored, until every link has been told; empty if it does not."""
+        self.audit_head = b""
+        self.counters: dict[str, int] = {}
+        self._due: list[tuple[int, int, object]] = []
+        self._sequence = 0
+        self.intake_marks: dict[tuple[str, str], tuple[int, int]] = {}
+        """(peer, module) -> highest block number seen, bit map of the 64 up to it."""
+        self.plain_outbox: dict[str, list[PlainMessage]] = {}
+        self.tunnel: Callable[[Pair, Connection, Frame], None] | None = None
+        self._dirty_books: set[tuple[str, int]] = set()
+
+    def count(self, what: str, amount: int = 1) -> None:
+        self.counters[what] = self.counters.get(what, 0) + amount
+
+    def save(self, *saves: Save) -> None:
+        self.out.save.extend(saves)
+
+    def put(self, *rows: Row) -> None:
+        self.out.save.extend(Put(row) for row in rows)
+
+    def remove(self, row: Row) -> None:
+        self.out.save.append(Remove(row))
+
+    def book(self, run: Run) -> None:
+        """The run's book goes into this step's commit, with its final totals."""
+        self._dirty_books.add((run.id.peer, run.id.number))
+
+    def notice(self, code: str, text: str, peer: str = "") -> None:
+        self.out.notice.append(Notice(code, text, peer))
+
+    def at(self, due: int, event: object) -> None:
+        """The event is stepped when its time has come."""
+        self._sequence += 1
+        heapq.heappush(self._due, (due, self._sequence, event))
+
+    def due(self) -> list[object]:
+        events = []
+        while self._due and self._due[0][0] <= self.now:
+            events.append(heapq.heappop(self._due)[2])
+        return events
+
+    @property
+    def wake_at(self) -> int | None:
+        return self._due[0][0] if self._due else None
+
+    def say(self, pair: Pair, message: TaggedMessage | Keyed) -> None:
+        """Queues a tagged message; frames are made at the end of the step, all that waits in one."""
+        pair.outbox.append(message)
+
+    def say_plain(self, peer: str, message: PlainMessage) -> None:
+        """Queues an untagged message to a neighbour."""
+        self.plain_outbox.setdefault(peer, []).append(message)
+
+    def close(self, pair: Pair, connection: Connection, reason: str) -> None:
+        """Ends a connection; its credits are void from here on."""
+        if pair.connections.pop(connection.id, None) is None:
+            return
+        self.out.send.append(Close(pair.peer, connection.id, reason))
+        if pair.current is connection:
+            pair.current = None
+            pair.outbox.clear()
+
+    def node_row(self) -> NodeRow:
+        return NodeRow(self.epoch, self.start, self.journal, self.relay_number)
+
+    def flush_books(self) -> None:
+        for peer, number in sorted(self._dirty_books):
+            pair = self.pairs.get(peer)
+            if pair is not None:
+                self.put(BookRow(peer, number, pair.runs[number].book.snapshot()))
+        self._dirty_books.clear()

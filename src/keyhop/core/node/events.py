@@ -1,0 +1,158 @@
+"""What can happen to a node: past tense, one record each."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from keyhop.core.machine import Frame
+from keyhop.core.messages import Span
+
+
+class PeerConnected(msgspec.Struct, frozen=True, gc=False):
+    """A connection to a neighbour stands: TLS is up and its certificate names the peer."""
+
+    peer: str
+    connection: int
+    """Unique in this process."""
+
+
+class PeerLost(msgspec.Struct, frozen=True, gc=False):
+    peer: str
+    connection: int
+
+
+class FrameArrived(msgspec.Struct, frozen=True, gc=False):
+    peer: str
+    connection: int
+    frame: Frame
+
+
+class BlockArrived(msgspec.Struct, frozen=True, gc=False):
+    """A module delivered a block; the vault has its bits under (peer, module, number)."""
+
+    peer: str
+    module: str
+    number: int
+    length: int
+    epsilon: float = 0.0
+
+
+class SecretLoaded(msgspec.Struct, frozen=True, gc=False):
+    """A pre-shared secret of a link was read: the vault has its 64 KiB under (peer, FIRST_CONTACT, 0)."""
+
+    peer: str
+    link: bytes
+    length: int
+
+
+class ModuleReported(msgspec.Struct, frozen=True, gc=False):
+    peer: str
+    module: str
+    state: str
+    skr_bps: int
+    reason: str = ""
+
+
+class KeysWanted(msgspec.Struct, frozen=True, gc=False):
+    """The edge could not answer from a Desk: no grant yet, or too little leased."""
+
+    request: int
+    master: str
+    slave: str
+    number: int
+    size_bits: int
+
+
+class Coordinates(msgspec.Struct, frozen=True, gc=False):
+    """What a key ID said, opened by the edge."""
+
+    run: int
+    start: int
+    length: int
+
+
+class KeysFetched(msgspec.Struct, frozen=True, gc=False):
+    """A slave application asks for keys by ID; the edge has judged every tag."""
+
+    request: int
+    slave: str
+    master: str
+    peer: str
+    """The key manager that serves the master."""
+    keys: tuple[Coordinates, ...]
+    audit: dict[str, object] | None = None
+
+
+class RecordsFetched(msgspec.Struct, frozen=True, gc=False):
+    """As KeysFetched, for keys with random IDs and records."""
+
+    request: int
+    slave: str
+    master: str
+    ids: tuple[str, ...]
+    audit: dict[str, object] | None = None
+
+
+class StockLow(msgspec.Struct, frozen=True, gc=False):
+    """A Desk fell below its low mark."""
+
+    peer: str
+
+
+class LeaseCommitted(msgspec.Struct, frozen=True, gc=False):
+    """A lease of ours is durable at both ends: it may be spent."""
+
+    peer: str
+    purpose: str
+    spans: tuple[Span, ...]
+    epoch: int
+    pair_epoch: int
+
+
+class BatchCommitted(msgspec.Struct, frozen=True, gc=False):
+    """A relayed batch is durable at this end."""
+
+    peer: str
+    number: int
+
+
+class RequestEnded(msgspec.Struct, frozen=True, gc=False):
+    """A request that waits has waited long enough, or its client is gone."""
+
+    request: int
+
+
+class Woke(msgspec.Struct, frozen=True, gc=False):
+    """The time given in `wake_at` has come."""
+
+
+class RestoreDeclared(msgspec.Struct, frozen=True, gc=False):
+    """The operator says that this node's store is an old copy (`keyhop node restored`)."""
+
+
+class AuditHead(msgspec.Struct, frozen=True, gc=False):
+    """The head of the audit chain moved; neighbours are told with the next statement."""
+
+    head: bytes
+
+
+Event: TypeAlias = (
+    PeerConnected
+    | PeerLost
+    | FrameArrived
+    | BlockArrived
+    | SecretLoaded
+    | ModuleReported
+    | KeysWanted
+    | KeysFetched
+    | RecordsFetched
+    | StockLow
+    | LeaseCommitted
+    | BatchCommitted
+    | RequestEnded
+    | Woke
+    | RestoreDeclared
+    | AuditHead
+)

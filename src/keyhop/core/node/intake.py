@@ -1,0 +1,371 @@
+"""Agreement on blocks: both ends prove to hold the same bits before a single one of them may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from keyhop.core.designs import Design
+from keyhop.core.machine import Seal
+from keyhop.core.messages import AgreeBlock, AnswerBlock, Placement, Proof, StoredBlock
+from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, NodeId, PeerError, Range, RunKind
+from keyhop.core.node.context import Context
+from keyhop.core.node.events import BlockArrived
+from keyhop.core.node.ledger import Account
+from keyhop.core.node.link import Links
+from keyhop.core.node.pair import Keyed, Pair
+from keyhop.core.node.rows import IntakeRow
+from keyhop.core.node.run import UNTOUCHED, Segment
+from keyhop.core.node.vault import BlockName
+from keyhop.core.policy.division import Want
+
+FLOOR_BYTES = 4096
+"""Each authentication run of a link is filled to this before anything else."""
+DISTANT_FLOOR_BYTES = 1024
+"""The same for a distant pair, whose every byte cost one per hop."""
+TAG_LIMIT_BYTES = 32_768
+BLOCKS_WAITING = 1024
+"""Per peer: what a module may deliver while the link is down; older ones are destroyed."""
+BLOCKS_PROPOSED = 16
+"""Proposals without an answer, per peer."""
+BLOCK_LIMIT_BYTES = 8 << 20
+PLACEMENTS_LIMIT = 16
+OFFER_WAIT_NS = 30 * NANOSECONDS
+"""How long the follower waits for its own copy of a proposed block (ends may deliver at different times)."""
+
+
+class OfferEnded(msgspec.Struct, frozen=True, gc=False):
+    peer: str
+    module: str
+    number: int
+    connection: int
+
+
+class Waiting(NamedTuple):
+    length: int
+    epsilon: float
+
+
+class Offer(NamedTuple):
+    message: AgreeBlock
+    key: Range
+    connection: int
+
+
+def seen(marks: tuple[int, int], number: int) -> bool:
+    """Whether a block number was accepted before, or is too old to tell."""
+    highest, recent = marks
+    if number > highest:
+        return False
+    return highest - number >= 64 or bool(recent >> (highest - number) & 1)
+
+
+def with_number(marks: tuple[int, int], number: int) -> tuple[int, int]:
+    highest, recent = marks
+    if number > highest:
+        return number, ((recent << (number - highest)) | 1) & (1 << 64) - 1
+    return highest, recent | 1 << (highest - number)
+
+
+def union(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    low, high = sorted((first, second))
+    return high[0], (high[1] | low[1] << (high[0] - low[0])) & (1 << 64) - 1 if low[0] >= 0 else high[1]
+
+
+NOTHING_SEEN = (-1, 0)
+
+
+class Intake:
+    def __init__(self, context: Context, links: Links, design: Design, segment_bytes: dict[str, int]) -> None:
+        self.context = context
+        self.links = links
+        self.design = design
+        self.segment_bytes = segment_bytes
+        self.waiting: dict[str, dict[tuple[str, int], Waiting]] = {}
+        self.proposed: dict[str, dict[tuple[str, int], AgreeBlock | None]] = {}
+        self.offers: dict[str, dict[tuple[str, int], Offer]] = {}
+        self.unconfirmed: dict[tuple[str, str, int], tuple[Placement, ...]] = {}
+        """Blocks we answered yes to, until the proposer says that it has stored them too."""
+        links.handlers[AgreeBlock] = self.agree
+        links.handlers[AnswerBlock] = self.answered
+        links.handlers[StoredBlock] = self.stored
+        links.on_compared.append(self.compared)
+        links.on_open.append(self.propose)
+        links.on_lost.append(self.lost)
+
+    def arrived(self, event: BlockArrived) -> None:
+        context, name = self.context, BlockName(NodeId(event.peer), event.module, event.number)
+        pair = context.pairs.get(event.peer)
+        here = self.waiting.setdefault(event.peer, {})
+        key = (event.module, event.number)
+        if pair is None or not pair.direct or not 0 < event.length <= BLOCK_LIMIT_BYTES or event.number < 0:
+            context.notice(
+                "KH-1101", f"block {event.number} of {event.module} is refused: {event.length} bytes", event.peer
+            )
+            context.vault.discard(name)
+            return
+        if key in self.proposed.get(event.peer, ()) or seen(self._marks(event.peer, event.module), event.number):
+            context.notice("KH-1102", f"block {event.number} of {event.module} was delivered before", event.peer)
+            context.count("blocks_repeated")
+            if key not in self.proposed.get(event.peer, ()):
+                context.vault.discard(name)
+            return
+        here[key] = Waiting(event.length, event.epsilon)
+        if len(here) > BLOCKS_WAITING:
+            oldest = next(iter(here))
+            del here[oldest]
+            context.vault.discard(BlockName(NodeId(event.peer), *oldest))
+            context.count("blocks_overdue")
+        if pair.leads:
+            self.propose(pair)
+            return
+        offer = self.offers.get(event.peer, {}).pop(key, None)
+        if offer is not None and pair.current is not None and pair.current.id == offer.connection:
+            self._judge(pair, offer.message, offer.key)
+
+    # --- the lower-named end proposes ---------------------------------------------------------------------------------
+
+    def propose(self, pair: Pair) -> None:
+        context = self.context
+        if not pair.leads or not pair.is_open:
+            return
+        here = self.waiting.get(pair.peer, {})
+        proposed = self.proposed.setdefault(pair.peer, {})
+        while here and len(proposed) < BLOCKS_PROPOSED:
+            key = next(iter(here))
+            waiting = here.pop(key)
+            name = BlockName(NodeId(pair.peer), *key)
+            placements = self.place(pair, waiting.length, FLOOR_BYTES)
+            if not placements:
+                # A full store stops: the block is not taken in, at either end.
+                context.count("blocks_not_taken")
+            proposed[key] = None
+            context.say(pair, Keyed(self._proposal(pair, name, waiting, placements)))
+
+    def place(self, pair: Pair, length: int, floor_bytes: int) -> tuple[Placement, ...]:
+        """Says where a block goes and raises the append marks, durably before the proposal leaves."""
+        openings = (pair.own_opening, pair.their_opening)
+        tags = (pair.own_tags, pair.their_tags)
+        keys = (pair.own_key, pair.their_key)
+        limit = self.context.settings.stock_limit_bytes
+        dealt = self.design.division.deal(
+            length,
+            floors=[Want(run.id.number, run.available(), floor_bytes) for run in (*tags, *openings)],
+            tags=[Want(run.id.number, run.available(), max(floor_bytes, TAG_LIMIT_BYTES)) for run in tags],
+            keys=[Want(run.id.number, run.untouched, limit) for run in keys],
+        )
+        placements = []
+        for number, take in dealt:
+            run = pair.runs[number]
+            if run.append + take > POSITION_LIMIT:
+                self.context.notice("KH-2301", f"run {number} with {pair.peer} is at its end", pair.peer)
+                continue
+            placements.append((number, run.append, take))
+            run.place(run.append, take)
+            self.context.put(run.row())
+        return tuple(placements)
+
+    def _proposal(
+        self, pair: Pair, name: BlockName, waiting: Waiting, placements: tuple[Placement, ...]
+    ) -> Callable[[Range], AgreeBlock]:
+        def make(key: Range) -> AgreeBlock:
+            context_bytes = self._covered(pair, name, waiting.length)
+            message = AgreeBlock(
+                name.source,
+                name.number,
+                waiting.length,
+                key.start,
+                self.context.vault.fingerprint(name, key, context_bytes),
+                placements,
+                self.segment_bytes[pair.peer],
+                waiting.epsilon,
+            )
+            self.proposed[pair.peer][name.source, name.number] = message
+            return message
+
+        return make
+
+    @staticmethod
+    def _covered(pair: Pair, name: BlockName, length: int) -> bytes:
+        """What the fingerprint covers beside the bits: link, module, block number, length."""
+        module = name.source.encode()
+        return (
+            pair.link
+            + len(module).to_bytes(2, "big")
+            + module
+            + name.number.to_bytes(8, "big")
+            + length.to_bytes(8, "big")
+        )
+
+    def answered(self, pair: Pair, answer: AnswerBlock) -> None:
+        context = self.context
+        key = (answer.module, answer.number)
+        message = self.proposed.get(pair.peer, {}).pop(key, None)
+        if message is None or not pair.leads:
+            raise PeerError(f"an answer for block {answer.number} of {answer.module}, which was not proposed")
+        name = BlockName(NodeId(pair.peer), *key)
+        if answer.accepted:
+            self.store(pair, name, message.placements, message.segment_bytes, message.epsilon, placed=True)
+            self._know(pair, message.placements, pair.their_tags.id.number)
+            context.say(pair, StoredBlock(*key))
+        else:
+            context.vault.discard(name)
+            context.count("blocks_refused")
+            context.notice(
+                "KH-1103", f"block {answer.number} of {answer.module} differs at the two ends: destroyed", pair.peer
+            )
+        self._remember(pair, answer.module, answer.number)
+        self.propose(pair)
+
+    # --- the higher-named end judges ----------------------------------------------------------------------------------
+
+    def agree(self, pair: Pair, message: AgreeBlock) -> None:
+        context = self.context
+        if pair.leads:
+            raise PeerError("the higher-named end proposed a block")
+        key = self.links.accept_key(pair, message.key_position)
+        self.check(pair, message.placements, message.segment_bytes, message.length)
+        name = (message.module, message.number)
+        offers = self.offers.setdefault(pair.peer, {})
+        if name in offers:
+            raise PeerError(f"block {message.number} of {message.module} proposed twice")
+        if seen(self._marks(pair.peer, message.module), message.number):
+            self._refuse(pair, message, key)
+        elif name in self.waiting.get(pair.peer, ()):
+            self._judge(pair, message, key)
+        elif pair.current is not None:
+            offers[name] = Offer(message, key, pair.current.id)
+            context.at(context.now + OFFER_WAIT_NS, OfferEnded(pair.peer, *name, pair.current.id))
+
+    def check(self, pair: Pair, placements: tuple[Placement, ...], segment_bytes: int, length: int) -> None:
+        """Raises PeerError unless the placements are above the own append marks and within the block."""
+        if segment_bytes & (segment_bytes - 1) or not 1024 <= segment_bytes <= 65_536:
+            raise PeerError(f"segments of {segment_bytes} bytes: a power of two from 1024 to 65536 is legal")
+        marks: dict[int, int] = {}
+        if len(placements) > PLACEMENTS_LIMIT or sum(take for _, _, take in placements) > length:
+            raise PeerError("placements: too many, or more bytes than the block has")
+        for number, start, take in placements:
+            run = pair.runs.get(number)
+            if run is None or take <= 0 or start < marks.get(number, run.append) or start + take > POSITION_LIMIT:
+                raise PeerError(
+                    f"placement of {take} bytes at {start} of run {number}: below its append mark or no such run"
+                )
+            marks[number] = start + take
+
+    def _judge(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
+        waiting = self.waiting[pair.peer].pop((message.module, message.number))
+        name = BlockName(NodeId(pair.peer), message.module, message.number)
+        covered = self._covered(pair, name, message.length)
+        same = waiting.length == message.length and self.context.vault.matches(name, key, covered, message.fingerprint)
+        if not same:
+            self._refuse(pair, message, key)
+            return
+        self.links.spend_key(pair, key)
+        # While we waited for our copy, later placements may have passed these: then this one is a hole.
+        self.store(pair, name, message.placements, message.segment_bytes, message.epsilon, placed=False)
+        self._remember(pair, message.module, message.number)
+        self.context.say(pair, AnswerBlock(message.module, message.number, True))
+
+    def _refuse(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
+        self.links.spend_key(pair, key)
+        self.context.vault.discard(BlockName(NodeId(pair.peer), message.module, message.number))
+        self.context.count("blocks_refused")
+        self.context.notice(
+            "KH-1103", f"block {message.number} of {message.module} is not the same here: destroyed", pair.peer
+        )
+        self._remember(pair, message.module, message.number)
+        self.context.say(pair, AnswerBlock(message.module, message.number, False))
+
+    def offer_ended(self, event: OfferEnded) -> None:
+        pair = self.context.pairs[event.peer]
+        offer = self.offers.get(event.peer, {}).get((event.module, event.number))
+        if offer is None or offer.connection != event.connection:
+            return
+        del self.offers[event.peer][event.module, event.number]
+        if pair.current is not None and pair.current.id == event.connection:
+            self._refuse(pair, offer.message, offer.key)
+
+    def stored(self, pair: Pair, message: StoredBlock) -> None:
+        placements = self.unconfirmed.pop((pair.peer, message.module, message.number), None)
+        if placements is not None:
+            self._know(pair, placements, pair.their_tags.id.number)
+
+    # --- both ---------------------------------------------------------------------------------------------------------
+
+    def store(
+        self,
+        pair: Pair,
+        name: BlockName,
+        placements: tuple[Placement, ...],
+        segment_bytes: int,
+        epsilon: float,
+        *,
+        placed: bool,
+        account: Account = Account.G,
+    ) -> None:
+        """Cuts an agreed block into runs, durably with this step."""
+        context, offset = self.context, 0
+        for number, start, take in placements:
+            run = pair.runs[number]
+            if not placed:
+                run.append = max(run.append, start + take)
+            piece_limit = segment_bytes if run.kind is RunKind.KEY else 65_536
+            position, end = start, start + take
+            while position < end:
+                length = min(piece_limit, end - position)
+                target = Range(run.id, position, length)
+                context.vault.place(name, offset, target)
+                context.save(Seal(target))
+                if run.kind is RunKind.KEY:
+                    segment = Segment(position, length, UNTOUCHED, epsilon, name.source, stored=True)
+                    run.insert_segment(segment)
+                    context.put(run.segment_row(segment))
+                else:
+                    run.present.add(position, position + length)
+                    run.blocks[position] = length
+                offset += length
+                position += length
+            run.book.take_in(account, take)
+            context.put(run.row())
+            context.book(run)
+        context.vault.discard(name)
+        if not placed and account is Account.G:
+            self.unconfirmed[pair.peer, name.source, name.number] = placements
+
+    def _know(self, pair: Pair, placements: tuple[Placement, ...], tags: int) -> None:
+        """Both ends have these bytes of the peer's tag run: they may be granted."""
+        receiver = pair.current.receiver if pair.current else None
+        for number, start, take in placements:
+            if number == tags and receiver is not None:
+                receiver.common.add(start, start + take)
+
+    def _marks(self, peer: str, module: str) -> tuple[int, int]:
+        return self.context.intake_marks.get((peer, module), NOTHING_SEEN)
+
+    def _remember(self, pair: Pair, module: str, number: int) -> None:
+        self._set_marks(pair.peer, module, with_number(self._marks(pair.peer, module), number))
+
+    def _set_marks(self, peer: str, module: str, marks: tuple[int, int]) -> None:
+        self.context.intake_marks[peer, module] = marks
+        self.context.put(IntakeRow(peer, module, *marks))
+
+    def compared(self, pair: Pair, proof: Proof) -> None:
+        for module, highest, recent in proof.intake:
+            marks = self._marks(pair.peer, module)
+            merged = union(marks, (highest, recent))
+            if merged != marks:
+                self._set_marks(pair.peer, module, merged)
+        here = self.waiting.get(pair.peer, {})
+        for module, number in [key for key in here if seen(self._marks(pair.peer, key[0]), key[1])]:
+            # The other end has taken or refused it without us: what one end lacks is burnt.
+            del here[module, number]
+            self.context.vault.discard(BlockName(NodeId(pair.peer), module, number))
+
+    def lost(self, pair: Pair) -> None:
+        for module, number in self.proposed.pop(pair.peer, {}):
+            self.context.vault.discard(BlockName(NodeId(pair.peer), module, number))
+        self.offers.pop(pair.peer, None)
+        for key in [key for key in self.unconfirmed if key[0] == pair.peer]:
+            del self.unconfirmed[key]

@@ -1,0 +1,123 @@
+"""Leases: whole segments reserved at both ends, durably, before a byte of them is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyhop.core.designs import Design
+from keyhop.core.machine import Drop
+from keyhop.core.messages import RANGES_PER_MESSAGE, AnswerLease, RequestLease, Span
+from keyhop.core.model import PeerError, Purpose
+from keyhop.core.node.context import Context
+from keyhop.core.node.events import LeaseCommitted
+from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES
+from keyhop.core.node.link import Links
+from keyhop.core.node.pair import Pair
+from keyhop.core.node.run import UNTOUCHED
+
+TAG_RESERVE_BYTES = 1024
+"""With less of either tag run, supply and relay ask for nothing more; openings and agreements go on."""
+
+
+class Leases:
+    def __init__(self, context: Context, links: Links, design: Design) -> None:
+        self.context = context
+        self.links = links
+        self.policy = design.synchronisation
+        self.asked: dict[str, dict[int, tuple[Purpose, tuple[Span, ...]]]] = {}
+        self.on_lent: list[Callable[[Pair, Purpose], None]] = []
+        self._request = 0
+        links.handlers[RequestLease] = self.requested
+        links.handlers[AnswerLease] = self.answered
+        links.on_lost.append(self.lost)
+
+    def lost(self, pair: Pair) -> None:
+        """What was asked for may have been granted: comparing at the next opening finds it and burns it."""
+        self.asked.pop(pair.peer, None)
+
+    def tags_low(self, pair: Pair) -> bool:
+        floor = min(TAG_RESERVE_BYTES, FLOOR_BYTES if pair.direct else DISTANT_FLOOR_BYTES // 4)
+        return min(pair.own_tags.available(), pair.their_tags.available()) < floor
+
+    def pending(self, pair: Pair, purpose: Purpose) -> bool:
+        return any(asked == purpose for asked, _ in self.asked.get(pair.peer, {}).values())
+
+    def want(self, pair: Pair, purpose: Purpose, size_bytes: int) -> bool:
+        """Asks for a lease of about this size; True if one is under way, False if there is nothing to ask for."""
+        if self.pending(pair, purpose):
+            return True
+        if not pair.is_open or self.tags_low(pair):
+            return False
+        spans: list[Span] = []
+        total = 0
+        for segment in pair.own_key.oldest_untouched():
+            spans.append((segment.start, segment.length))
+            total += segment.length
+            if total >= size_bytes or len(spans) == RANGES_PER_MESSAGE:
+                break
+        if not spans:
+            return False
+        self._request += 1
+        asked = tuple(spans)
+        self.asked.setdefault(pair.peer, {})[self._request] = (purpose, asked)
+        self.context.say(pair, RequestLease(self._request, purpose, asked))
+        return True
+
+    def requested(self, pair: Pair, message: RequestLease) -> None:
+        """The peer asks for segments of its own run: our own record decides, nothing the peer says."""
+        context, run = self.context, pair.their_key
+        if message.purpose not in (Purpose.SUPPLY, Purpose.PAD):
+            raise PeerError(f"lease for {message.purpose!r}: supply and pad are legal")
+        segments = run.exactly(message.segments, UNTOUCHED)
+        granted = bool(segments)
+        for segment in segments or ():
+            run.set_mark(segment, Purpose(message.purpose))
+            context.put(run.segment_row(segment))
+        if not granted:
+            context.count("leases_refused")
+            context.notice("KH-2302", f"a lease asked for by {pair.peer} does not fit our record: refused", pair.peer)
+        context.say(pair, AnswerLease(message.request, granted))
+
+    def answered(self, pair: Pair, message: AnswerLease) -> None:
+        context, run = self.context, pair.own_key
+        purpose, spans = self.asked.get(pair.peer, {}).pop(message.request, (None, ()))
+        if purpose is None:
+            raise PeerError(f"an answer for lease {message.request}, which was not asked for")
+        if not message.granted:
+            # The two records differ: these segments can serve nobody.
+            for start, _ in spans:
+                if start in run.segments and run.segments[start].mark == UNTOUCHED:
+                    self.links.burn_segment(run, start)
+            return
+        segments = run.exactly(spans, UNTOUCHED)
+        if segments is None:
+            # Our record has changed since we asked: the peer holds them leased, so nobody may use them otherwise.
+            for start, _ in spans:
+                if start in run.segments and run.segments[start].mark == UNTOUCHED:
+                    self.links.burn_segment(run, start)
+            return
+        for segment in segments:
+            run.set_mark(segment, purpose)
+            context.vault.hold(run.range(segment))
+            segment.stored = False
+            context.save(Drop(run.range(segment)))
+            context.put(run.segment_row(segment))
+        context.book(run)
+        context.out.after.append(LeaseCommitted(pair.peer, purpose, spans, context.epoch, pair.peer_epoch))
+
+    def committed(self, event: LeaseCommitted) -> None:
+        """The lease is durable at both ends: now it may be spent, unless a restore came between."""
+        context, pair = self.context, self.context.pairs[event.peer]
+        if event.epoch != context.epoch or event.pair_epoch != pair.peer_epoch:
+            return
+        purpose = Purpose(event.purpose)
+        for start, length in event.spans:
+            segment = pair.own_key.segments.get(start)
+            if segment is None or segment.mark != purpose:
+                continue
+            if purpose is Purpose.SUPPLY:
+                pair.stock.add(start, start + length)
+            else:
+                pair.pads.add(start, start + length)
+        for call in self.on_lent:
+            call(pair, purpose)

@@ -1,0 +1,176 @@
+"""What time does: leases end, floors rise, old segments expire, and the owner says how its run was used."""
+
+from __future__ import annotations
+
+import msgspec
+
+from keyhop.core.designs import Design
+from keyhop.core.machine import Drop, ForgetUsed
+from keyhop.core.messages import Statement
+from keyhop.core.model import NANOSECONDS, Action, PeerError, Purpose, Range, State
+from keyhop.core.node.context import Context
+from keyhop.core.node.extents import Extents
+from keyhop.core.node.leases import Leases
+from keyhop.core.node.ledger import Account
+from keyhop.core.node.link import Links
+from keyhop.core.node.pair import Pair
+from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
+from keyhop.core.node.supply import Supply
+
+LOOK_NS = NANOSECONDS
+"""How often a pair in use is looked at."""
+STATEMENT_NS = 10 * NANOSECONDS
+
+
+class PairTick(msgspec.Struct, frozen=True, gc=False):
+    peer: str
+
+
+class Lifecycle:
+    def __init__(self, context: Context, links: Links, leases: Leases, supply: Supply, design: Design) -> None:
+        self.context = context
+        self.leases = leases
+        self.supply = supply
+        self.design = design
+        self._looked: dict[str, int] = {}
+        self._stated: dict[str, tuple[int, Statement | None]] = {}
+        self._told: dict[tuple[str, int], Statement] = {}
+        """What the owner of a run last said of it."""
+        self._ages: dict[tuple[str, int, int], int] = {}
+        links.handlers[Statement] = self.stated
+
+    def watch(self, pair: Pair) -> None:
+        self._looked[pair.peer] = self.context.now
+        self.context.at(self.context.now + LOOK_NS, PairTick(pair.peer))
+
+    def tick(self, event: PairTick) -> None:
+        context, pair = self.context, self.context.pairs[event.peer]
+        context.at(context.now + LOOK_NS, event)
+        elapsed = context.now - self._looked[pair.peer]
+        self._looked[pair.peer] = context.now
+        self.supply.measure(pair, elapsed)
+        self.top_up(pair)
+        self._end_leases(pair)
+        self._expire(pair)
+        stated_at, last = self._stated.get(pair.peer, (0, None))
+        if pair.is_open and context.now - stated_at >= STATEMENT_NS:
+            statement = self._statement(pair)
+            if statement != last:
+                self._stated[pair.peer] = (context.now, statement)
+                context.say(pair, statement)
+                context.book(pair.own_key)
+
+    def top_up(self, pair: Pair) -> None:
+        """Asks for the next lease before the one in hand ends."""
+        if not pair.is_open:
+            return
+        size = self.supply.lease_bytes(pair)
+        pair.stock.low = self.design.synchronisation.low(size)
+        if pair.stock.left < pair.stock.low and not self.leases.tags_low(pair):
+            self.leases.want(pair, Purpose.SUPPLY, size - pair.stock.left)
+
+    # --- the owner's side ---------------------------------------------------------------------------------------------
+
+    def live(self, pair: Pair) -> Extents:
+        """What of our run can still be spent in this process."""
+        return Extents([*pair.stock.intervals(), *pair.pads, *self.reserved(pair)])
+
+    def reserved(self, pair: Pair) -> list[tuple[int, int]]:
+        """Replaced by the relay: pads set aside for a batch under way."""
+        return []
+
+    def _end_leases(self, pair: Pair) -> None:
+        context, run = self.context, pair.own_key
+        live = self.live(pair)
+        lifetime = context.settings.fetch_lifetime_ns
+        floor = run.floor
+        for segment in run.segments.values():
+            if segment.mark != UNTOUCHED and segment.spent_at is None and not live.touches(segment.start, segment.end):
+                segment.spent_at = context.now
+        for segment in run.segments.values():
+            if segment.spent_at is None or context.now - segment.spent_at < lifetime:
+                break
+            floor = segment.end
+        if floor > run.floor:
+            self.raise_floor(run, floor)
+
+    def raise_floor(self, run: Run, floor: int) -> None:
+        """Everything below is destroyed and forgotten. Only the owner decides this."""
+        context = self.context
+        for start, segment in list(run.segments.items()):
+            if segment.end > floor:
+                break
+            if not run.owned:
+                self._settle_follower(run, segment)
+            del run.segments[start]
+            context.remove(run.segment_row(segment))
+            if segment.stored:
+                context.save(Drop(run.range(segment)))
+            context.out.wipe.append(run.range(segment))
+            self._ages.pop((run.id.peer, run.id.number, start), None)
+        run.used.remove(0, floor)
+        context.save(ForgetUsed(Range(run.id, 0, floor)))
+        run.floor = floor
+        context.put(run.row())
+        context.book(run)
+
+    def _settle_follower(self, run: Run, segment: Segment) -> None:
+        """Bytes of a lease that nobody fetched: what the owner says of them is taken into the book."""
+        left = segment.length - sum(high - low for low, high in run.used.within(segment.start, segment.end))
+        if segment.mark == GONE or not left:
+            return
+        if segment.mark == UNTOUCHED:
+            run.book.move(State.STORED, Action.EXPIRE, left)
+            run.untouched -= segment.length
+            return
+        told = self._told.get((run.id.peer, run.id.number))
+        if told is not None:
+            for account, total, action in (
+                (Account.D, told.delivered, Action.SUPPLY),
+                (Account.O, told.rounding, Action.WASTE),
+                (Account.X, told.expired, Action.EXPIRE),
+            ):
+                share = min(left, max(0, total - run.book[account]))
+                run.book.move(State.RESERVED_APP, action, share)
+                left -= share
+        run.book.move(State.RESERVED_APP, Action.BURN, left)
+
+    def _expire(self, pair: Pair) -> None:
+        """Untouched segments past their lifetime: only the owner may decide it; the floor tells the follower."""
+        context, run = self.context, pair.own_key
+        for segment in run.oldest_untouched():
+            key = (run.id.peer, run.id.number, segment.start)
+            born = self._ages.setdefault(key, context.now)
+            if context.now - born < context.settings.block_lifetime_ns:
+                break
+            run.book.move(State.STORED, Action.EXPIRE, segment.length)
+            run.set_mark(segment, GONE)
+            segment.spent_at = context.now - context.settings.fetch_lifetime_ns
+            if segment.stored:
+                segment.stored = False
+                context.save(Drop(run.range(segment)))
+            context.put(run.segment_row(segment))
+            context.book(run)
+
+    def _statement(self, pair: Pair) -> Statement:
+        book = pair.own_key.book
+        return Statement(
+            book[Account.D],
+            book[Account.O],
+            book[Account.R],
+            book[Account.A],
+            book[Account.X],
+            book[Account.Y],
+            pair.own_key.floor,
+            self.context.audit_head,
+        )
+
+    # --- the follower's side ------------------------------------------------------------------------------------------
+
+    def stated(self, pair: Pair, statement: Statement) -> None:
+        run = pair.their_key
+        if statement.floor > run.append or statement.floor < 0:
+            raise PeerError(f"floor {statement.floor}: the run ends at {run.append}")
+        self._told[pair.peer, run.id.number] = statement
+        if statement.floor > run.floor:
+            self.raise_floor(run, statement.floor)

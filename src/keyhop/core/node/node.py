@@ -1,0 +1,155 @@
+"""One key manager: `step(event, now) -> Output`, the same object in the daemon, the emulator and the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keyhop.core.designs import Design
+from keyhop.core.machine import Output
+from keyhop.core.node import events
+from keyhop.core.node.context import Context, NodeSettings
+from keyhop.core.node.intake import Intake, OfferEnded
+from keyhop.core.node.leases import Leases
+from keyhop.core.node.lifecycle import Lifecycle, PairTick
+from keyhop.core.node.link import Links, LinkTick
+from keyhop.core.node.pair import Pair
+from keyhop.core.node.recovery import first_contact, recover
+from keyhop.core.node.secrets import SecretAged, Secrets
+from keyhop.core.node.store import Snapshot
+from keyhop.core.node.supply import Supply
+from keyhop.core.node.vault import Vault
+
+
+class Node:
+    """Holds no bits, reads no clock, writes nothing: it decides, and its Output says what is to be done.
+
+    `entropy(n)` gives n unpredictable bytes for nonces, incarnations and random IDs; never for key bits.
+    `restored` says why this store is known to be an old copy, if it is.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        design: Design,
+        vault: Vault,
+        entropy: Callable[[int], bytes],
+        snapshot: Snapshot,
+        *,
+        start: int,
+        now: int,
+        restored: str = "",
+    ) -> None:
+        context = Context(settings, vault, entropy, start, now)
+        self.context = context
+        self.design = design
+        self.links = Links(context)
+        segments: dict[str, int] = {n.node: n.segment_bytes for n in settings.neighbours}
+        self.intake = Intake(context, self.links, design, segments)
+        self.leases = Leases(context, self.links, design)
+        self.supply = Supply(context, self.leases, design)
+        self.secrets = Secrets(context, self.links)
+        self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, design)
+        for neighbour in settings.neighbours:
+            context.pairs[neighbour.node] = Pair(settings.node, neighbour.node, neighbour.link, direct=True)
+        self._dispatch: dict[type, Callable[[Any], None]] = {
+            events.PeerConnected: self.links.connected,
+            events.PeerLost: self.links.lost,
+            events.FrameArrived: self.links.arrived,
+            events.BlockArrived: self.intake.arrived,
+            events.SecretLoaded: self._secret_loaded,
+            events.ModuleReported: self._module_reported,
+            events.KeysWanted: self.supply.wanted,
+            events.KeysFetched: self.supply.fetched,
+            events.RecordsFetched: self.supply.records_fetched,
+            events.StockLow: self._stock_low,
+            events.LeaseCommitted: self.leases.committed,
+            events.RequestEnded: self.supply.ended,
+            events.Woke: self._woke,
+            events.RestoreDeclared: self._restore_declared,
+            events.AuditHead: self._audit_head,
+            LinkTick: self.links.tick,
+            PairTick: self.lifecycle.tick,
+            SecretAged: self.secrets.aged,
+            OfferEnded: self.intake.offer_ended,
+        }
+        self.links.found_restored = self._found_restored
+        self.leases.on_lent.insert(0, self.secrets.lent)
+        recover(context, snapshot, self.supply, self.secrets)
+        if restored:
+            self._found_restored(restored, start)
+        for pair in context.pairs.values():
+            self.lifecycle.watch(pair)
+        context.put(context.node_row())
+        self._first = self._finish()
+
+    def begin(self) -> Output:
+        """What the start itself asks for: done before the first event."""
+        first, self._first = self._first, Output()
+        return first
+
+    def step(self, event: events.Event | object, now: int) -> Output:
+        """Takes one event in. Raises IllegalMove or AssertionError on a bug of ours: then the process must stop."""
+        context = self.context
+        context.now = max(now, context.now)
+        context.out = Output()
+        self._dispatch[type(event)](event)
+        return self._finish()
+
+    def _finish(self) -> Output:
+        context = self.context
+        self.links.flush()
+        context.flush_books()
+        if context.out.save:
+            context.journal += 1
+            context.put(context.node_row())
+        context.out.wake_at = context.wake_at
+        return context.out
+
+    # --- events of no single part -------------------------------------------------------------------------------------
+
+    def _woke(self, event: events.Woke) -> None:
+        for due in self.context.due():
+            self._dispatch[type(due)](due)
+
+    def _stock_low(self, event: events.StockLow) -> None:
+        pair = self.context.pairs.get(event.peer)
+        if pair is not None:
+            self.lifecycle.top_up(pair)
+
+    def _module_reported(self, event: events.ModuleReported) -> None:
+        pair = self.context.pairs.get(event.peer)
+        if pair is None:
+            return
+        reason = "" if event.state == "up" else event.reason or event.state
+        if reason != pair.suspended:
+            code = "KH-1203" if event.state == "suspended" else "KH-1204"
+            text = (
+                f"quantum link to {pair.peer}: {reason}" if reason else f"quantum link to {pair.peer} gives key again"
+            )
+            self.context.notice(code if reason else "KH-1205", text, pair.peer)
+        pair.suspended = reason
+        pair.rate_bps = event.skr_bps
+
+    def _secret_loaded(self, event: events.SecretLoaded) -> None:
+        first_contact(self.context, self.intake, event)
+
+    def _audit_head(self, event: events.AuditHead) -> None:
+        self.context.audit_head = event.head
+
+    def _restore_declared(self, event: events.RestoreDeclared) -> None:
+        self._found_restored("declared by the operator", self.context.start)
+
+    def _found_restored(self, reason: str, start: int) -> None:
+        """This store is an old copy of itself: what was leased is burnt, a new epoch begins, every link opens anew."""
+        context = self.context
+        context.epoch += 1
+        context.start = max(context.start, start + 1)
+        context.restored = reason
+        context.notice("KH-5101", f"this node was restored from an old copy: {reason}; open keys and leases are burnt")
+        for pair in context.pairs.values():
+            self.links.burn_leases(pair, "this node was restored")
+            pair.compared = False
+            for connection in list(pair.connections.values()):
+                self.links.drop(pair, connection, "this node was restored")
+        self.secrets.renew_all()

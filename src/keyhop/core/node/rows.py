@@ -1,0 +1,137 @@
+"""The durable facts of a node, one Row type each."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from keyhop.core.machine import Row
+
+
+class NodeRow(Row, frozen=True, gc=False, array_like=True, tag="node"):
+    """One per store."""
+
+    epoch: int
+    """Raised after a restore: everything leased in earlier epochs is burnt."""
+    start: int
+    journal: int
+    """Raised by every commit and told to every neighbour."""
+    relay_number: int
+    """Numbers of own relay batches below this are used."""
+
+    @property
+    def key(self) -> str:
+        return ""
+
+
+class PairRow(Row, frozen=True, gc=False, array_like=True, tag="pair"):
+    """What is known of a peer: a neighbour or a distant key manager."""
+
+    peer: str
+    link: bytes
+    """Link number; 16 zero bytes for a distant pair started by relay."""
+    peer_epoch: int
+    peer_start: int
+    peer_journal: int
+    peer_vouch: bytes
+
+    @property
+    def key(self) -> str:
+        return self.peer
+
+
+class RunRow(Row, frozen=True, gc=False, array_like=True, tag="run"):
+    """Marks of a run; they only rise."""
+
+    peer: str
+    run: int
+    append: int
+    """Next position to place; a proposal raises it durably before it leaves."""
+    floor: int
+    """Below this everything is destroyed and forgotten."""
+    sent: int
+    """Own authentication run: no position below it is used again."""
+    granted: int
+    """The peer's authentication run: no position below it is granted again."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.peer}/{self.run}"
+
+
+class SegmentRow(Row, frozen=True, gc=False, array_like=True, tag="segment"):
+    """A segment of a key run. Its mark, untouched or not, never falls."""
+
+    peer: str
+    run: int
+    start: int
+    length: int
+    mark: str
+    """`untouched`, `supply`, `pad` (leased for that), or `gone` (burnt, used up, absent)."""
+    epsilon: float
+    source: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.peer}/{self.run}/{self.start}"
+
+
+class IntakeRow(Row, frozen=True, gc=False, array_like=True, tag="intake"):
+    """Which block numbers of a module were seen: the highest and the 64 up to it."""
+
+    peer: str
+    module: str
+    highest: int
+    recent: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.peer}/{self.module}"
+
+
+class SecretRow(Row, frozen=True, gc=False, array_like=True, tag="secret"):
+    """A key-ID secret that is in force; its bits are kept by name."""
+
+    peer: str
+    issuer: str
+    epoch: int
+    confirmed: bool
+    """Own secrets: whether the peer is known to have it durably."""
+
+    @property
+    def key(self) -> str:
+        return secret_name(self.peer, self.issuer, self.epoch)
+
+
+class BookRow(Row, frozen=True, gc=False, array_like=True, tag="book"):
+    """The totals of one run in bytes, in the order of `ledger.ACCOUNTS`."""
+
+    peer: str
+    run: int
+    totals: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{self.peer}/{self.run}"
+
+
+class KeyRow(Row, frozen=True, gc=False, array_like=True, tag="key"):
+    """A key with a random ID and a record: both applications at this node."""
+
+    id: str
+    start: int
+    length: int
+    master: str
+    waiting: tuple[str, ...]
+    """The applications that may still fetch it."""
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+NodeRows: TypeAlias = NodeRow | PairRow | RunRow | SegmentRow | IntakeRow | SecretRow | BookRow | KeyRow
+ROW_TYPES = (NodeRow, PairRow, RunRow, SegmentRow, IntakeRow, SecretRow, BookRow, KeyRow)
+
+
+def secret_name(peer: str, issuer: str, epoch: int) -> str:
+    return f"{peer}/{issuer}/{epoch}"

@@ -1,0 +1,192 @@
+"""One run as one end knows it: marks, segments, what is present and what is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from keyhop.core.messages import RunState, Span
+from keyhop.core.model import PeerError, Purpose, Range, RunId, RunKind
+from keyhop.core.node.extents import Extents
+from keyhop.core.node.ledger import Book
+from keyhop.core.node.rows import RunRow, SegmentRow
+
+UNTOUCHED = "untouched"
+GONE = "gone"
+
+
+class Segment:
+    """A piece of one agreed block, sealed as one."""
+
+    __slots__ = ("epsilon", "length", "mark", "source", "spent_at", "start", "stored")
+
+    def __init__(self, start: int, length: int, mark: str, epsilon: float, source: str, *, stored: bool) -> None:
+        self.start = start
+        self.length = length
+        self.mark = mark
+        self.epsilon = epsilon
+        self.source = source
+        self.stored = stored
+        """Whether a sealed copy is in the store."""
+        self.spent_at: int | None = None
+        """When its lease was used up or ended; the floor passes it a fetch lifetime later."""
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+class Stock(NamedTuple):
+    untouched: int
+    leased_supply: int
+    leased_pad: int
+
+
+class Run:
+    """Bytes of one directed run. Whoever changes it saves the row that `row()` or `segment_row()` gives."""
+
+    def __init__(self, id: RunId, *, owned: bool) -> None:
+        self.id = id
+        self.owned = owned
+        self.append = 0
+        self.floor = 0
+        self.mark = 0
+        """Authentication runs: no position below it is used (owner) or granted (follower) again."""
+        self.book = Book()
+        self.segments: dict[int, Segment] = {}
+        """Key runs, by start, in rising order."""
+        self.present = Extents()
+        """Authentication runs: what is here above the mark."""
+        self.blocks: dict[int, int] = {}
+        """Authentication runs: sealed blocks, start -> length, in rising order."""
+        self.used = Extents()
+        """Key runs: bytes that were served, deciphered with or issued here (follower), one map for all purposes."""
+        self.untouched = 0
+        """Bytes of untouched segments."""
+
+    @property
+    def kind(self) -> RunKind:
+        return self.id.kind
+
+    def row(self) -> RunRow:
+        sent, granted = (self.mark, 0) if self.owned else (0, self.mark)
+        return RunRow(self.id.peer, self.id.number, self.append, self.floor, sent, granted)
+
+    def segment_row(self, segment: Segment) -> SegmentRow:
+        return SegmentRow(
+            self.id.peer, self.id.number, segment.start, segment.length, segment.mark, segment.epsilon, segment.source
+        )
+
+    def range(self, segment: Segment) -> Range:
+        return Range(self.id, segment.start, segment.length)
+
+    def insert_segment(self, segment: Segment) -> None:
+        """Keeps the starts in rising order; only a block that was waited for comes out of order."""
+        late = bool(self.segments) and segment.start < next(reversed(self.segments))
+        self.segments[segment.start] = segment
+        if late:
+            self.segments = dict(sorted(self.segments.items()))
+        if segment.mark == UNTOUCHED:
+            self.untouched += segment.length
+
+    def set_mark(self, segment: Segment, mark: str) -> None:
+        """A mark never falls: untouched -> leased -> gone."""
+        if mark == UNTOUCHED or segment.mark == GONE:
+            raise AssertionError(f"segment {segment.start}: mark {segment.mark} cannot become {mark}")
+        if segment.mark == UNTOUCHED:
+            self.untouched -= segment.length
+        segment.mark = mark
+
+    def oldest_untouched(self) -> Iterator[Segment]:
+        for segment in self.segments.values():
+            if segment.mark == UNTOUCHED:
+                yield segment
+
+    def exactly(self, spans: tuple[Span, ...], mark: str) -> list[Segment] | None:
+        """The segments that these spans name whole, all with this mark and none used; None if any is not so."""
+        found: list[Segment] = []
+        for start, length in spans:
+            segment = self.segments.get(start)
+            if segment is None or segment.length != length or segment.mark != mark or segment.start < self.floor:
+                return None
+            if self.used.touches(start, segment.end) or segment in found:
+                return None
+            found.append(segment)
+        return found
+
+    def leased(self, start: int, end: int, purpose: Purpose) -> list[Segment] | None:
+        """The segments that cover [start, end), all leased for this purpose; None if any byte lies outside."""
+        covering: list[Segment] = []
+        position = start
+        segment = self._segment_at(position)
+        while segment is not None and segment.mark == purpose and segment.start >= self.floor:
+            covering.append(segment)
+            position = segment.end
+            if position >= end:
+                return covering
+            segment = self.segments.get(position)
+        return None
+
+    def _segment_at(self, position: int) -> Segment | None:
+        segment = self.segments.get(position)
+        if segment is not None:
+            return segment
+        # Segments are added in rising order, so the keys are sorted; walk a cached list of starts.
+        starts = self._starts()
+        low, high = 0, len(starts)
+        while low < high:
+            middle = (low + high) // 2
+            if starts[middle] <= position:
+                low = middle + 1
+            else:
+                high = middle
+        if not low:
+            return None
+        candidate = self.segments[starts[low - 1]]
+        return candidate if candidate.end > position else None
+
+    _start_cache: tuple[int, int, list[int]] = (-1, -1, [])
+
+    def _starts(self) -> list[int]:
+        last = next(reversed(self.segments)) if self.segments else -1
+        size = len(self.segments)
+        if self._start_cache[0] != size or self._start_cache[1] != last:
+            self._start_cache = (size, last, list(self.segments))
+        return self._start_cache[2]
+
+    # --- what the other end is told, and what it tells -----------------------------------------------------------------
+
+    def state(self) -> RunState:
+        touched = Extents([(self.base, self.append)])
+        if self.kind is RunKind.KEY:
+            for segment in self.segments.values():
+                if segment.mark == UNTOUCHED:
+                    touched.remove(segment.start, segment.end)
+        else:
+            for start, end in self.present:
+                touched.remove(start, end)
+        return RunState(self.id.number, self.append, self.base, tuple((a, b - a) for a, b in touched))
+
+    @property
+    def base(self) -> int:
+        """Below this nothing can be used: the floor of a key run, the mark of an authentication run."""
+        return self.floor if self.kind is RunKind.KEY else max(self.floor, self.mark)
+
+    def place(self, start: int, length: int) -> None:
+        """Raises the append mark past a placement; positions that are skipped are a hole at this end."""
+        if start < self.append:
+            raise PeerError(f"run {self.id.number}: placement at {start} is below the append mark {self.append}")
+        self.append = start + length
+
+    def stock(self) -> Stock:
+        supply = pad = 0
+        for segment in self.segments.values():
+            if segment.mark == Purpose.SUPPLY:
+                supply += segment.length
+            elif segment.mark == Purpose.PAD:
+                pad += segment.length
+        return Stock(self.untouched, supply, pad)
+
+    def available(self) -> int:
+        """Authentication runs: bytes above the mark."""
+        return self.present.total()

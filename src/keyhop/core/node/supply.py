@@ -1,0 +1,327 @@
+"""What all doors draw on: grants for the edge, keys that must wait for a lease, and fetches by the slave's side."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+from typing import NamedTuple
+
+from keyhop.core.designs import Design
+from keyhop.core.machine import Audit, Deliver, Drop, ForgetUsed, Remove, Seal, Used
+from keyhop.core.model import (
+    NANOSECONDS,
+    POSITION_LIMIT,
+    Action,
+    AppId,
+    NodeId,
+    Purpose,
+    Range,
+    Refusal,
+    RequestError,
+    RunId,
+    State,
+)
+from keyhop.core.node.context import Application, Context
+from keyhop.core.node.desk import Allowance, Grant
+from keyhop.core.node.events import KeysFetched, KeysWanted, RecordsFetched, RequestEnded
+from keyhop.core.node.leases import Leases
+from keyhop.core.node.pair import Pair
+from keyhop.core.node.rows import KeyRow
+from keyhop.core.node.run import GONE, Run
+
+NOT_FOUND = "one or more keys specified are not found on KME"
+WAITING_LIMIT = 1024
+LOCAL_RECORDS_LIMIT = 100_000
+
+
+class Waiting(NamedTuple):
+    event: KeysWanted
+    deadline: int
+
+
+class Supply:
+    def __init__(self, context: Context, leases: Leases, design: Design) -> None:
+        self.context = context
+        self.leases = leases
+        self.design = design
+        self.applications: dict[AppId, Application] = {a.id: a for a in context.settings.applications}
+        self.allowances: dict[AppId, Allowance] = {
+            a.id: Allowance(a.rate_bps, a.burst_bits, a.requests_per_s, a.burst_requests, context.now)
+            for a in context.settings.applications
+        }
+        self.directory: dict[AppId, NodeId] = dict(context.settings.directory)
+        self.directory.update((a, context.node) for a in self.applications)
+        self.grants: dict[tuple[str, str], Grant] = {}
+        self.waiting: dict[str, deque[Waiting]] = {}
+        self._demand: dict[str, float] = {}
+        self.wanted_peers: set[str] = set()
+        """Distant key managers whose pools are filled ahead."""
+        self.local = Run(RunId(context.node, 0), owned=True)
+        self.records: dict[str, KeyRow] = {}
+        leases.on_lent.append(lambda pair, purpose: self.serve(pair) if purpose is Purpose.SUPPLY else None)
+
+    # --- rights -------------------------------------------------------------------------------------------------------
+
+    def locate(self, slave: str) -> NodeId:
+        node = self.directory.get(AppId(slave))
+        if node is None:
+            raise RequestError(Refusal.BAD_REQUEST, f"slave SAE {slave!r} is not known to this KME or its network")
+        return node
+
+    def entitle(self, master: str, slave: str) -> NodeId:
+        """The key manager that serves `slave`, if `master` may share keys with it."""
+        application = self.applications.get(AppId(master))
+        if application is None:
+            raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {master!r} is not registered at this KME")
+        if master == slave:
+            if not application.self_association:
+                raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {master!r} may not share keys with itself")
+        elif slave not in application.peers:
+            self.locate(slave)
+            raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {master!r} may not share keys with {slave!r}")
+        return self.locate(slave)
+
+    def grant(self, master: str, slave: str) -> Grant | None:
+        """What the edge spends for this pair of applications; None while every request must be an event.
+
+        Raises RequestError if the pair may not share keys.
+        """
+        found = self.grants.get((master, slave))
+        if found is not None:
+            return found
+        node = self.entitle(master, slave)
+        if node == self.context.node:
+            return None
+        pair = self.context.pairs.get(node)
+        if pair is None or not pair.compared:
+            return None
+        settings = self.context.settings
+        found = Grant(
+            master=master,
+            slave=slave,
+            peer=node,
+            stock=pair.stock,
+            allowance=self.allowances[AppId(master)],
+            min_bits=settings.min_key_bits,
+            max_bits=settings.max_key_bits,
+            number_limit=settings.keys_per_request,
+        )
+        self.grants[master, slave] = found
+        return found
+
+    def count_available(self, master: str, slave: str) -> tuple[NodeId, int, int]:
+        """(key manager of the slave, keys deliverable now if nobody else asks, ceiling), at the default size."""
+        settings, node = self.context.settings, self.entitle(master, slave)
+        size = settings.default_key_bits // 8
+        ceiling = settings.stock_limit_bytes // size
+        if node == self.context.node:
+            return node, ceiling, ceiling
+        pair = self.context.pairs.get(node)
+        if pair is None or not pair.compared:
+            return node, 0, ceiling
+        leasable = pair.own_key.untouched if pair.is_open else 0
+        ahead = pair.stock.count(size) + leasable // size
+        return node, ahead, max(ceiling, ahead)
+
+    # --- the master's side --------------------------------------------------------------------------------------------
+
+    def wanted(self, event: KeysWanted) -> None:
+        context = self.context
+        try:
+            node = self.entitle(event.master, event.slave)
+            if node == context.node:
+                self._draw(event)
+                return
+            if not self._try(event, node):
+                self._queue(event, node)
+        except RequestError as error:
+            context.out.answer.append(Deliver(event.request, refusal=error))
+
+    def _try(self, event: KeysWanted, node: NodeId) -> bool:
+        context, pair = self.context, self.context.pairs.get(node)
+        if pair is None or not pair.compared:
+            return False
+        length = event.size_bits // 8
+        starts = pair.stock.take(event.number, length)
+        if starts is None:
+            return False
+        run = pair.own_key.id
+        context.out.answer.append(Deliver(event.request, tuple(Range(run, start, length) for start in starts)))
+        return True
+
+    def _queue(self, event: KeysWanted, node: NodeId) -> None:
+        """Waits for a lease if one can come; refuses at once if none can."""
+        context, pair = self.context, self.context.pairs.get(node)
+        distant = pair is None or not pair.direct
+        if distant:
+            self.wanted_peers.add(node)
+        if pair is None or not pair.compared:
+            if not distant or not self.can_relay(node):
+                raise RequestError(
+                    Refusal.UNAVAILABLE, f"no key is shared with KME {node} yet: its link or path is down"
+                )
+        else:
+            need = event.number * event.size_bits // 8 - pair.stock.left
+            coming = self.leases.want(pair, Purpose.SUPPLY, max(need, self.lease_bytes(pair)))
+            if not coming and not (distant and self.can_relay(node)):
+                raise RequestError(
+                    Refusal.NOT_ENOUGH_KEY,
+                    f"not enough key for {event.master} -> {event.slave}: asked {event.number} x {event.size_bits} bit, "
+                    f"{pair.stock.left * 8} bit left",
+                    retry_after_s=1.0,
+                )
+        queue = self.waiting.setdefault(node, deque())
+        if len(queue) >= WAITING_LIMIT:
+            raise RequestError(Refusal.RATE_LIMITED, "too many requests wait for key", retry_after_s=1.0)
+        queue.append(Waiting(event, context.now + context.settings.request_wait_ns))
+        context.at(context.now + context.settings.request_wait_ns, RequestEnded(event.request))
+
+    def can_relay(self, node: NodeId) -> bool:
+        """Replaced by the relay: whether some path to this key manager may give key soon."""
+        return False
+
+    def lease_bytes(self, pair: Pair) -> int:
+        return self.design.synchronisation.size(self.demand(pair))
+
+    def demand(self, pair: Pair) -> float:
+        return self._demand.get(pair.peer, 0.0)
+
+    def measure(self, pair: Pair, elapsed_ns: int) -> None:
+        """Takes what was given out since the last look into the forecast and the book."""
+        taken, wasted = pair.stock.taken, pair.stock.wasted
+        pair.stock.taken = pair.stock.wasted = 0
+        rate = taken * NANOSECONDS / max(1, elapsed_ns)
+        before = self._demand.get(pair.peer, 0.0)
+        # Rises at once, falls slowly: a lease too small costs a wait, one too large costs a restart's burn.
+        self._demand[pair.peer] = rate if rate > before else before * 0.9 + rate * 0.1
+        book = pair.own_key.book
+        if taken:
+            book.move(State.RESERVED_APP, Action.SUPPLY, taken)
+        if wasted:
+            book.move(State.RESERVED_APP, Action.WASTE, wasted)
+
+    def serve(self, pair: Pair) -> None:
+        """A lease has come: those who wait are answered in their order."""
+        queue = self.waiting.get(pair.peer)
+        while queue:
+            if not self._try(queue[0].event, pair.peer):
+                break
+            queue.popleft()
+        if queue and not self.leases.want(pair, Purpose.SUPPLY, self.lease_bytes(pair)):
+            return
+
+    def ended(self, event: RequestEnded) -> None:
+        for node, queue in self.waiting.items():
+            for waiting in queue:
+                if waiting.event.request == event.request:
+                    queue.remove(waiting)
+                    refusal = RequestError(
+                        Refusal.NOT_ENOUGH_KEY,
+                        f"not enough key for {waiting.event.master} -> {waiting.event.slave}: none came from KME {node} in time",
+                        retry_after_s=1.0,
+                    )
+                    self.context.out.answer.append(Deliver(event.request, refusal=refusal))
+                    return
+
+    # --- the slave's side ---------------------------------------------------------------------------------------------
+
+    def fetched(self, event: KeysFetched) -> None:
+        """All of the keys or none; used durably, with the audit record, before the answer."""
+        context, pair = self.context, self.context.pairs.get(event.peer)
+        if pair is None or not pair.compared:
+            text = f"the link to KME {event.peer} has not been compared since this KME started"
+            self._refuse(event.request, Refusal.UNAVAILABLE, text, retry_after_s=1.0)
+            return
+        run = pair.their_key
+        chosen: list[Range] = []
+        segments = []
+        for key in event.keys:
+            end = key.start + key.length
+            covering = run.leased(key.start, end, Purpose.SUPPLY) if key.run == run.id.number else None
+            if covering is None or run.used.touches(key.start, end):
+                self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
+                return
+            chosen.append(Range(run.id, key.start, key.length))
+            segments += covering
+        ordered = sorted(chosen, key=lambda range: range.start)
+        if any(first.end > second.start for first, second in pairwise(ordered)):
+            self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
+            return
+        for range in chosen:
+            run.used.add(range.start, range.end)
+            run.book.move(State.RESERVED_APP, Action.SUPPLY, range.length)
+            context.save(Used(range))
+        for segment in segments:
+            if segment.mark != GONE and run.used.covers(segment.start, segment.end):
+                run.set_mark(segment, GONE)
+                segment.spent_at = context.now
+                segment.stored = False
+                context.put(run.segment_row(segment))
+                context.save(Drop(run.range(segment)), ForgetUsed(run.range(segment)))
+                run.used.remove(segment.start, segment.end)
+                context.book(run)
+        if event.audit is not None:
+            context.save(Audit(event.audit))
+        context.out.answer.append(Deliver(event.request, tuple(chosen)))
+        context.out.wipe.extend(chosen)
+
+    def _refuse(self, request: int, reason: Refusal, text: str, retry_after_s: float | None = None) -> None:
+        error = RequestError(reason, text, retry_after_s=retry_after_s)
+        self.context.out.answer.append(Deliver(request, refusal=error))
+
+    # --- both applications at this key manager ------------------------------------------------------------------------
+
+    def _draw(self, event: KeysWanted) -> None:
+        """Keys of grade `local`: drawn from the vault's generator, with random IDs and a durable record each."""
+        context, length = self.context, event.size_bits // 8
+        if len(self.records) + event.number > LOCAL_RECORDS_LIMIT:
+            raise RequestError(Refusal.NOT_ENOUGH_KEY, "too many local keys wait to be fetched", retry_after_s=10.0)
+        if self.local.append + event.number * length > POSITION_LIMIT:
+            raise RequestError(Refusal.UNAVAILABLE, "the local run is at its end")
+        ranges, ids = [], []
+        for _ in range(event.number):
+            target = Range(self.local.id, self.local.append, length)
+            self.local.append += length
+            context.vault.draw(target)
+            row = KeyRow(random_uuid(context.entropy(16)), target.start, length, event.master, (event.slave,))
+            self.records[row.id] = row
+            context.put(row)
+            context.save(Seal(target))
+            ranges.append(target)
+            ids.append(row.id)
+        context.put(self.local.row())
+        context.out.answer.append(Deliver(event.request, tuple(ranges), ids=tuple(ids)))
+
+    def records_fetched(self, event: RecordsFetched) -> None:
+        """As `fetched`, by record: 401 goes before 400, and one foreign ID poisons all (014 6.3)."""
+        context = self.context
+        rows = [self.records.get(id) for id in event.ids]
+        if any(row is not None and event.slave not in row.waiting for row in rows):
+            self._refuse(
+                event.request, Refusal.NOT_AUTHORISED, f"SAE {event.slave!r} was not named for every one of these keys"
+            )
+            return
+        found = [row for row in rows if row is not None and row.master == event.master]
+        if len(found) != len(event.ids) or len(set(event.ids)) != len(event.ids):
+            self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
+            return
+        ranges = []
+        for row in found:
+            del self.records[row.id]
+            context.out.save.append(Remove(row))
+            target = Range(self.local.id, row.start, row.length)
+            context.save(Drop(target))
+            ranges.append(target)
+        if event.audit is not None:
+            context.save(Audit(event.audit))
+        context.out.answer.append(Deliver(event.request, tuple(ranges)))
+        context.out.wipe.extend(ranges)
+
+
+def random_uuid(entropy: bytes) -> str:
+    """A version-4 UUID (RFC 9562) of 16 random bytes."""
+    value = bytearray(entropy)
+    value[6] = value[6] & 0x0F | 0x40
+    value[8] = value[8] & 0x3F | 0x80
+    text = value.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,76 @@
+"""Which path global key takes."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Edge(NamedTuple):
+    """A directed link as its own node tells of it."""
+
+    start: str
+    end: str
+    usable_bytes: int
+    rate_bps: int
+    up: bool
+
+
+class Route(NamedTuple):
+    path: tuple[str, ...]
+    cost: float
+    narrowest_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """Cheapest path by hops and by how empty the links are (network digest 5.2); every node decides for itself."""
+
+    alpha: float = 4.0
+    capacity_bytes: int = 1 << 16
+    """Stock at which a link counts as full."""
+
+    def cost(self, edge: Edge) -> float:
+        fill = min(1.0, edge.usable_bytes / self.capacity_bytes)
+        return 1.0 + self.alpha * (1.0 - fill) ** 2
+
+    def route(
+        self,
+        edges: Iterable[Edge],
+        source: str,
+        destination: str,
+        need_bytes: int = 1,
+        avoid: frozenset[str] = frozenset(),
+    ) -> Route | None:
+        """The cheapest path whose every link is up and has `need_bytes`; ties go to fewer hops, then to names."""
+        leaving: dict[str, list[Edge]] = {}
+        for edge in edges:
+            if edge.up and edge.usable_bytes >= need_bytes and edge.end not in avoid:
+                leaving.setdefault(edge.start, []).append(edge)
+        heap: list[tuple[float, int, tuple[str, ...], int]] = [(0.0, 0, (source,), 1 << 62)]
+        settled: set[str] = set()
+        while heap:
+            cost, hops, path, narrowest = heapq.heappop(heap)
+            at = path[-1]
+            if at == destination:
+                return Route(path, cost, narrowest)
+            if at in settled:
+                continue
+            settled.add(at)
+            for edge in leaving.get(at, ()):
+                if edge.end not in settled:
+                    step = (cost + self.cost(edge), hops + 1, (*path, edge.end), min(narrowest, edge.usable_bytes))
+                    heapq.heappush(heap, step)
+        return None
+
+    def reachable(self, links: Mapping[str, Iterable[str]], source: str) -> set[str]:
+        """Every node with some path of links, whatever their stock."""
+        seen, waiting = {source}, [source]
+        while waiting:
+            for peer in links.get(waiting.pop(), ()):
+                if peer not in seen:
+                    seen.add(peer)
+                    waiting.append(peer)
+        return seen

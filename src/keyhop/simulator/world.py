@@ -1,0 +1,420 @@
+"""A deterministic world of nodes: virtual time, connections that break, disks that lag, all from one seed.
+
+The nodes are the real ones. What is pretended is time, the network, the disk and the modules; the vault is the one that
+the caller gives. One event heap drives everything, so the same seed gives the same trace.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from keyhop.core.designs import Design
+from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Save, Send
+from keyhop.core.model import NANOSECONDS, NodeId, Range
+from keyhop.core.node import events
+from keyhop.core.node.context import Neighbour, NodeSettings
+from keyhop.core.node.node import Node
+from keyhop.core.node.recovery import FIRST_CONTACT, FIRST_CONTACT_BYTES
+from keyhop.core.node.rows import NodeRow
+from keyhop.core.node.store import Store
+from keyhop.core.node.vault import BlockName, Vault
+from keyhop.simulator.disk import Image, PretendDisk
+
+MILLISECOND = NANOSECONDS // 1000
+
+
+class WorldVault(Vault, Protocol):
+    """What the world needs of a vault beside the core's seam."""
+
+    def accept(self, block: BlockName, bits: bytearray) -> bool: ...
+    def read(self, range: Range) -> bytes: ...
+    def recall_secrets(self, names: list[str]) -> None: ...
+    def collect(self, saves: list[Save]) -> Callable[[Range], memoryview]: ...
+    def committed(self, saves: list[Save]) -> None: ...
+
+
+VaultFactory = Callable[[Store, bytes], WorldVault]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Bounds of what the world draws, nanoseconds."""
+
+    delay: tuple[int, int] = (MILLISECOND // 2, 5 * MILLISECOND)
+    commit: tuple[int, int] = (MILLISECOND // 5, 4 * MILLISECOND)
+    redial: tuple[int, int] = (20 * MILLISECOND, 500 * MILLISECOND)
+
+
+@dataclass
+class Wire:
+    """One connection between two processes: both ends number it alike; frames keep their order."""
+
+    id: int
+    ends: tuple[str, str]
+    lives: tuple[int, int]
+    """Which incarnation of each process it belongs to."""
+    open: bool = True
+    last_arrival: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Answered:
+    """What an application got."""
+
+    request: int
+    node: str
+    deliver: Deliver
+    bits: tuple[bytes, ...]
+    at: int
+
+
+class Process:
+    """One node with its disk. `life` counts starts; what belongs to an earlier life is dropped when it arrives."""
+
+    def __init__(self, world: World, settings: NodeSettings) -> None:
+        self.world = world
+        self.name = settings.node
+        self.settings = settings
+        self.disk = PretendDisk()
+        self.anchor = 0
+        """The start number outside the store; survives a restore of the store unless a fault takes it along."""
+        self.vouch_key = world.random.randbytes(32)
+        self.life = 0
+        self.alive = False
+        self.node: Node
+        self.vault: WorldVault
+        self.inbox: deque[object] = deque()
+        self.committing = 0
+        self.turn_due = False
+        self.wake_due: int | None = None
+        self.notices: list[Notice] = []
+
+    def start(self, reason: str = "") -> None:
+        world = self.world
+        self.life += 1
+        self.alive = True
+        self.inbox.clear()
+        self.wake_due = None
+        snapshot = self.disk.load()
+        stored = max(
+            (row.start for row in snapshot.rows if hasattr(row, "journal") and hasattr(row, "epoch")), default=0
+        )
+        restored = reason or ("the store is behind its anchor" if stored < self.anchor else "")
+        self.anchor = max(self.anchor, stored) + 1
+        self.vault = world.vault_factory(self.disk, self.vouch_key)
+        self.vault.recall_secrets(snapshot.secrets)
+        self.node = Node(
+            self.settings,
+            world.design,
+            self.vault,
+            world.random.randbytes,
+            snapshot,
+            start=self.anchor,
+            now=world.now,
+            restored=restored if snapshot.rows else "",
+        )
+        self.perform(self.node.begin())
+        for neighbour in self.settings.neighbours:
+            if not snapshot.rows:
+                secret = bytearray(world.link_secret(self.name, neighbour.node))
+                self.vault.accept(BlockName(neighbour.node, FIRST_CONTACT, 0), secret)
+                self.feed(events.SecretLoaded(neighbour.node, neighbour.link, FIRST_CONTACT_BYTES))
+            if self.name < neighbour.node:
+                world.dial_soon(self.name, neighbour.node)
+            else:
+                world.dial_soon(neighbour.node, self.name)
+
+    def crash(self) -> None:
+        """Memory is gone; commits that have not returned are lost or kept as chance has it."""
+        self.alive = False
+        self.life += 1
+        self.disk.crash()
+        self.inbox.clear()
+        self.world.cut_wires(self.name)
+
+    def feed(self, event: object) -> None:
+        self.inbox.append(event)
+        if not self.turn_due:
+            self.turn_due = True
+            self.world.at(self.world.now, self._turn, self.life)
+
+    def _turn(self, life: int) -> None:
+        self.turn_due = False
+        if life != self.life or not self.alive:
+            return
+        output = Output()
+        while self.inbox:
+            event = self.inbox.popleft()
+            output.merge(self.node.step(event, self.world.now))
+            self.world.steps += 1
+        self.world.after_step(self)
+        self.perform(output)
+
+    def perform(self, output: Output) -> None:
+        """One batch: commit, then send, answer, step what the commit brought about, wipe."""
+        world = self.world
+        answers = [(deliver, tuple(self.vault.read(range) for range in deliver.ranges)) for deliver in output.answer]
+        self.notices += output.notice
+        if output.wake_at is not None and (self.wake_due is None or output.wake_at < self.wake_due):
+            self.wake_due = output.wake_at
+            world.at(output.wake_at, self._wake, self.life, output.wake_at)
+        if not output.save:
+            self._release(self.life, output, answers)
+            return
+        bits = self.vault.collect(output.save)
+        kept: dict[Range, bytes] = {}
+
+        def freeze(range: Range) -> bytes:
+            if range not in kept:
+                kept[range] = bytes(bits(range))
+            return kept[range]
+
+        for save in output.save:
+            block = getattr(save, "block", None) if type(save).__name__ == "Seal" else getattr(save, "source", None)
+            if block is not None:
+                freeze(block)
+        # Commits return in their order.
+        begin = max(world.now, self.committing)
+        self.committing = begin + world.draw(world.timing.commit)
+        world.at(self.committing, self._committed, self.life, output, answers, freeze)
+
+    def _committed(self, life: int, output: Output, answers: list[Any], bits: Callable[[Range], bytes]) -> None:
+        if life != self.life:
+            return
+        world = self.world
+        if world.crash_point(self.name, "before commit"):
+            return
+        self.disk.commit(output.save, bits)
+        if world.crash_point(self.name, "after commit"):
+            return
+        self.vault.committed(output.save)
+        self._release(life, output, answers)
+
+    def _release(self, life: int, output: Output, answers: list[Any]) -> None:
+        world = self.world
+        for sending in output.send:
+            if isinstance(sending, Send):
+                world.transmit(self.name, sending)
+            elif isinstance(sending, Close):
+                world.close(self.name, sending.connection)
+        if output.send and world.crash_point(self.name, "after send"):
+            return
+        for deliver, bits in answers:
+            world.answered(Answered(deliver.request, self.name, deliver, bits, world.now))
+        for event in output.after:
+            self.feed(event)
+        for range in output.wipe:
+            self.vault.wipe(range)
+
+    def _wake(self, life: int, due: int) -> None:
+        if life != self.life or not self.alive or self.wake_due != due:
+            return
+        self.wake_due = None
+        self.feed(events.Woke())
+
+
+class World:
+    """Nodes, connections and time. Faults are calls on it; a checker is a set of callbacks."""
+
+    def __init__(
+        self,
+        seed: int,
+        settings: list[NodeSettings],
+        design: Design,
+        vault_factory: VaultFactory,
+        timing: Timing | None = None,
+    ) -> None:
+        self.random = random.Random(seed)  # noqa: S311 a schedule, not a secret
+        self.design = design
+        self.vault_factory = vault_factory
+        self.timing = timing or Timing()
+        self.now = NANOSECONDS
+        self.steps = 0
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._next_wire = 0
+        self._next_request = 0
+        self.wires: dict[int, Wire] = {}
+        self.cuts: set[frozenset[str]] = set()
+        """Links that carry nothing now."""
+        self._secrets: dict[frozenset[str], bytes] = {}
+        self.crash_rate = 0.0
+        """Chance of a crash at each point between commit, send and answer."""
+        self.restart_after: tuple[int, int] = (10 * MILLISECOND, 2 * NANOSECONDS)
+        self.on_answer: list[Callable[[Answered], None]] = []
+        self.on_frame: list[Callable[[str, str, Frame], None]] = []
+        self.on_step: list[Callable[[Process], None]] = []
+        self.on_crash: list[Callable[[str], None]] = []
+        self.tamper: Callable[[str, str, Frame], list[Frame]] = lambda sender, receiver, frame: [frame]
+        self.processes = {s.node: Process(self, s) for s in settings}
+        self._dialling: set[frozenset[str]] = set()
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def at(self, due: int, call: Callable[..., None], *arguments: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._heap, (max(due, self.now), self._sequence, call, arguments))
+
+    def draw(self, bounds: tuple[int, int]) -> int:
+        return self.random.randint(*bounds)
+
+    def run(self, until: int) -> None:
+        """Runs all that is due up to `until` (nanoseconds)."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, call, arguments = heapq.heappop(heap)
+            call(*arguments)
+        self.now = max(self.now, until)
+
+    def start(self) -> None:
+        for process in self.processes.values():
+            process.start()
+
+    # --- network ------------------------------------------------------------------------------------------------------
+
+    def link_secret(self, a: str, b: str) -> bytes:
+        key = frozenset((a, b))
+        if key not in self._secrets:
+            self._secrets[key] = self.random.randbytes(FIRST_CONTACT_BYTES)
+        return self._secrets[key]
+
+    def dial_soon(self, a: str, b: str) -> None:
+        key = frozenset((a, b))
+        if key not in self._dialling:
+            self._dialling.add(key)
+            self.at(self.now + self.draw(self.timing.redial), self._dial, a, b)
+
+    def _dial(self, a: str, b: str) -> None:
+        key = frozenset((a, b))
+        self._dialling.discard(key)
+        here, there = self.processes[NodeId(a)], self.processes[NodeId(b)]
+        if any(wire.open and frozenset(wire.ends) == key for wire in self.wires.values()):
+            return
+        if not here.alive or not there.alive or key in self.cuts:
+            if here.alive or there.alive:
+                self.dial_soon(a, b)
+            return
+        self._next_wire += 1
+        wire = Wire(self._next_wire, (a, b), (here.life, there.life))
+        self.wires[wire.id] = wire
+        here.feed(events.PeerConnected(b, wire.id))
+        there.feed(events.PeerConnected(a, wire.id))
+
+    def transmit(self, sender: str, send: Send) -> None:
+        wire = self.wires.get(send.connection)
+        if wire is None or not wire.open or frozenset(wire.ends) in self.cuts:
+            return
+        for watch in self.on_frame:
+            watch(sender, send.peer, send.frame)
+        for frame in self.tamper(sender, send.peer, send.frame):
+            due = max(self.now + self.draw(self.timing.delay), wire.last_arrival.get(send.peer, 0))
+            wire.last_arrival[send.peer] = due
+            self.at(due, self._arrive, wire, sender, send.peer, frame)
+
+    def _arrive(self, wire: Wire, sender: str, receiver: str, frame: Frame) -> None:
+        process = self.processes[NodeId(receiver)]
+        life = wire.lives[wire.ends.index(receiver)]
+        if wire.open and process.alive and process.life == life:
+            process.feed(events.FrameArrived(sender, wire.id, frame))
+
+    def close(self, by: str, connection: int) -> None:
+        wire = self.wires.pop(connection, None)
+        if wire is None:
+            return
+        wire.open = False
+        for end, life in zip(wire.ends, wire.lives, strict=True):
+            other = wire.ends[1 - wire.ends.index(end)]
+            if end != by:
+                self.at(self.now + self.draw(self.timing.delay), self._lost, end, life, other, wire.id)
+        self.dial_soon(*wire.ends)
+
+    def _lost(self, end: str, life: int, other: str, connection: int) -> None:
+        process = self.processes[NodeId(end)]
+        if process.alive and process.life == life:
+            process.feed(events.PeerLost(other, connection))
+
+    def break_wire(self, wire: Wire) -> None:
+        """The connection ends at both ends, with what was under way lost."""
+        self.close("", wire.id)
+
+    def cut_wires(self, name: str) -> None:
+        for wire in list(self.wires.values()):
+            if name in wire.ends:
+                self.close(name, wire.id)
+
+    def cut(self, a: str, b: str) -> None:
+        self.cuts.add(frozenset((a, b)))
+        for wire in list(self.wires.values()):
+            if frozenset(wire.ends) == frozenset((a, b)):
+                self.break_wire(wire)
+
+    def mend(self, a: str, b: str) -> None:
+        self.cuts.discard(frozenset((a, b)))
+        self.dial_soon(*sorted((a, b)))
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def crash_point(self, name: str, where: str) -> bool:
+        if self.crash_rate and self.random.random() < self.crash_rate:
+            self.crash(name)
+            return True
+        return False
+
+    def crash(self, name: str, image: Image | None = None, *, anchor_too: bool = False) -> None:
+        """The process dies; it starts again after a while, from its disk or from the old copy given."""
+        process = self.processes[NodeId(name)]
+        if not process.alive:
+            return
+        process.crash()
+        for watch in self.on_crash:
+            watch(name)
+        self.at(self.now + self.draw(self.restart_after), self._restart, name, process.life, image, anchor_too)
+
+    def _restart(self, name: str, life: int, image: Image | None, anchor_too: bool) -> None:
+        process = self.processes[NodeId(name)]
+        if process.life != life or process.alive:
+            return
+        if image is not None:
+            process.disk.put_back(image)
+            if anchor_too:
+                process.anchor = max(
+                    (row.start for row in image.rows.values() if isinstance(row, NodeRow)), default=0
+                )
+        process.start()
+
+    # --- applications and modules -------------------------------------------------------------------------------------
+
+    def request(self) -> int:
+        self._next_request += 1
+        return self._next_request
+
+    def deliver_block(self, node: str, peer: str, module: str, number: int, bits: bytes) -> None:
+        process = self.processes[NodeId(node)]
+        if process.alive:
+            name = BlockName(NodeId(peer), module, number)
+            if process.vault.length(name) is None and process.vault.accept(name, bytearray(bits)):
+                process.feed(events.BlockArrived(peer, module, number, len(bits)))
+
+    def answered(self, answered: Answered) -> None:
+        for watch in self.on_answer:
+            watch(answered)
+
+    def after_step(self, process: Process) -> None:
+        for watch in self.on_step:
+            watch(process)
+
+
+def chain(names: list[str], link_of: Callable[[str, str], bytes]) -> dict[str, tuple[Neighbour, ...]]:
+    """Neighbours of nodes in a line."""
+    found: dict[str, tuple[Neighbour, ...]] = {}
+    for index, name in enumerate(names):
+        around = [names[i] for i in (index - 1, index + 1) if 0 <= i < len(names)]
+        found[name] = tuple(
+            Neighbour(node=NodeId(peer), link=link_of(name, peer), segment_bytes=1024) for peer in around
+        )
+    return found
