@@ -15,6 +15,8 @@ from keyhop.core.model import NodeId, Range, RunId
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.store import Outboxed, Snapshot, Store, StoreError
 from keyhop.daemon.store.memory import MemoryStore
+from keyhop.daemon.store.sealing import NodeKey
+from keyhop.daemon.store.sqlite import SqliteStore
 
 RUN = RunId(NodeId("bob"), 0)
 OTHER_RUN = RunId(NodeId("bob"), 1)
@@ -67,7 +69,12 @@ class Opened:
         return self.snapshot
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Path], Callable[[], Store]]] = {"memory": lambda directory: MemoryStore}
+NODE_KEY = bytes(range(32))
+
+IMPLEMENTATIONS: dict[str, Callable[[Path], Callable[[], Store]]] = {
+    "memory": lambda directory: MemoryStore,
+    "sqlite": lambda directory: lambda: SqliteStore(directory / "node.db", NodeKey(NODE_KEY), "alice", ROWS),
+}
 
 
 @pytest.fixture(params=list(IMPLEMENTATIONS))
@@ -292,7 +299,8 @@ def test_audit_entries_are_handed_out_once_in_order(opened: Opened) -> None:
 
 
 def test_audit_entries_that_were_not_written_come_back_after_a_stop(opened: Opened) -> None:
-    opened.commit(Audit({"n": 1}), Audit({"n": 2, "ids": ["a", "b"]}), Audit({"n": 3}))
+    opened.commit(Audit({"n": 1}))
+    opened.commit(Audit({"n": 2, "ids": ["a", "b"]}), Audit({"n": 3}))
     opened.store.outbox()
     opened.store.written(1)
     opened.commit()

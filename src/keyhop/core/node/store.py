@@ -70,6 +70,9 @@ class Store(Protocol):
         """Audit entries made durable and not yet handed out; after a start, all that were never `written`."""
 
     def written(self, number: int) -> None:
-        """The audit log has synced all entries up to this number: the next commit lets them go."""
+        """The audit log has synced all entries up to this number: the next commit lets them go.
+
+        Entries of one commit go together: some that were written may come back after a start.
+        """
 
     def close(self) -> None: ...
