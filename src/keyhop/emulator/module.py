@@ -13,8 +13,11 @@ import heapq
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import structlog
@@ -31,7 +34,7 @@ SECRET_BYTES = 32
 
 BLOCK_GRAIN_BYTES = 256
 """A block that an eavesdropper shortens keeps a multiple of this."""
-PREFILL_BLOCK_BYTES = 64 * 1024
+PREFILL_BLOCK_BYTES = 16 * 1024
 PREFILL_LIMIT_BYTES = 64 * 1024 * 1024
 BUFFER_BLOCKS = 16
 """A module whose reader does not come keeps this many blocks; older ones are lost."""
@@ -109,6 +112,18 @@ class EmulatedLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     @property
     def bits_per_s(self) -> float:
         return self.block_bytes * 8 / self.block_period_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedSettings:
+    """What a link with `driver: emulated` says in a node file."""
+
+    directory: Path
+    """Of the link in its lab: both ends name the same one."""
+
+
+DRIVERS: Mapping[str, type[Any]] = MappingProxyType({"emulated": EmulatedSettings})
+"""For the node file: the record of each driver's own members."""
 
 
 def create(directory: Path, link: EmulatedLink) -> None:

@@ -111,17 +111,17 @@ def test_opening_a_lab_again_keeps_its_secret_and_its_numbers(tmp_path: Path) ->
 
 
 def test_the_prefill_comes_at_once_in_blocks_numbered_below_those_of_the_grid(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, prefill_bytes=150_000)
+    bench = Bench(tmp_path, prefill_bytes=40_000)
     left, right = bench.until(1)
     assert numbers(left) == [0, 1, 2]
-    assert [len(block.bits) for block in left] == [65536, 65536, 150_000 - 2 * 65536]
+    assert [len(block.bits) for block in left] == [16384, 16384, 40_000 - 2 * 16384]
     assert contents(left) == contents(right)
     later, _ = bench.until(20)
     assert numbers(later) == [3, 4]
 
 
 def test_a_prefill_that_intake_took_is_not_delivered_again(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, prefill_bytes=150_000)
+    bench = Bench(tmp_path, prefill_bytes=40_000)
     bench.until(1)
     bench.a = bench.open("a", after_number=1)
     left, _ = bench.until(9)
