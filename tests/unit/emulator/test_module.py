@@ -1,10 +1,14 @@
+import itertools
 import stat
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keyhop.daemon.modules import Block
 from keyhop.emulator import module, rates
@@ -336,3 +340,44 @@ def test_an_unknown_member_of_the_link_file_is_refused(bench: Bench) -> None:
     path.write_text(path.read_text().replace('"qber_ratio"', '"qbr_ratio"'))
     with pytest.raises(ValueError, match="qbr_ratio"):
         bench.open("a")
+
+
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 120), st.booleans(), st.sampled_from([0.0, 0.05, 0.2, 0.4, 1.0])),
+        max_size=8,
+        unique_by=lambda change: change[0],
+    ),
+    step_s=st.sampled_from([0.1, 0.7, 3.0, 11.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_happens_to_the_fibre_both_ends_deliver_the_same_blocks_however_often_they_look(
+    changes: list[tuple[int, bool, float]], step_s: float
+) -> None:
+    with TemporaryDirectory() as directory:
+        bench = Bench(Path(directory))
+        bench.control(
+            changes=tuple(
+                Change(at_ns=second * SECOND, cut=cut, eve_fraction=eve) for second, cut, eve in sorted(changes)
+            )
+        )
+        left, right = [], []
+        for tick in range(1, round(120 / 0.1) + 1):
+            left += bench.a.advance(tick * SECOND // 10)
+        second = 0.0
+        while second < 120:
+            second = min(120.0, second + step_s)
+            right += bench.b.advance(round(second * SECOND))
+        assert [(block.number, block.bits) for block in left] == [(block.number, block.bits) for block in right]
+
+
+def test_a_thousand_blocks_come_one_period_apart_at_the_rate_of_the_link(bench: Bench) -> None:
+    arrivals = []
+    bits = 0
+    for second in range(1, 10_001):
+        for block in bench.a.advance(second * SECOND):
+            arrivals.append(second)
+            bits += 8 * len(block.bits)
+    assert len(arrivals) == 1000
+    assert {later - earlier for earlier, later in itertools.pairwise(arrivals)} == {10}
+    assert bits / 10_000 == pytest.approx(bench.a.link.bits_per_s)
