@@ -53,15 +53,20 @@ class Scope(NamedTuple):
 
 
 SCOPES = (
-    Scope(segments=2, crashes=1, restores=1, expiries=0, forks=1),
-    Scope(segments=1, crashes=1, restores=2, expiries=1, forks=0),
-    Scope(segments=2, crashes=0, restores=2, expiries=0, forks=0),
+    Scope(segments=1, crashes=1, restores=1, expiries=1, forks=1),
+    Scope(segments=1, crashes=1, restores=2, expiries=0, forks=0),
+    Scope(segments=2, crashes=1, restores=1, expiries=0, forks=0),
 )
 if DEPTH:
-    SCOPES = (*SCOPES, Scope(segments=2, crashes=2, restores=2, expiries=1, forks=1))
+    SCOPES = (
+        *SCOPES,
+        Scope(segments=2, crashes=0, restores=2, expiries=0, forks=0),
+        Scope(segments=2, crashes=1, restores=2, expiries=0, forks=0),
+        Scope(segments=1, crashes=2, restores=3, expiries=1, forks=1),
+    )
 
 UNTOUCHED, SUPPLY, PAD, TOUCHED = "u", "s", "p", "t"
-NOTHING, PAD_SENT = "-", "P"
+NOTHING, PAD_SENT, BITS_GONE = "-", "P", "x"
 
 
 class Owner(NamedTuple):
@@ -85,6 +90,8 @@ class Follower(NamedTuple):
     """Per segment: 1 once handed out or destroyed."""
     start: int
     epoch: int
+    burnt: int
+    """Start number of the last burning: equal to the epoch unless the rule about its number is off."""
     journal: int
     ends: tuple[int, ...]
     """Per start number the journal number with which it ended."""
@@ -152,7 +159,7 @@ def union(marks: str, theirs: str) -> str:
 def initial(segments: int) -> State:
     empty, untouched, zero = NOTHING * segments, UNTOUCHED * segments, "0" * segments
     owner = Owner(untouched, empty, 0, (0, 0))
-    follower = Follower(untouched, zero, 0, 0, 0, ())
+    follower = Follower(untouched, zero, 0, 0, 0, 0, ())
     return State(
         owner=owner,
         owner_disk=owner,
@@ -286,7 +293,7 @@ class Leases:
         if not self.on("journal_per_start"):
             return journal > b.journal
         # What was told before the start that opened the present epoch has had its burning.
-        return b.epoch <= start < b.start and journal > b.ends[start]
+        return b.burnt <= start < b.start and journal > b.ends[start]
 
     def found_restored(self, s: State, told: tuple[int, int]) -> State:
         b = s.follower
@@ -295,7 +302,7 @@ class Leases:
             marks = "".join(mark if mark == UNTOUCHED else TOUCHED for mark in marks)
         epoch = s.anchor if self.on("epoch_from_start_number") else b.epoch + 1
         s = s._replace(pending="follower found")
-        return self.save_follower(s, b._replace(marks=marks, epoch=epoch, journal=max(told[1], b.journal)))
+        return self.save_follower(s, b._replace(marks=marks, epoch=epoch, burnt=s.anchor, journal=max(told[1], b.journal)))
 
     def at_owner(self, s: State, frame: tuple[Any, ...]) -> State:
         a = s.owner
@@ -323,6 +330,8 @@ class Leases:
             return s
         if self.on("record_unchanged") and s.owner.marks[at] != UNTOUCHED:
             return s
+        if s.owner.marks[at] == TOUCHED:
+            return self.take(s, at, BITS_GONE)
         return self.take(s, at, purpose)
 
     def take(self, s: State, at: int, purpose: str) -> State:
@@ -365,6 +374,9 @@ class Leases:
             return
         if s.owner.marks[at] != held.lower():
             return
+        if held == BITS_GONE:
+            yield f"owner gives out key {at}", Broken(f"I2: key {at} is given out of bits that the owner has destroyed")
+            return
         spent = s
         if not self.on("no_stored_free_list"):
             record = s.owner._replace(free=put(s.owner.free, at, NOTHING))
@@ -387,7 +399,7 @@ class Leases:
             if s.keys[at] != "0" and self.serves(s, at):
                 served = self.save_follower(s, b._replace(used=put(b.used, at, "1")), "used_durable")
                 yield f"follower hands out key {at}", served._replace(fetched=count(s.fetched, at))
-            if not self.on("owner_allocates") and b.marks[at] == PAD:
+            if not self.on("owner_allocates") and b.marks[at] == PAD and s.hand[at] == PAD_SENT:
                 yield f"follower sends under pad {at}", s._replace(plaintexts=count(s.plaintexts, at))
             if b.marks[at] == UNTOUCHED and s.expiries < self.scope.expiries:
                 record = b._replace(marks=put(b.marks, at, TOUCHED), used=put(b.used, at, "1"))
