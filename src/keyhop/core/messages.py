@@ -163,11 +163,11 @@ class RelayBatch(Message, frozen=True, gc=False, array_like=True, tag=7):
     source: str
     destination: str
     number: int
-    pad_start: int
-    """In the sender's key run with this neighbour."""
+    pads: tuple[Span, ...]
+    """In the sender's key run with this neighbour, in the order of the payload's bytes."""
     length: int
     ciphertext: bytes
-    """Empty: the bytes at `pad_start` are the payload."""
+    """Empty: the bytes at `pads` are the payload."""
     manifest: bytes
     """What source and destination agree on; relays pass it on unread."""
 

@@ -260,20 +260,24 @@ class NodeVault:
                 if resident.wiped.covers(resident.start, resident.end):
                     self._forget(resident)
 
-    def cipher(self, block: BlockName, pad: Range) -> bytes:
-        bits = self._blocks[block]
-        if len(bits) != pad.length:
-            raise IllegalMove(f"pad of {pad.length} bytes for a block of {len(bits)}: must be of one length")
-        mixed = onetime.xor(bits, self.bits(pad))
-        self._scrub()
-        return bytes(mixed)
+    def cipher(self, block: BlockName, pads: tuple[Range, ...]) -> bytes:
+        return bytes(self._mixed(self._blocks[block], pads))
 
-    def decipher(self, block: BlockName, ciphertext: bytes, pad: Range) -> None:
-        if len(ciphertext) != pad.length:
-            raise IllegalMove(f"pad of {pad.length} bytes for a ciphertext of {len(ciphertext)}: must be of one length")
-        mixed = onetime.xor(ciphertext, self.bits(pad))
+    def decipher(self, block: BlockName, ciphertext: bytes, pads: tuple[Range, ...]) -> None:
+        self._keep(block, self._mixed(ciphertext, pads))
+
+    def _mixed(self, bits: bytes | bytearray, pads: tuple[Range, ...]) -> bytearray:
+        if len(bits) != sum(pad.length for pad in pads):
+            raise IllegalMove(f"pads of {sum(p.length for p in pads)} bytes for {len(bits)}: must be of one length")
+        if len(pads) == 1:
+            mixed = onetime.xor(bits, self.bits(pads[0]))
+        else:
+            mixed, at, view = bytearray(), 0, memoryview(bits)
+            for pad in pads:
+                mixed += onetime.xor(view[at : at + pad.length], self.bits(pad))
+                at += pad.length
         self._scrub()
-        self._keep(block, mixed)
+        return mixed
 
     def gather(self, block: BlockName, sources: tuple[Range, ...]) -> None:
         gathered = bytearray(sum(source.length for source in sources))

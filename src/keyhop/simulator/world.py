@@ -164,7 +164,11 @@ class Process:
             self.wake_due = output.wake_at
             world.at(output.wake_at, self._wake, self.life, output.wake_at)
         if not output.save:
-            self._release(self.life, output, answers)
+            # What needs no commit still waits for the commits before it: frames keep their order.
+            if self.committing > world.now:
+                world.at(self.committing, self._release, self.life, output, answers)
+            else:
+                self._release(self.life, output, answers)
             return
         bits = self.vault.collect(output.save)
         kept: dict[Range, bytes] = {}
@@ -196,6 +200,8 @@ class Process:
         self._release(life, output, answers)
 
     def _release(self, life: int, output: Output, answers: list[Any]) -> None:
+        if life != self.life:
+            return
         world = self.world
         for sending in output.send:
             if isinstance(sending, Send):
@@ -382,9 +388,7 @@ class World:
         if image is not None:
             process.disk.put_back(image)
             if anchor_too:
-                process.anchor = max(
-                    (row.start for row in image.rows.values() if isinstance(row, NodeRow)), default=0
-                )
+                process.anchor = max((row.start for row in image.rows.values() if isinstance(row, NodeRow)), default=0)
         process.start()
 
     # --- applications and modules -------------------------------------------------------------------------------------

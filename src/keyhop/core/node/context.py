@@ -93,7 +93,7 @@ class Context:
         self.intake_marks: dict[tuple[str, str], tuple[int, int]] = {}
         """(peer, module) -> highest block number seen, bit map of the 64 up to it."""
         self.plain_outbox: dict[str, list[PlainMessage]] = {}
-        self.tunnel: Callable[[Pair, Connection, Frame], None] | None = None
+        self.tunnel: Callable[[Pair, Connection, Frame | None], None] | None = None
         self._dirty_books: set[tuple[str, int]] = set()
 
     def count(self, what: str, amount: int = 1) -> None:
@@ -142,7 +142,11 @@ class Context:
         """Ends a connection; its credits are void from here on."""
         if pair.connections.pop(connection.id, None) is None:
             return
-        self.out.send.append(Close(pair.peer, connection.id, reason))
+        if connection.tunnelled:
+            if self.tunnel is not None:
+                self.tunnel(pair, connection, None)
+        else:
+            self.out.send.append(Close(pair.peer, connection.id, reason))
         if pair.current is connection:
             pair.current = None
             pair.outbox.clear()

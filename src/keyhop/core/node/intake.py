@@ -106,7 +106,7 @@ class Intake:
             )
             context.vault.discard(name)
             return
-        if key in self.proposed.get(event.peer, ()) or seen(self._marks(event.peer, event.module), event.number):
+        if key in self.proposed.get(event.peer, ()) or seen(self.marks(event.peer, event.module), event.number):
             context.notice("KH-1102", f"block {event.number} of {event.module} was delivered before", event.peer)
             context.count("blocks_repeated")
             if key not in self.proposed.get(event.peer, ()):
@@ -144,11 +144,14 @@ class Intake:
             proposed[key] = None
             context.say(pair, Keyed(self._proposal(pair, name, waiting, placements)))
 
-    def place(self, pair: Pair, length: int, floor_bytes: int) -> tuple[Placement, ...]:
-        """Says where a block goes and raises the append marks, durably before the proposal leaves."""
-        openings = (pair.own_opening, pair.their_opening)
-        tags = (pair.own_tags, pair.their_tags)
-        keys = (pair.own_key, pair.their_key)
+    def place(self, pair: Pair, length: int, floor_bytes: int, *, own_only: bool = False) -> tuple[Placement, ...]:
+        """Says where a block goes and raises the append marks, durably before the proposal leaves.
+
+        Relayed key goes to the source's own runs alone: two sources that relay to each other never meet.
+        """
+        openings = (pair.own_opening,) if own_only else (pair.own_opening, pair.their_opening)
+        tags = (pair.own_tags,) if own_only else (pair.own_tags, pair.their_tags)
+        keys = (pair.own_key,) if own_only else (pair.own_key, pair.their_key)
         limit = self.context.settings.stock_limit_bytes
         dealt = self.design.division.deal(
             length,
@@ -216,7 +219,7 @@ class Intake:
             context.notice(
                 "KH-1103", f"block {answer.number} of {answer.module} differs at the two ends: destroyed", pair.peer
             )
-        self._remember(pair, answer.module, answer.number)
+        self.remember(pair, answer.module, answer.number)
         self.propose(pair)
 
     # --- the higher-named end judges ----------------------------------------------------------------------------------
@@ -226,12 +229,12 @@ class Intake:
         if pair.leads:
             raise PeerError("the higher-named end proposed a block")
         key = self.links.accept_key(pair, message.key_position)
-        self.check(pair, message.placements, message.segment_bytes, message.length)
+        fits = self.check(pair, message.placements, message.segment_bytes, message.length)
         name = (message.module, message.number)
         offers = self.offers.setdefault(pair.peer, {})
         if name in offers:
             raise PeerError(f"block {message.number} of {message.module} proposed twice")
-        if seen(self._marks(pair.peer, message.module), message.number):
+        if not fits or seen(self.marks(pair.peer, message.module), message.number):
             self._refuse(pair, message, key)
         elif name in self.waiting.get(pair.peer, ()):
             self._judge(pair, message, key)
@@ -239,33 +242,37 @@ class Intake:
             offers[name] = Offer(message, key, pair.current.id)
             context.at(context.now + OFFER_WAIT_NS, OfferEnded(pair.peer, *name, pair.current.id))
 
-    def check(self, pair: Pair, placements: tuple[Placement, ...], segment_bytes: int, length: int) -> None:
-        """Raises PeerError unless the placements are above the own append marks and within the block."""
+    def check(self, pair: Pair, placements: tuple[Placement, ...], segment_bytes: int, length: int) -> bool:
+        """Raises PeerError unless the placements are legal; False if they are below our append marks.
+
+        The latter happens to honest peers: both ends may append to a run at the same time, one of them by relay.
+        """
         if segment_bytes & (segment_bytes - 1) or not 1024 <= segment_bytes <= 65_536:
             raise PeerError(f"segments of {segment_bytes} bytes: a power of two from 1024 to 65536 is legal")
         marks: dict[int, int] = {}
+        fits = True
         if len(placements) > PLACEMENTS_LIMIT or sum(take for _, _, take in placements) > length:
             raise PeerError("placements: too many, or more bytes than the block has")
         for number, start, take in placements:
             run = pair.runs.get(number)
-            if run is None or take <= 0 or start < marks.get(number, run.append) or start + take > POSITION_LIMIT:
-                raise PeerError(
-                    f"placement of {take} bytes at {start} of run {number}: below its append mark or no such run"
-                )
+            if run is None or take <= 0 or start < marks.get(number, 0) or start + take > POSITION_LIMIT:
+                raise PeerError(f"placement of {take} bytes at {start} of run {number}: out of order or no such run")
+            fits = fits and start >= run.append
             marks[number] = start + take
+        return fits
 
     def _judge(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
         waiting = self.waiting[pair.peer].pop((message.module, message.number))
         name = BlockName(NodeId(pair.peer), message.module, message.number)
         covered = self._covered(pair, name, message.length)
         same = waiting.length == message.length and self.context.vault.matches(name, key, covered, message.fingerprint)
-        if not same:
+        # While we waited for our copy, later placements may have passed these.
+        if not same or any(start < pair.runs[number].append for number, start, _ in message.placements):
             self._refuse(pair, message, key)
             return
         self.links.spend_key(pair, key)
-        # While we waited for our copy, later placements may have passed these: then this one is a hole.
         self.store(pair, name, message.placements, message.segment_bytes, message.epsilon, placed=False)
-        self._remember(pair, message.module, message.number)
+        self.remember(pair, message.module, message.number)
         self.context.say(pair, AnswerBlock(message.module, message.number, True))
 
     def _refuse(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
@@ -275,7 +282,7 @@ class Intake:
         self.context.notice(
             "KH-1103", f"block {message.number} of {message.module} is not the same here: destroyed", pair.peer
         )
-        self._remember(pair, message.module, message.number)
+        self.remember(pair, message.module, message.number)
         self.context.say(pair, AnswerBlock(message.module, message.number, False))
 
     def offer_ended(self, event: OfferEnded) -> None:
@@ -304,9 +311,10 @@ class Intake:
         *,
         placed: bool,
         account: Account = Account.G,
+        offset: int = 0,
     ) -> None:
-        """Cuts an agreed block into runs, durably with this step."""
-        context, offset = self.context, 0
+        """Cuts an agreed block, from byte `offset` on, into runs, durably with this step."""
+        context = self.context
         for number, start, take in placements:
             run = pair.runs[number]
             if not placed:
@@ -341,11 +349,11 @@ class Intake:
             if number == tags and receiver is not None:
                 receiver.common.add(start, start + take)
 
-    def _marks(self, peer: str, module: str) -> tuple[int, int]:
+    def marks(self, peer: str, module: str) -> tuple[int, int]:
         return self.context.intake_marks.get((peer, module), NOTHING_SEEN)
 
-    def _remember(self, pair: Pair, module: str, number: int) -> None:
-        self._set_marks(pair.peer, module, with_number(self._marks(pair.peer, module), number))
+    def remember(self, pair: Pair, module: str, number: int) -> None:
+        self._set_marks(pair.peer, module, with_number(self.marks(pair.peer, module), number))
 
     def _set_marks(self, peer: str, module: str, marks: tuple[int, int]) -> None:
         self.context.intake_marks[peer, module] = marks
@@ -353,12 +361,12 @@ class Intake:
 
     def compared(self, pair: Pair, proof: Proof) -> None:
         for module, highest, recent in proof.intake:
-            marks = self._marks(pair.peer, module)
+            marks = self.marks(pair.peer, module)
             merged = union(marks, (highest, recent))
             if merged != marks:
                 self._set_marks(pair.peer, module, merged)
         here = self.waiting.get(pair.peer, {})
-        for module, number in [key for key in here if seen(self._marks(pair.peer, key[0]), key[1])]:
+        for module, number in [key for key in here if seen(self.marks(pair.peer, key[0]), key[1])]:
             # The other end has taken or refused it without us: what one end lacks is burnt.
             del here[module, number]
             self.context.vault.discard(BlockName(NodeId(pair.peer), module, number))

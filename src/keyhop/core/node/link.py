@@ -33,6 +33,7 @@ from keyhop.core.node.extents import Extents
 from keyhop.core.node.pair import Connection, Keyed, Pair, Phase
 from keyhop.core.node.run import GONE, UNTOUCHED, Run
 from keyhop.core.node.tags import Receiver, check_credit
+from keyhop.core.node.vault import RELAY
 
 KEEP_ALIVE_NS = 5 * NANOSECONDS
 SILENCE_NS = 15 * NANOSECONDS
@@ -80,7 +81,7 @@ class Links:
             raise PeerError(f"{event.peer} is not a neighbour of {self.context.node}")
         self.begin(pair, event.connection)
 
-    def begin(self, pair: Pair, connection_id: int) -> Connection | None:
+    def begin(self, pair: Pair, connection_id: int, *, tunnelled: bool = False) -> Connection | None:
         """Starts an opening: HELLO goes out."""
         context = self.context
         if len(pair.connections) >= CONNECTIONS_PER_PEER:
@@ -96,7 +97,7 @@ class Links:
             present_above(pair.own_opening),
             present_above(pair.own_tags),
         )
-        connection = Connection(connection_id, context.now, hello)
+        connection = Connection(connection_id, context.now, hello, tunnelled=tunnelled)
         pair.connections[connection_id] = connection
         self._emit(pair, connection, FrameType.HELLO, 0, encode(hello), b"")
         context.at(context.now + KEEP_ALIVE_NS, LinkTick(pair.peer, connection_id))
@@ -168,7 +169,7 @@ class Links:
                 for message in body.messages:
                     if type(message) is KeepAlive:
                         continue
-                    if not pair.direct:
+                    if connection.tunnelled:
                         raise PeerError(f"{type(message).__name__} inside the frames of a distant pair")
                     self.plain_handlers[type(message)](pair.peer, message)
 
@@ -235,7 +236,12 @@ class Links:
             raise PeerError("no position of the peer's tag run is left")
         connection.receiver = receiver
         context.put(run.row(), tags.row())
-        intake = tuple((m, h, r) for (p, m), (h, r) in sorted(context.intake_marks.items()) if p == pair.peer)
+        # Numbers of relay batches are each sender's own: comparing them would mix two counts.
+        intake = tuple(
+            (module, *marks)
+            for (peer, module), marks in sorted(context.intake_marks.items())
+            if peer == pair.peer and module != RELAY
+        )
         proof = Proof(
             context.epoch,
             context.journal + 1,
@@ -515,7 +521,7 @@ class Links:
         for peer, messages in context.plain_outbox.items():
             neighbour = context.pairs.get(peer)
             current = neighbour.current if neighbour else None
-            if neighbour is not None and current is not None and neighbour.direct:
+            if neighbour is not None and current is not None and not current.tunnelled:
                 for begin in range(0, len(messages), MESSAGES_PER_FRAME):
                     plain = Plain(tuple(messages[begin : begin + MESSAGES_PER_FRAME]))
                     self._emit(neighbour, current, FrameType.PLAIN, 0, encode(plain), b"")
@@ -567,7 +573,7 @@ class Links:
     ) -> None:
         connection.said_at = self.context.now
         frame = Frame(int(kind), position, payload, tag)
-        if pair.direct:
+        if not connection.tunnelled:
             self.context.out.send.append(Send(pair.peer, connection.id, frame))
         elif self.context.tunnel is not None:
             self.context.tunnel(pair, connection, frame)

@@ -13,11 +13,14 @@ from keyhop.core.node.intake import Intake, OfferEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.lifecycle import Lifecycle, PairTick
 from keyhop.core.node.link import Links, LinkTick
+from keyhop.core.node.linkstate import LinkStates, LinkStateTick
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.recovery import first_contact, recover
+from keyhop.core.node.relay import Relay, RelayTick
 from keyhop.core.node.secrets import SecretAged, Secrets
 from keyhop.core.node.store import Snapshot
 from keyhop.core.node.supply import Supply
+from keyhop.core.node.tunnel import Tunnel, TunnelTick
 from keyhop.core.node.vault import Vault
 
 
@@ -49,6 +52,9 @@ class Node:
         self.leases = Leases(context, self.links, design)
         self.supply = Supply(context, self.leases, design)
         self.secrets = Secrets(context, self.links)
+        self.states = LinkStates(context, self.links, self.supply, design)
+        self.tunnel = Tunnel(context, self.links, self.states)
+        self.relay = Relay(context, self.links, self.intake, self.leases, self.supply, self.states, self.tunnel, design)
         self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, design)
         for neighbour in settings.neighbours:
             context.pairs[neighbour.node] = Pair(settings.node, neighbour.node, neighbour.link, direct=True)
@@ -71,6 +77,9 @@ class Node:
             LinkTick: self.links.tick,
             PairTick: self.lifecycle.tick,
             SecretAged: self.secrets.aged,
+            LinkStateTick: self.states.tick,
+            TunnelTick: self.tunnel.tick,
+            RelayTick: self.relay.tick,
             OfferEnded: self.intake.offer_ended,
         }
         self.links.found_restored = self._found_restored
@@ -78,8 +87,14 @@ class Node:
         recover(context, snapshot, self.supply, self.secrets)
         if restored:
             self._found_restored(restored, start)
+        self.lifecycle.reserved = self.relay.reserved  # type: ignore[method-assign]
+        self.relay.lent = self.lifecycle.top_up  # type: ignore[method-assign]
+        self.tunnel.on_made = self.lifecycle.watch
         for pair in context.pairs.values():
             self.lifecycle.watch(pair)
+            self.tunnel.watch(pair)
+        self.states.watch()
+        self.relay.watch()
         context.put(context.node_row())
         self._first = self._finish()
 

@@ -42,8 +42,10 @@ class Phase(IntEnum):
 class Connection:
     """One connection, from HELLO to close. A connection of a distant pair runs inside Forward messages."""
 
-    def __init__(self, id: int, now: int, hello: Hello) -> None:
+    def __init__(self, id: int, now: int, hello: Hello, *, tunnelled: bool = False) -> None:
         self.id = id
+        self.tunnelled = tunnelled
+        """Whether its frames are handed on by other nodes inside Forward messages."""
         self.phase = Phase.HELLO
         self.own_hello = hello
         self.peer_hello: Hello | None = None
@@ -127,6 +129,11 @@ class Pair:
     @property
     def is_open(self) -> bool:
         return self.current is not None and self.current.phase is Phase.OPEN
+
+    @property
+    def is_hop(self) -> bool:
+        """Whether frames for others can go over this link now."""
+        return self.direct and self.current is not None and self.is_open and not self.current.tunnelled
 
     def row(self) -> PairRow:
         return PairRow(self.peer, self.link, self.peer_epoch, self.peer_start, self.peer_journal, self.peer_vouch)

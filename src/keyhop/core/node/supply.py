@@ -76,7 +76,12 @@ class Supply:
         if master == slave:
             if not application.self_association:
                 raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {master!r} may not share keys with itself")
-        elif slave not in application.peers:
+        elif slave in application.peers:
+            if AppId(slave) not in self.directory:
+                raise RequestError(
+                    Refusal.UNAVAILABLE, f"no KME has told yet that it serves SAE {slave!r}", retry_after_s=1.0
+                )
+        else:
             self.locate(slave)
             raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {master!r} may not share keys with {slave!r}")
         return self.locate(slave)

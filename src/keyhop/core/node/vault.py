@@ -6,6 +6,11 @@ from typing import NamedTuple, Protocol
 
 from keyhop.core.model import NodeId, Range
 
+RELAY = "relay"
+"""The source of batches that came by relay; their numbers are the sender's own."""
+RELAY_SENT = "relay-sent"
+"""The source of own batches on their way, until the destination confirms them."""
+
 
 class BlockName(NamedTuple):
     """A block that is not yet in a run: delivered by a module, or arriving by relay."""
@@ -62,10 +67,10 @@ class Vault(Protocol):
     def wipe(self, range: Range) -> None:
         """Overwrites the range in memory, as far as Python can; no error for what is not there."""
 
-    def cipher(self, block: BlockName, pad: Range) -> bytes:
-        """The block XOR the pad (one-time pad), `pad.length` bytes."""
+    def cipher(self, block: BlockName, pads: tuple[Range, ...]) -> bytes:
+        """The block XOR the pads one after another (one-time pad); their lengths add up to the block's."""
 
-    def decipher(self, block: BlockName, ciphertext: bytes, pad: Range) -> None:
+    def decipher(self, block: BlockName, ciphertext: bytes, pads: tuple[Range, ...]) -> None:
         """The inverse: what comes out is kept in memory as `block`."""
 
     def gather(self, block: BlockName, sources: tuple[Range, ...]) -> None:

@@ -45,7 +45,11 @@ class EncDec:
             if take:
                 dealt.append((want.run, take))
                 length -= take
-        for run, take in self._level(length, keys):
+        if len(keys) == 1:
+            shares = [(keys[0].run, min(length, max(0, keys[0].limit_bytes - keys[0].stock_bytes)))]
+        else:
+            shares = self._level(length, keys)
+        for run, take in shares:
             if take:
                 dealt.append((run, take))
         return dealt

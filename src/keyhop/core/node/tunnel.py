@@ -1,0 +1,102 @@
+"""Frames of a pair that share no link: handed on from node to node, protected end to end by the pair's own tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from keyhop.core.machine import Frame
+from keyhop.core.messages import Forward, FrameType
+from keyhop.core.model import NANOSECONDS, NodeId, PeerError
+from keyhop.core.node.context import Context
+from keyhop.core.node.events import FrameArrived, PeerLost
+from keyhop.core.node.link import Links
+from keyhop.core.node.linkstate import LinkStates
+from keyhop.core.node.pair import NO_LINK, Connection, Pair
+
+HOPS_LIMIT = 32
+LOOK_NS = NANOSECONDS // 2
+BACKOFF_LIMIT = 7
+"""Openings of a distant pair are tried again after 0.5 s, doubled up to 64 s."""
+CLOSED = 0
+"""Forwarded frame type that says: this connection is over. It costs time only, so it carries no tag."""
+
+
+class TunnelTick(msgspec.Struct, frozen=True, gc=False):
+    peer: str
+    tries: int
+
+
+class Tunnel:
+    def __init__(self, context: Context, links: Links, states: LinkStates) -> None:
+        self.context = context
+        self.links = links
+        self.states = states
+        self.on_made: Callable[[Pair], None] = lambda pair: None
+        context.tunnel = self.send
+        links.plain_handlers[Forward] = self.forward
+
+    def distant(self, peer: str) -> Pair:
+        """The pair with this node; made on first use."""
+        pair = self.context.pairs.get(peer)
+        if pair is None:
+            pair = self.context.pairs[peer] = Pair(self.context.node, NodeId(peer), NO_LINK, direct=False)
+            self.context.put(pair.row())
+            self.watch(pair)
+            self.on_made(pair)
+        return pair
+
+    def watch(self, pair: Pair) -> None:
+        self.context.at(self.context.now + LOOK_NS, TunnelTick(pair.peer, 0))
+
+    def tick(self, event: TunnelTick) -> None:
+        """The lower-named end opens when there is key to open with, a way, and no better connection."""
+        context, pair = self.context, self.context.pairs[event.peer]
+        tries = 0
+        runs = (pair.own_opening, pair.their_opening, pair.own_tags, pair.their_tags)
+        ready = all(run.available() for run in runs)
+        if pair.leads and not pair.connections and ready and self.states.next_hop(pair.peer):
+            self.links.begin(pair, int.from_bytes(context.entropy(7), "big") << 1 | 1, tunnelled=True)
+            tries = event.tries + 1
+        elif pair.connections and not pair.is_open:
+            tries = event.tries
+        context.at(context.now + (LOOK_NS << min(tries, BACKOFF_LIMIT)), TunnelTick(pair.peer, tries))
+
+    def send(self, pair: Pair, connection: Connection, frame: Frame | None) -> None:
+        hop = self.states.next_hop(pair.peer)
+        if hop is None:
+            return
+        frame = frame or Frame(CLOSED, 0, b"", b"")
+        message = Forward(
+            pair.own, pair.peer, HOPS_LIMIT, connection.id, frame.type, frame.position, frame.payload, frame.tag
+        )
+        self.context.say_plain(hop, message)
+
+    def forward(self, peer: str, message: Forward) -> None:
+        context = self.context
+        if message.destination != context.node:
+            hop = self.states.next_hop(message.destination)
+            if hop is not None and hop != peer and message.hops_left > 0:
+                context.say_plain(hop, msgspec.structs.replace(message, hops_left=message.hops_left - 1))
+            else:
+                context.count("forwards_dropped")
+            return
+        pair = context.pairs.get(message.source)
+        if pair is None or message.source == context.node:
+            return
+        if message.kind == CLOSED:
+            self.links.lost(PeerLost(pair.peer, message.connection))
+            return
+        connection = pair.connections.get(message.connection)
+        if connection is None:
+            if message.kind != FrameType.HELLO or pair.leads:
+                return
+            try:
+                self.links.begin(pair, message.connection, tunnelled=True)
+            except PeerError:
+                return
+        elif not connection.tunnelled:
+            return
+        frame = Frame(message.kind, message.position, message.payload, message.tag)
+        self.links.arrived(FrameArrived(pair.peer, message.connection, frame))
