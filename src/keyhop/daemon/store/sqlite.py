@@ -26,7 +26,10 @@ from keyhop.daemon.store.used import UsedLog
 
 STORE_ID_BYTES = 16
 
-CHECKPOINT_PAGES = 4096
+PAGE_BYTES = 8192
+"""Measured: blocks of 64 KiB take half the time they take with pages of 4 KiB, small commits no longer."""
+
+CHECKPOINT_PAGES = 2048
 """The write-ahead log is copied into the database when it has 16 MiB."""
 
 SCHEMA = """
@@ -161,12 +164,14 @@ class SqliteStore:
             dropped: list[int] = []
             for save in saves:
                 match save:
+                    case Used(range=range):
+                        self._used.add(self._run_number(range.run), range)
+                    case Audit(entry=entry):
+                        entries.append(entry)
                     case Put(row=row):
                         self._put(row)
                     case Remove(row=row):
                         self._remove(_type_name(type(row)), row.key)
-                    case Used(range=range):
-                        self._used.add(self._run_number(range.run), range)
                     case ForgetUsed(range=range):
                         self._used.forget(self._run_number(range.run), range)
                     case Seal(block=block):
@@ -178,8 +183,6 @@ class SqliteStore:
                         self._keep_secret(name, bits(source))
                     case DropSecret(name=name):
                         dropped += self._drop_secret(name)
-                    case Audit(entry=entry):
-                        entries.append(entry)
                     case _:
                         assert_never(save)
             self._sum ^= self._used.write()
@@ -245,7 +248,12 @@ class SqliteStore:
         # SQLite would make the file with the umask's mode; its log takes the mode of the file.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._database = self._connect()
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", f"wal_autocheckpoint = {CHECKPOINT_PAGES}"):
+        for pragma in (
+            f"page_size = {PAGE_BYTES}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        ):
             self._database.execute(f"PRAGMA {pragma}")
         self._reader = self._connect()
         identity = self._identity()
