@@ -1,0 +1,175 @@
+"""The driver of one node: events in, batches out, in the order that an Output asks for.
+
+One event loop owns the node and its sockets, one thread owns the commits. What is stepped while a commit is under way
+waits for it and goes into the next one, all in one: under load that is group commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Send
+from keyhop.core.node.events import Woke
+from keyhop.core.node.node import Node
+from keyhop.core.node.store import Store
+from keyhop.daemon.vault import NodeVault
+
+Bits = tuple[bytes, ...]
+Answer = Callable[[Deliver, Bits], None]
+
+EVENTS_PER_TURN = 512
+"""Stepped before sockets get their turn again."""
+
+
+class Driver:
+    """`failed` is set when the node, the vault or the store raised: then nothing more is done and the process must end.
+
+    A crash may lose a key, it can never give one twice; so stopping is always safe.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        vault: NodeVault,
+        store: Store,
+        *,
+        send: Callable[[str, int, Frame], None],
+        close: Callable[[str, int, str], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.node = node
+        self.vault = vault
+        self._store = store
+        self._send = send
+        self._close = close
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._inbox: deque[object] = deque()
+        self._turn_due = False
+        self._waiting = Output()
+        self._waiting_answers: list[tuple[Deliver, Bits]] = []
+        self._committing = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._answers: dict[int, Answer] = {}
+        self._requests = 0
+        self.failed: asyncio.Future[BaseException] = self._loop.create_future()
+        self.on_notice: list[Callable[[Notice], None]] = []
+        self.on_committed: list[Callable[[], None]] = []
+        """Called after each commit, before what it sends and answers (the audit log takes its entries there)."""
+        self.commits = 0
+        self.stopped = False
+        self._take(node.begin())
+        self._flow()
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def feed(self, event: object) -> None:
+        self._inbox.append(event)
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def ask(self, make: Callable[[int], object], answer: Answer) -> int:
+        """Feeds the event that `make` gives for a fresh request number; `answer` is called once with what comes."""
+        self._requests += 1
+        self._answers[self._requests] = answer
+        self.feed(make(self._requests))
+        return self._requests
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self.stopped:
+            return
+        try:
+            for _ in range(min(len(self._inbox), EVENTS_PER_TURN)):
+                self._take(self.node.step(self._inbox.popleft(), self._clock()))
+            if self._inbox:
+                self._turn_due = True
+                self._loop.call_soon(self._turn)
+            self._flow()
+        except Exception as error:
+            self._fail(error)
+
+    def _take(self, output: Output) -> None:
+        for deliver in output.answer:
+            # Read now: the commit of this very batch may drop the bits.
+            bits = tuple(self.vault.read(range) for range in deliver.ranges)
+            self._waiting_answers.append((deliver, bits))
+        self._waiting.merge(output)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def _flow(self) -> None:
+        """Commits what waits, or, where nothing is to be saved and no commit is under way, does it at once."""
+        if self._committing:
+            return
+        output, answers = self._waiting, self._waiting_answers
+        self._waiting, self._waiting_answers = Output(), []
+        self._plan_wake()
+        if not output.save:
+            self._release(output, answers)
+            return
+        self._committing = True
+        bits = self.vault.collect(output.save)
+        commit = self._loop.run_in_executor(self._thread, self._store.commit, output.save, bits)
+        commit.add_done_callback(lambda done: self._committed(done, output, answers))
+
+    def _committed(self, done: asyncio.Future[None], output: Output, answers: Sequence[tuple[Deliver, Bits]]) -> None:
+        self._committing = False
+        if self.stopped:
+            return
+        try:
+            done.result()
+            self.commits += 1
+            self.vault.committed(output.save)
+            for call in self.on_committed:
+                call()
+            self._release(output, answers)
+            self._flow()
+        except Exception as error:
+            self._fail(error)
+
+    def _release(self, output: Output, answers: Sequence[tuple[Deliver, Bits]]) -> None:
+        for sending in output.send:
+            match sending:
+                case Send(peer=peer, connection=connection, frame=frame):
+                    self._send(peer, connection, frame)
+                case Close(peer=peer, connection=connection, reason=reason):
+                    self._close(peer, connection, reason)
+        for deliver, bits in answers:
+            answer = self._answers.pop(deliver.request, None)
+            if answer is not None:
+                answer(deliver, bits)
+        for event in output.after:
+            self.feed(event)
+        for range in output.wipe:
+            self.vault.wipe(range)
+        for notice in output.notice:
+            for call in self.on_notice:
+                call(notice)
+
+    def _plan_wake(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        due = self.node.context.wake_at
+        if due is not None:
+            self._wake = self._loop.call_later(max(0, due - self._clock()) / 1e9, self.feed, Woke())
+
+    def _fail(self, error: BaseException) -> None:
+        """No retry, no clean-up that could write: after a failed fsync the page cache is unknowable."""
+        self.stopped = True
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    async def stop(self) -> None:
+        """Lets the commit under way return; nothing new is begun."""
+        self.stopped = True
+        if self._wake is not None:
+            self._wake.cancel()
+        await self._loop.run_in_executor(None, self._thread.shutdown)

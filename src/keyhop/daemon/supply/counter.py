@@ -1,0 +1,354 @@
+"""Where all doors get keys: Desks are spent, key IDs sealed and opened, and the audit record written."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from keyhop.core.machine import Deliver
+from keyhop.core.model import AppId, Range, Refusal, RequestError, RunId
+from keyhop.core.node.desk import Allowance, Grant
+from keyhop.core.node.events import Coordinates, KeysFetched, KeysWanted, RecordsFetched, StockLow
+from keyhop.core.node.rows import secret_name
+from keyhop.core.node.supply import NOT_FOUND
+from keyhop.crypto.keyid import Coordinates as Opened
+from keyhop.crypto.keyid import KeyIdSeal, Unopened, open_in_any
+from keyhop.daemon.audit import AuditError, AuditLog, Delivery
+from keyhop.daemon.driver import Bits, Driver
+from keyhop.wire.etsi014 import KeyRequest, Status
+
+Keys = list[tuple[str, bytes]]
+
+WIPE_EVERY_BYTES = 8192
+"""Delivered bits are overwritten in stretches of about this many bytes: one call of the vault for all of them."""
+FAILED_IDS_PER_S = 20
+FAILED_IDS_BURST = 1000
+"""Wrong key IDs per application: what an honest client may get wrong after a restart of its peer."""
+
+
+class Account:
+    """What one pair of applications spends at this node as master, with all that can be computed once."""
+
+    __slots__ = ("deliveries", "epoch", "grant", "pair", "run", "seal")
+
+    def __init__(self, grant: Grant, run: RunId, seal: KeyIdSeal, epoch: int) -> None:
+        self.grant = grant
+        self.run = run
+        self.seal = seal
+        self.epoch = epoch
+        self.pair = seal.pair(grant.master, grant.slave)
+        self.deliveries: dict[int, Delivery] = {}
+
+
+class Tally:
+    """Plain numbers for the metrics and the node API."""
+
+    __slots__ = ("bytes", "keys", "last_id", "last_ns", "last_peer", "last_refusal", "refused")
+
+    def __init__(self) -> None:
+        self.keys = {"enc": 0, "dec": 0}
+        self.bytes = {"enc": 0, "dec": 0}
+        self.refused: dict[str, int] = {}
+        self.last_refusal = ""
+        self.last_id = ""
+        self.last_ns = 0
+        self.last_peer = ""
+
+
+class Counter:
+    def __init__(self, driver: Driver, audit: AuditLog | None, *, kme_ids: dict[str, str] | None = None) -> None:
+        self._driver = driver
+        self._node = driver.node
+        self._vault = driver.vault
+        self._audit = audit
+        self._own = driver.node.context.node
+        self._kme_ids = kme_ids or {}
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self._seals: dict[str, KeyIdSeal] = {}
+        self._failures: dict[str, Allowance] = {}
+        self._unwiped: dict[str, list[int]] = {}
+        """Peer -> [start, end) of what was given out and is not overwritten yet."""
+        self.tallies: dict[str, Tally] = {}
+        self._settings = driver.node.context.settings
+
+    # --- enc_keys -----------------------------------------------------------------------------------------------------
+
+    def enc_keys(
+        self, caller: str, slave: str, number: int, size_bits: int | None, request: KeyRequest | None
+    ) -> Keys | asyncio.Future[Keys]:
+        """New keys at once out of a Desk, or a future while a lease is fetched. Raises RequestError."""
+        settings = self._settings
+        size_bits = size_bits or settings.default_key_bits
+        try:
+            if self._audit is not None and self._audit.failure:
+                raise RequestError(Refusal.UNAVAILABLE, "the audit log cannot be written: no key is supplied")
+            if number > settings.keys_per_request or not settings.min_key_bits <= size_bits <= settings.max_key_bits:
+                raise self._out_of_range(number, size_bits)
+            if request is not None and request.additional_slave_SAE_IDs:
+                raise RequestError(Refusal.BAD_REQUEST, "additional_slave_SAE_IDs: at most 0 are supported")
+            account = self._accounts.get((caller, slave))
+            if account is None or account.epoch != self._node.secrets.confirmed.get(account.grant.peer):
+                account = self._account(caller, slave)
+            allowance = account.grant.allowance if account else self._node.supply.allowances.get(AppId(caller))
+            if allowance is not None:
+                wait_ns = allowance.spend(number * size_bits, time.monotonic_ns())
+                if wait_ns:
+                    text = f"the quota of SAE {caller!r} is used up"
+                    raise RequestError(Refusal.RATE_LIMITED, text, retry_after_s=wait_ns / 1e9)
+            if account is not None:
+                starts = account.grant.stock.take(number, size_bits >> 3)
+                if starts is not None:
+                    return self._hand_over(account, starts, size_bits)
+            return self._wait(caller, slave, number, size_bits)
+        except RequestError as error:
+            self._refused(caller, error)
+            raise
+
+    def _out_of_range(self, number: int, size_bits: int) -> RequestError:
+        s = self._settings
+        if number > s.keys_per_request:
+            return RequestError(Refusal.BAD_REQUEST, f"number {number}: must be 1 to {s.keys_per_request}")
+        return RequestError(Refusal.BAD_REQUEST, f"size {size_bits}: must be {s.min_key_bits} to {s.max_key_bits} bit")
+
+    def _account(self, caller: str, slave: str) -> Account | None:
+        grant = self._node.supply.grant(caller, slave)
+        if grant is None:
+            return None
+        epoch = self._node.secrets.confirmed.get(grant.peer)
+        if epoch is None:
+            return None
+        pair = self._node.context.pairs[grant.peer]
+        account = Account(grant, pair.own_key.id, self._seal(grant.peer, self._own, epoch), epoch)
+        self._accounts[caller, slave] = account
+        return account
+
+    def _seal(self, peer: str, issuer: str, epoch: int) -> KeyIdSeal:
+        name = secret_name(peer, issuer, epoch)
+        seal = self._seals.get(name)
+        if seal is None:
+            other = peer if issuer == self._own else self._own
+            seal = self._seals[name] = KeyIdSeal(self._vault.secret(name), issuer, other, epoch)
+        return seal
+
+    def _hand_over(self, account: Account, starts: Sequence[int], size_bits: int) -> Keys:
+        """Seals the IDs, reads the bits, writes the audit record; only then are they an answer."""
+        length, run, grant = size_bits >> 3, account.run, account.grant
+        seal, number, pair, read = account.seal.seal, run.number, account.pair, self._vault.read
+        keys = [(seal(number, start, length, pair), read(Range(run, start, length))) for start in starts]
+        self._record(account, keys, size_bits)
+        stock, peer = grant.stock, grant.peer
+        if stock.cursor + stock.rest < stock.low or stock.left < stock.low:
+            self._low(peer)
+        self._wipe_later(peer, run, starts, length)
+        tally = self._tally(grant.master)
+        tally.keys["enc"] += len(keys)
+        tally.bytes["enc"] += len(keys) * length
+        tally.last_id, tally.last_peer, tally.last_ns = keys[-1][0], grant.slave, time.monotonic_ns()
+        return keys
+
+    def _record(self, account: Account, keys: Keys, size_bits: int) -> None:
+        if self._audit is None:
+            return
+        delivery = account.deliveries.get(size_bits)
+        if delivery is None:
+            grant = account.grant
+            delivery = account.deliveries[size_bits] = Delivery(
+                actor={"sae": grant.master},
+                interface="etsi014",
+                role="enc",
+                peer=grant.slave,
+                size_bits=size_bits,
+                path=(self._own, grant.peer),
+            )
+        try:
+            self._audit.delivered(delivery, [key_id for key_id, _ in keys])
+            self._audit.flush()
+        except AuditError:
+            # The bits are taken and stay so: not given is safe, given without a record is not.
+            raise RequestError(Refusal.UNAVAILABLE, "the audit log cannot be written: no key is supplied") from None
+
+    def _low(self, peer: str) -> None:
+        """Says once per lease that it runs low."""
+        pair = self._node.context.pairs[peer]
+        if pair.stock.low:
+            pair.stock.low = 0
+            self._driver.feed(StockLow(peer))
+
+    def _wipe_later(self, peer: str, run: RunId, starts: Sequence[int], length: int) -> None:
+        """Overwrites what was given out, a stretch at a time; never across a gap, where bits of others lie."""
+        stretch = self._unwiped.get(peer)
+        if stretch is None:
+            stretch = self._unwiped[peer] = [starts[0], starts[0]]
+        for start in starts:
+            if start != stretch[1] or start - stretch[0] >= WIPE_EVERY_BYTES:
+                self._vault.wipe(Range(run, stretch[0], stretch[1] - stretch[0]))
+                stretch[0] = start
+            stretch[1] = start + length
+
+    def _wait(self, caller: str, slave: str, number: int, size_bits: int) -> asyncio.Future[Keys]:
+        """The Desk is empty or not there yet: the core decides, and may wait for a lease."""
+        future: asyncio.Future[Keys] = asyncio.get_running_loop().create_future()
+
+        def answer(deliver: Deliver, bits: Bits) -> None:
+            if future.done():
+                return
+            try:
+                if deliver.refusal is not None:
+                    raise deliver.refusal
+                future.set_result(self._answer(caller, slave, size_bits, deliver, bits))
+            except RequestError as error:
+                self._refused(caller, error)
+                future.set_exception(error)
+
+        self._driver.ask(lambda request: KeysWanted(request, caller, slave, number, size_bits), answer)
+        return future
+
+    def _answer(self, caller: str, slave: str, size_bits: int, deliver: Deliver, bits: Bits) -> Keys:
+        if deliver.ids:
+            keys = list(zip(deliver.ids, bits, strict=True))
+            if self._audit is not None:
+                try:
+                    entry = self._entry(caller, "enc", slave, [id for id, _ in keys], size_bits, self._own)
+                    self._audit.record(entry)
+                    self._audit.flush()
+                except AuditError:
+                    text = "the audit log cannot be written: no key is supplied"
+                    raise RequestError(Refusal.UNAVAILABLE, text) from None
+            self._count(caller, "enc", keys, slave)
+            return keys
+        account = self._account(caller, slave)
+        if account is None:
+            raise RequestError(Refusal.UNAVAILABLE, "the link went down while the request waited", retry_after_s=1.0)
+        return self._hand_over(account, [range.start for range in deliver.ranges], size_bits)
+
+    # --- dec_keys -----------------------------------------------------------------------------------------------------
+
+    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]:
+        """Keys by ID: all judged before any is consumed, 401 before 400. Raises RequestError, or sets it later."""
+        try:
+            return self._dec_keys(caller, master, key_ids)
+        except RequestError as error:
+            self._refused(caller, error)
+            raise
+
+    def _dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]:
+        supply = self._node.supply
+        if AppId(caller) not in supply.applications:
+            raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {caller!r} is not registered at this KME")
+        if self._audit is not None and self._audit.failure:
+            raise RequestError(Refusal.UNAVAILABLE, "the audit log cannot be written: no key is supplied")
+        if len(key_ids) > self._settings.keys_per_request:
+            text = f"{len(key_ids)} key IDs: must be 1 to {self._settings.keys_per_request}"
+            raise RequestError(Refusal.BAD_REQUEST, text)
+        future: asyncio.Future[Keys] = asyncio.get_running_loop().create_future()
+
+        def answer(deliver: Deliver, bits: Bits) -> None:
+            if future.done():
+                return
+            if deliver.refusal is not None:
+                self._refused(caller, deliver.refusal)
+                self._failed_id(caller)
+                future.set_exception(deliver.refusal)
+                return
+            keys = list(zip(key_ids, bits, strict=True))
+            self._count(caller, "dec", keys, master)
+            future.set_result(keys)
+
+        if any(key_id in supply.records for key_id in key_ids):
+            ids = tuple(key_ids)
+            size_bits = supply.records[next(id for id in ids if id in supply.records)].length * 8
+            entry = self._entry(caller, "dec", master, key_ids, size_bits, self._own)
+            self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), answer)
+            return future
+        node = supply.directory.get(AppId(master))
+        pair = self._node.context.pairs.get(node) if node is not None else None
+        if node is None or pair is None:
+            raise self._failed(caller, Refusal.NOT_FOUND, NOT_FOUND)
+        seals = [self._seal(node, node, epoch) for epoch in reversed(pair.secrets[node])]
+        found: list[Coordinates] = []
+        unknown = False
+        for key_id in key_ids:
+            opened = open_in_any(seals, key_id, master, caller)
+            if isinstance(opened, Opened):
+                found.append(Coordinates(opened.run, opened.start, opened.length))
+            elif opened is Unopened.FOREIGN:
+                text = f"SAE {caller!r} was not named for every one of these keys"
+                raise self._failed(caller, Refusal.NOT_AUTHORISED, text)
+            else:
+                unknown = True
+        if unknown:
+            raise self._failed(caller, Refusal.NOT_FOUND, NOT_FOUND)
+        entry = self._entry(caller, "dec", master, key_ids, found[0].length * 8, node)
+        keys = tuple(found)
+        self._driver.ask(lambda request: KeysFetched(request, caller, master, node, keys, entry), answer)
+        return future
+
+    def _entry(
+        self, caller: str, role: str, peer: str, key_ids: list[str], size_bits: int, node: str
+    ) -> dict[str, object]:
+        return {
+            "actor": {"sae": caller},
+            "action": "key.deliver",
+            "interface": "etsi014",
+            "role": role,
+            "peer": peer,
+            "key_ids": key_ids,
+            "size": size_bits,
+            "path": [node, self._own] if role == "dec" else [self._own, node],
+            "result": "ok",
+        }
+
+    def _failed(self, caller: str, reason: Refusal, text: str) -> RequestError:
+        """A wrong ID: counted against the application, so that tags cannot be guessed by the million."""
+        wait_ns = self._failed_id(caller)
+        if wait_ns:
+            return RequestError(Refusal.RATE_LIMITED, "too many wrong key IDs", retry_after_s=wait_ns / 1e9)
+        return RequestError(reason, text)
+
+    def _failed_id(self, caller: str) -> int:
+        now = time.monotonic_ns()
+        allowance = self._failures.get(caller)
+        if allowance is None:
+            allowance = self._failures[caller] = Allowance(0, 0, FAILED_IDS_PER_S, FAILED_IDS_BURST, now)
+        return allowance.spend(0, now)
+
+    # --- status and numbers -------------------------------------------------------------------------------------------
+
+    def status(self, caller: str, slave: str) -> Status:
+        settings = self._settings
+        node, stored, ceiling = self._node.supply.count_available(caller, slave)
+        return Status(
+            source_KME_ID=self._kme_id(self._own),
+            target_KME_ID=self._kme_id(node),
+            master_SAE_ID=caller,
+            slave_SAE_ID=slave,
+            key_size=settings.default_key_bits,
+            stored_key_count=stored,
+            max_key_count=ceiling,
+            max_key_per_request=settings.keys_per_request,
+            max_key_size=settings.max_key_bits,
+            min_key_size=settings.min_key_bits,
+            max_SAE_ID_count=0,
+        )
+
+    def _kme_id(self, node: str) -> str:
+        return self._kme_ids.get(node, node)
+
+    def _tally(self, application: str) -> Tally:
+        tally = self.tallies.get(application)
+        if tally is None:
+            tally = self.tallies[application] = Tally()
+        return tally
+
+    def _count(self, caller: str, role: str, keys: Keys, peer: str) -> None:
+        tally = self._tally(caller)
+        tally.keys[role] += len(keys)
+        tally.bytes[role] += sum(len(key) for _, key in keys)
+        tally.last_id, tally.last_peer, tally.last_ns = keys[-1][0], peer, time.monotonic_ns()
+
+    def _refused(self, caller: str, error: RequestError) -> None:
+        if AppId(caller) in self._node.supply.applications:
+            tally = self._tally(caller)
+            tally.refused[error.reason] = tally.refused.get(error.reason, 0) + 1
+            tally.last_refusal = error.message
