@@ -90,6 +90,10 @@ class Process:
         self.vault: WorldVault
         self.inbox: deque[object] = deque()
         self.committing = 0
+        self.skew = 0
+        """How far this machine's clock is ahead of the world's, nanoseconds: it may leap forward, or stall for a while."""
+        self.under_way: list[Output] = []
+        """What was stepped and is not yet released: commits that have not returned, and those behind them."""
         self.turn_due = False
         self.wake_due: int | None = None
         self.notices: list[Notice] = []
@@ -99,6 +103,7 @@ class Process:
         self.life += 1
         self.alive = True
         self.inbox.clear()
+        self.under_way.clear()
         self.wake_due = None
         snapshot = self.disk.load()
         stored = max(
@@ -115,7 +120,7 @@ class Process:
             world.random.randbytes,
             snapshot,
             start=self.anchor,
-            now=world.now,
+            now=self.clock,
             restored=restored if snapshot.rows else "",
         )
         self.perform(self.node.begin())
@@ -128,6 +133,10 @@ class Process:
                 world.dial_soon(self.name, neighbour.node)
             else:
                 world.dial_soon(neighbour.node, self.name)
+
+    @property
+    def clock(self) -> int:
+        return self.world.now + self.skew
 
     def crash(self) -> None:
         """Memory is gone; commits that have not returned are lost or kept as chance has it."""
@@ -150,9 +159,8 @@ class Process:
         output = Output()
         while self.inbox:
             event = self.inbox.popleft()
-            output.merge(self.node.step(event, self.world.now))
+            output.merge(self.node.step(event, self.clock))
             self.world.steps += 1
-        self.world.after_step(self)
         self.perform(output)
 
     def perform(self, output: Output) -> None:
@@ -160,15 +168,17 @@ class Process:
         world = self.world
         answers = [(deliver, tuple(self.vault.read(range) for range in deliver.ranges)) for deliver in output.answer]
         self.notices += output.notice
+        self.under_way.append(output)
+        world.after_step(self)
         if output.wake_at is not None and (self.wake_due is None or output.wake_at < self.wake_due):
             self.wake_due = output.wake_at
-            world.at(output.wake_at, self._wake, self.life, output.wake_at)
+            world.at(output.wake_at - self.skew, self._wake, self.life, output.wake_at)
         if not output.save:
-            # What needs no commit still waits for the commits before it: frames keep their order.
-            if self.committing > world.now:
-                world.at(self.committing, self._release, self.life, output, answers)
-            else:
+            # What an earlier commit carries may stand behind these frames, too: they wait for it.
+            if len(self.under_way) == 1:
                 self._release(self.life, output, answers)
+            else:
+                world.at(self.committing, self._release, self.life, output, answers)
             return
         bits = self.vault.collect(output.save)
         kept: dict[Range, bytes] = {}
@@ -305,6 +315,11 @@ class World:
             if here.alive or there.alive:
                 self.dial_soon(a, b)
             return
+        self.connect(a, b)
+
+    def connect(self, a: str, b: str) -> None:
+        """A connection between two nodes that are alive, beside any that they have."""
+        here, there = self.processes[NodeId(a)], self.processes[NodeId(b)]
         self._next_wire += 1
         wire = Wire(self._next_wire, (a, b), (here.life, there.life))
         self.wires[wire.id] = wire
