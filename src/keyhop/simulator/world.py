@@ -91,7 +91,7 @@ class Process:
         self.inbox: deque[object] = deque()
         self.committing = 0
         self.skew = 0
-        """How far this machine's clock is ahead of the world's, nanoseconds: it may leap forward, or stall for a while."""
+        """How far this machine's clock is ahead of the world's, nanoseconds: it may leap forward or stall."""
         self.under_way: list[Output] = []
         """What was stepped and is not yet released: commits that have not returned, and those behind them."""
         self.turn_due = False
