@@ -21,8 +21,10 @@ RULES = {
     "grant_moves_no_mark": "what a grant jumps over is burnt only after the peer's PROOF verified",
     "claimed_grants_remembered": "a position granted on the strength of a claim alone is not granted again",
     "proof_covers_hellos": "PROOF is a tag over the HELLOs and GRANTs of its own connection",
-    "receiver_takes_larger": "after the PROOF the receiver's mark rises, durably, above the granted position",
+    "receiver_takes_larger": "after the PROOF the receiver's mark rises, durably, above the granted position and the told mark",
     "sender_takes_larger": "after the peer's PROOF the sender's mark rises, durably, above the position it used",
+    "proof_tells_used": "PROOF tells the mark as it is now and the positions used above it: the receiver grants none of them",
+    "dead_receiver_refused": "after a PROOF to one start of the receiver no grant of an earlier start is taken",
     "higher_start_stays": "of two incarnations that have proved themselves the higher start number stays",
     "nothing_before_proof": "an end that has just started gives out nothing before a PROOF verified",
 }
@@ -40,15 +42,17 @@ class Scope(NamedTuple):
 
 
 SCOPES = (
-    Scope(positions=5, crashes=1, restores=2, impostor_hellos=0, impostor_grants=0),
-    Scope(positions=4, crashes=0, restores=1, impostor_hellos=1, impostor_grants=0),
-    Scope(positions=4, crashes=1, restores=0, impostor_hellos=1, impostor_grants=2),
+    Scope(positions=3, crashes=0, restores=2, impostor_hellos=0, impostor_grants=0),
+    Scope(positions=3, crashes=1, restores=1, impostor_hellos=0, impostor_grants=0),
+    Scope(positions=3, crashes=0, restores=1, impostor_hellos=1, impostor_grants=0),
+    Scope(positions=3, crashes=1, restores=0, impostor_hellos=0, impostor_grants=2),
 )
 if DEPTH:
     SCOPES = (
         *SCOPES,
-        Scope(positions=6, crashes=2, restores=2, impostor_hellos=0, impostor_grants=0),
-        Scope(positions=5, crashes=1, restores=1, impostor_hellos=2, impostor_grants=0),
+        Scope(positions=5, crashes=1, restores=2, impostor_hellos=0, impostor_grants=0),
+        Scope(positions=4, crashes=0, restores=1, impostor_hellos=2, impostor_grants=0),
+        Scope(positions=4, crashes=1, restores=0, impostor_hellos=1, impostor_grants=2),
     )
 
 
@@ -56,11 +60,15 @@ class Slot(NamedTuple):
     """A connection and the one message under way in it."""
 
     stage: str
-    """hello, grant (late: by a receiver that has died since), proof or verified"""
+    """hello, grant, proof or verified"""
     start: int
     """Of the sender that opened it; -1 is the impostor."""
     claim: int
-    position: int
+    position: int = -1
+    by: int = -1
+    """Start number of the receiver that granted."""
+    told: tuple[int, ...] = ()
+    """The sender's mark and the used positions above it, as PROOF tells them."""
 
 
 class State(NamedTuple):
@@ -76,6 +84,9 @@ class State(NamedTuple):
     """Positions granted above the mark, on claims."""
     receiver_disk: tuple[int, tuple[int, ...]]
     receiver_copy: tuple[int, tuple[int, ...]]
+    receiver_start: int
+    proved_to: int
+    """The highest start of the receiver that the sender's process has sent a PROOF to."""
     current: int
     """The highest start number that has proved itself to the receiver."""
     opened: bool
@@ -91,7 +102,7 @@ class State(NamedTuple):
 
 def initial() -> State:
     zero: tuple[int, tuple[int, ...]] = (0, ())
-    return State(0, 0, (), zero, zero, 0, (), zero, zero, -1, False, (), (), "", 0, 0, 0, 0)
+    return State(0, 0, (), zero, zero, 0, (), zero, zero, 0, -1, -1, False, (), (), "", 0, 0, 0, 0)
 
 
 def wrong(s: State) -> str | None:
@@ -114,11 +125,11 @@ class Opening:
 
     def steps(self, s: State) -> Iterator[tuple[str, State | Broken]]:
         if len(s.slots) < CONNECTIONS:
-            yield f"sender connects, HELLO claims {s.mark}", opens(s, Slot("hello", s.start, s.mark, -1))
+            yield f"sender connects, HELLO claims {s.mark}", opens(s, Slot("hello", s.start, s.mark))
             if s.impostor_hellos < self.scope.impostor_hellos:
                 for claim in range(self.scope.positions):
                     more = s._replace(impostor_hellos=s.impostor_hellos + 1)
-                    yield f"impostor connects, HELLO claims {claim}", opens(more, Slot("hello", -1, claim, -1))
+                    yield f"impostor connects, HELLO claims {claim}", opens(more, Slot("hello", -1, claim))
         for slot in dict.fromkeys(s.slots):
             rest = closed(s, slot)
             yield f"the connection of {slot} breaks", rest
@@ -136,7 +147,7 @@ class Opening:
         elif slot.stage == "grant" and slot.start == -1:
             if slot.position in s.sent and not self.on("proof_covers_hellos"):
                 yield f"impostor plays the recorded PROOF at {slot.position}", Broken("I6: an impostor has proved itself")
-        elif slot.stage in ("grant", "late grant"):
+        elif slot.stage == "grant":
             yield f"sender receives {slot}", self.prove(rest, slot)
             if s.impostor_grants < self.scope.impostor_grants:
                 for position in range(self.scope.positions):
@@ -166,16 +177,18 @@ class Opening:
         s = s._replace(granted=granted, beyond=tuple(each for each in beyond if each > granted))
         if self.on("grant_durable"):
             s = s._replace(receiver_disk=(s.granted, s.beyond))
-        return opens(s, slot._replace(stage="grant", position=position))
+        return opens(s, slot._replace(stage="grant", position=position, by=s.receiver_start))
 
     def prove(self, s: State, slot: Slot, forged: bool = False) -> State | Broken:
         position = slot.position
+        if slot.by < s.proved_to and self.on("dead_receiver_refused"):
+            return s
         if self.on("own_mark_checked") and (position < s.mark or position in s.used):
             if forged:
                 return s
             if position < slot.claim:
                 return Broken(f"the grant of {position} is below the claim of {slot.claim}: refused, and no way on")
-            if slot.stage == "grant" and not s.slots and self.next_grant(s) == position:
+            if slot.by == s.receiver_start and not s.slots and self.next_grant(s) == position:
                 return Broken(f"the grant of {position} is refused and would come again for ever")
             return s
         if position in s.sent:
@@ -188,10 +201,13 @@ class Opening:
         s = self.save_sender(s, mark, used, "use_durable")
         # A forged grant came from the impostor, who keeps the PROOF.
         sent = s._replace(sent=tuple(sorted((*s.sent, position))))
-        return sent if forged or slot.stage == "late grant" else opens(sent, slot._replace(stage="proof"))
+        if forged or slot.by != s.receiver_start:
+            return sent
+        told = (s.mark, *s.used) if self.on("proof_tells_used") else ()
+        return opens(sent._replace(proved_to=slot.by), slot._replace(stage="proof", told=told))
 
     def next_grant(self, s: State) -> int:
-        after = self.grant(s, Slot("hello", s.start, s.mark, -1))
+        after = self.grant(s, Slot("hello", s.start, s.mark))
         return after.slots[0].position if isinstance(after, State) and after.slots else -1
 
     def save_sender(self, s: State, mark: int, used: tuple[int, ...], rule: str = "") -> State:
@@ -206,16 +222,17 @@ class Opening:
             if self.on("higher_start_stays"):
                 return s
             return Broken(f"incarnation {slot.start} takes the link from incarnation {s.current}")
-        granted = s.granted
+        granted, beyond = s.granted, s.beyond
         if self.on("receiver_takes_larger"):
-            granted = max(granted, slot.position + 1)
-        while granted in s.beyond:
+            granted = max(granted, slot.position + 1, *slot.told[:1])
+            beyond = tuple(sorted({*beyond, *slot.told[1:]}))
+        while granted in beyond:
             granted += 1
-        beyond = tuple(each for each in s.beyond if each > granted)
+        beyond = tuple(each for each in beyond if each > granted)
         s = s._replace(granted=granted, beyond=beyond, receiver_disk=(granted, beyond), current=slot.start, opened=True)
         if s.pending == "receiver":
             s = s._replace(pending="")
-        return opens(s, slot._replace(stage="verified")) if slot.start == s.start else s
+        return opens(s, slot._replace(stage="verified", told=())) if slot.start == s.start else s
 
     def sender_takes(self, s: State, slot: Slot) -> State:
         if s.pending == "sender":
@@ -232,16 +249,17 @@ class Opening:
         if s.restores == self.scope.restores:
             return
         restored = s._replace(restores=s.restores + 1)
+        if restored.restores == self.scope.restores:
+            # Copies that cannot come back any more need no telling apart.
+            restored = restored._replace(sender_copy=(0, ()), receiver_copy=(0, ()))
         if s.pending != "receiver" and not self.scope.impostor_grants:
-            for old in {(0, ()), s.sender_copy}:
-                disk = restored._replace(sender_disk=old, pending="sender")
-                yield f"sender is restored to {old} and starts", start_sender(disk)
+            disk = restored._replace(sender_disk=s.sender_copy, pending="sender")
+            yield f"sender is restored to {s.sender_copy} and starts", start_sender(disk)
             if s.sender_copy != s.sender_disk:
                 yield "sender's store is copied", s._replace(sender_copy=s.sender_disk)
         if s.pending != "sender":
-            for old in {(0, ()), s.receiver_copy}:
-                disk = restored._replace(receiver_disk=old, pending="receiver")
-                yield f"receiver is restored to {old} and starts", start_receiver(disk)
+            disk = restored._replace(receiver_disk=s.receiver_copy, pending="receiver")
+            yield f"receiver is restored to {s.receiver_copy} and starts", start_receiver(disk)
             if s.receiver_copy != s.receiver_disk:
                 yield "receiver's store is copied", s._replace(receiver_copy=s.receiver_disk)
 
@@ -259,17 +277,20 @@ def start_sender(s: State) -> State:
     """What the dead process has sent may still arrive."""
     mark, used = s.sender_disk
     under_way = tuple(slot for slot in s.slots if slot.start == -1 or slot.stage in ("hello", "proof"))
-    return s._replace(start=s.start + 1, mark=mark, used=used, slots=under_way)
+    return s._replace(start=s.start + 1, mark=mark, used=used, proved_to=-1, slots=under_way)
 
 
 def start_receiver(s: State) -> State:
     granted, beyond = s.receiver_disk
-    under_way = tuple(
-        slot._replace(stage="late grant") if slot.stage == "grant" else slot
-        for slot in s.slots
-        if slot.start != -1 and slot.stage in ("grant", "late grant", "verified")
+    under_way = tuple(slot for slot in s.slots if slot.start != -1 and slot.stage in ("grant", "verified"))
+    return s._replace(
+        receiver_start=s.receiver_start + 1,
+        granted=granted,
+        beyond=beyond,
+        current=-1,
+        opened=False,
+        slots=under_way,
     )
-    return s._replace(granted=granted, beyond=beyond, current=-1, opened=False, slots=under_way)
 
 
 def explore(scope: Scope, *off: str) -> Found:
