@@ -79,7 +79,11 @@ def open_anchor(path: Path, node_key: NodeKey, node: str, store_start_number: in
         restored = store_start_number > 0
         reason = f"{trouble}, and the store has started {store_start_number} times" if restored else ""
         vouch_key = os.urandom(VOUCH_KEY_BYTES)
-        return Anchor(path, key, node, store_start_number + 1, vouch_key, restored, reason)
+        anchor = Anchor(path, key, node, store_start_number + 1, vouch_key, restored, reason)
+        if not restored:
+            # Else a first start that is broken off would look like a lost anchor.
+            anchor._write(0)
+        return anchor
     ahead = store_start_number - content.start_number
     reason = ""
     if ahead < 0:

@@ -47,10 +47,10 @@ class NodeKey:
 def read_node_key(path: Path) -> NodeKey:
     """Reads a node key from a file of 32 raw bytes that its owner alone may read; raises StoreError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise StoreError(f"node key {path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StoreError(f"node key {path} is not a plain file")
@@ -61,12 +61,11 @@ def read_node_key(path: Path) -> NodeKey:
             raise StoreError(f"node key {path} belongs to user {status.st_uid}: must be root's or {os.geteuid()}'s")
         if status.st_size != NODE_KEY_BYTES:
             raise StoreError(f"node key {path} has {status.st_size} bytes: must be {NODE_KEY_BYTES}")
-        bits = bytearray(NODE_KEY_BYTES)
-        if file.readinto(bits) != NODE_KEY_BYTES:
-            raise StoreError(f"node key {path} ended early: must be {NODE_KEY_BYTES} bytes")
-    key = NodeKey(bits)
-    bits[:] = bytes(NODE_KEY_BYTES)
-    return key
+        return NodeKey(os.read(descriptor, NODE_KEY_BYTES))
+    except OSError as error:
+        raise StoreError(f"node key {path} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def make_node_key(path: Path) -> None:
