@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
-from keyhop.core.model import PeerError
+from keyhop.core.model import POSITION_LIMIT, PeerError
 
 PROTOCOL_VERSION = 1
 FRAME_LIMIT_BYTES = 1 << 20
 """Longest frame, header included."""
 MESSAGES_PER_FRAME = 256
 NAME_LIMIT = 64
+"""Characters in the name of a node or a module."""
+APPLICATION_NAME_LIMIT = 256
 RANGES_PER_MESSAGE = 4096
+RANGES_PER_RUN_STATE = 65_536
+MODULES_PER_PEER = 64
+PLACEMENTS_LIMIT = 16
+PATH_LIMIT = 32
+RUNS_PER_PAIR = 64
+SECRETS_PER_ISSUER = 16
+LINKS_PER_NODE = 256
+APPLICATIONS_PER_NODE = 4096
 
 
 class FrameType(IntEnum):
@@ -27,13 +38,34 @@ class FrameType(IntEnum):
     """Untagged, protected by TLS alone: what can cost time but never a second use of a bit."""
 
 
-Span: TypeAlias = tuple[int, int]
+# What no message may exceed is refused while it is decoded: handlers see numbers they can compute with.
+Number: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Position: TypeAlias = Annotated[int, Meta(ge=0, le=POSITION_LIMIT)]
+Length: TypeAlias = Annotated[int, Meta(ge=1, le=POSITION_LIMIT)]
+RunNumber: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 16) - 1)]
+Epoch: TypeAlias = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+Byte: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
+BitMap: TypeAlias = Annotated[int, Meta(ge=0)]
+"""Below 2^64: MessagePack has no larger ones."""
+Name: TypeAlias = Annotated[str, Meta(max_length=NAME_LIMIT)]
+Vouch: TypeAlias = Annotated[bytes, Meta(max_length=16)]
+Fingerprint: TypeAlias = Annotated[bytes, Meta(max_length=16)]
+Epsilon: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Path: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=PATH_LIMIT)]
+
+Span: TypeAlias = tuple[Position, Length]
 """(start, length), bytes."""
-Placement: TypeAlias = tuple[int, int, int]
+Spans: TypeAlias = Annotated[tuple[Span, ...], Meta(max_length=RANGES_PER_MESSAGE)]
+Placement: TypeAlias = tuple[RunNumber, Position, Length]
 """(run number, start, length), bytes; placements of a block follow one another in its bytes."""
+Placements: TypeAlias = Annotated[tuple[Placement, ...], Meta(max_length=PLACEMENTS_LIMIT)]
 
 
-class Message(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
+class Strict(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """Exactly the elements listed: what a later version adds, it adds under its own version number."""
+
+
+class Message(Strict, frozen=True, gc=False, array_like=True, tag=True):
     pass
 
 
@@ -41,56 +73,62 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
 
 
 class Hello(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    version_low: int
-    version_high: int
-    link: bytes
+    """Alone in taking elements that it does not know: it is read before a version is agreed."""
+
+    version_low: Number
+    version_high: Number
+    link: Annotated[bytes, Meta(min_length=16, max_length=16)]
     """16 random bytes that name the link; all zero for a distant pair whose first key came by relay."""
-    start: int
-    incarnation: bytes
-    nonce: bytes
-    opening: tuple[Span, ...]
+    start: Number
+    incarnation: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    nonce: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    opening: Spans
     """What the sender has of its own opening run above its durable mark. A claim: it moves no mark before the PROOF."""
-    tags: tuple[Span, ...]
+    tags: Spans
     """The same of its own tag run."""
 
 
-class Grant(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    position: int
+class Grant(Strict, frozen=True, gc=False, array_like=True):
+    position: Position
     """Of the receiver's opening run, granted once in all time."""
 
 
-class RunState(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    run: int
-    append: int
-    floor: int
-    touched: tuple[Span, ...]
+class RunState(Strict, frozen=True, gc=False, array_like=True):
+    run: RunNumber
+    append: Position
+    floor: Position
+    touched: Annotated[tuple[Span, ...], Meta(max_length=RANGES_PER_RUN_STATE)]
     """Positions in [floor, append) that are not untouched and present here (of an authentication run: not present)."""
 
 
-class Proof(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    epoch: int
-    journal: int
-    vouch: bytes
+class Proof(Strict, frozen=True, gc=False, array_like=True):
+    epoch: Number
+    journal: Number
+    vouch: Vouch
     """The sender's authenticator over its start and journal numbers, which only it can check."""
-    told_start: int
-    told_journal: int
-    told_vouch: bytes
+    told_start: Number
+    told_journal: Number
+    told_vouch: Vouch
     """The receiver's own numbers as it last told them (zero and empty: never told)."""
-    runs: tuple[RunState, ...]
-    intake: tuple[tuple[str, int, int], ...]
+    runs: Annotated[tuple[RunState, ...], Meta(max_length=RUNS_PER_PAIR)]
+    intake: Annotated[tuple[tuple[Name, Number, BitMap], ...], Meta(max_length=MODULES_PER_PEER)]
     """(module, highest block number, bit map of the 64 numbers up to it)."""
-    secrets: tuple[int, ...]
+    secrets: Annotated[tuple[Number, ...], Meta(max_length=SECRETS_PER_ISSUER)]
     """Epochs of the receiver's key-ID secrets that the sender holds."""
-    credit: tuple[Span, ...]
+    credit: Spans
     """Positions of the receiver's tag run that it may use in this connection, rising."""
 
 
-class State(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    journal: int
-    vouch: bytes
-    credit: tuple[Span, ...]
-    messages: tuple[
-        AgreeBlock | AnswerBlock | StoredBlock | RequestLease | AnswerLease | Statement | NameSecret | RelayBatch, ...
+class State(Strict, frozen=True, gc=False, array_like=True):
+    journal: Number
+    vouch: Vouch
+    credit: Spans
+    messages: Annotated[
+        tuple[
+            AgreeBlock | AnswerBlock | StoredBlock | RequestLease | AnswerLease | Statement | NameSecret | RelayBatch,
+            ...,
+        ],
+        Meta(max_length=MESSAGES_PER_FRAME),
     ]
 
 
@@ -100,72 +138,72 @@ class State(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class AgreeBlock(Message, frozen=True, gc=False, array_like=True, tag=1):
     """The lower-named end proposes a block, with a fresh tag over its bits, and says where it goes."""
 
-    module: str
-    number: int
-    length: int
-    key_position: int
+    module: Name
+    number: Number
+    length: Length
+    key_position: Position
     """In the sender's tag run: the positions after the frame's own, in the order of the messages."""
-    fingerprint: bytes
-    placements: tuple[Placement, ...]
-    segment_bytes: int
-    epsilon: float
+    fingerprint: Fingerprint
+    placements: Placements
+    segment_bytes: Length
+    epsilon: Epsilon
 
 
 class AnswerBlock(Message, frozen=True, gc=False, array_like=True, tag=2):
-    module: str
-    number: int
+    module: Name
+    number: Number
     accepted: bool
 
 
 class StoredBlock(Message, frozen=True, gc=False, array_like=True, tag=8):
     """The proposer has stored it too: from now on the other end may grant positions of its authentication runs."""
 
-    module: str
-    number: int
+    module: Name
+    number: Number
 
 
 class RequestLease(Message, frozen=True, gc=False, array_like=True, tag=3):
     """Whole segments of the sender's own key run, for one purpose."""
 
-    request: int
-    purpose: str
-    segments: tuple[Span, ...]
+    request: Number
+    purpose: Name
+    segments: Spans
 
 
 class AnswerLease(Message, frozen=True, gc=False, array_like=True, tag=4):
-    request: int
+    request: Number
     granted: bool
 
 
 class Statement(Message, frozen=True, gc=False, array_like=True, tag=5):
     """How the owner used its run so far, in bytes in all; the follower's book takes these totals."""
 
-    delivered: int
-    rounding: int
-    relayed: int
-    authentication: int
-    expired: int
-    lost: int
-    floor: int
-    audit_head: bytes
+    delivered: Number
+    rounding: Number
+    relayed: Number
+    authentication: Number
+    expired: Number
+    lost: Number
+    floor: Position
+    audit_head: Annotated[bytes, Meta(max_length=64)]
 
 
 class NameSecret(Message, frozen=True, gc=False, array_like=True, tag=6):
     """The 32 bytes at `key_position` of the sender's tag run seal its key IDs from now on."""
 
-    epoch: int
-    key_position: int
+    epoch: Epoch
+    key_position: Position
 
 
 class RelayBatch(Message, frozen=True, gc=False, array_like=True, tag=7):
     """A batch of global key on one hop: under a pad, or (first hop) the pad itself."""
 
-    source: str
-    destination: str
-    number: int
-    pads: tuple[Span, ...]
+    source: Name
+    destination: Name
+    number: Number
+    pads: Spans
     """In the sender's key run with this neighbour, in the order of the payload's bytes."""
-    length: int
+    length: Length
     ciphertext: bytes
     """Empty: the bytes at `pads` are the payload."""
     manifest: bytes
@@ -182,59 +220,61 @@ class KeepAlive(Message, frozen=True, gc=False, array_like=True, tag=20):
 class LinkState(Message, frozen=True, gc=False, array_like=True, tag=21):
     """What one node tells all others: its links and the applications it serves."""
 
-    node: str
-    sequence: int
-    links: tuple[tuple[str, int, int, bool], ...]
+    node: Name
+    sequence: Number
+    links: Annotated[tuple[tuple[Name, Number, Number, bool], ...], Meta(max_length=LINKS_PER_NODE)]
     """(peer, usable bytes of the node's own run in steps, rate in bit/s, up)."""
-    applications: tuple[str, ...]
+    applications: Annotated[
+        tuple[Annotated[str, Meta(max_length=APPLICATION_NAME_LIMIT)], ...], Meta(max_length=APPLICATIONS_PER_NODE)
+    ]
 
 
 class Forward(Message, frozen=True, gc=False, array_like=True, tag=22):
     """A frame of a distant pair, handed on towards its destination."""
 
-    source: str
-    destination: str
-    hops_left: int
-    connection: int
-    kind: int
-    position: int
+    source: Name
+    destination: Name
+    hops_left: Byte
+    connection: Number
+    kind: Byte
+    position: Position
     payload: bytes
-    tag: bytes
+    tag: Fingerprint
 
 
 class Reserve(Message, frozen=True, gc=False, array_like=True, tag=23):
     """Asks every hop of the path to set pad aside before the first key moves."""
 
-    number: int
-    path: tuple[str, ...]
-    length: int
+    number: Number
+    path: Path
+    length: Length
 
 
 class AnswerReserve(Message, frozen=True, gc=False, array_like=True, tag=24):
-    number: int
-    path: tuple[str, ...]
+    number: Number
+    path: Path
     reserved: bool
-    at: str
+    at: Name
     """The node that refused."""
-    reason: str
+    reason: Annotated[str, Meta(max_length=256)]
 
 
 class Confirm(Message, frozen=True, gc=False, array_like=True, tag=25):
     """The destination's answer to a batch, under the key inside it; an empty tag says that the batch is dead."""
 
-    number: int
-    path: tuple[str, ...]
-    fingerprint: bytes
+    number: Number
+    path: Path
+    fingerprint: Fingerprint
 
 
-class Manifest(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Manifest(Strict, frozen=True, gc=False, array_like=True):
     """Inside a relay batch: where its bytes go and the source's tag over them, under the first key inside."""
 
-    placements: tuple[Placement, ...]
-    segment_bytes: int
-    fingerprint: bytes
-    epsilon: float
-    path: tuple[str, ...]
+    placements: Placements
+    segment_bytes: Length
+    fingerprint: Fingerprint
+    epsilon: Epsilon
+    path: Path
 
 
 PlainMessage: TypeAlias = KeepAlive | LinkState | Forward | Reserve | AnswerReserve | Confirm
@@ -243,8 +283,11 @@ TaggedMessage: TypeAlias = (
 )
 
 
-class Plain(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    messages: tuple[KeepAlive | LinkState | Forward | Reserve | AnswerReserve | Confirm, ...]
+class Plain(Strict, frozen=True, gc=False, array_like=True):
+    messages: Annotated[
+        tuple[KeepAlive | LinkState | Forward | Reserve | AnswerReserve | Confirm, ...],
+        Meta(max_length=MESSAGES_PER_FRAME),
+    ]
 
 
 Body: TypeAlias = Hello | Grant | Proof | State | Plain
