@@ -16,9 +16,8 @@ from keyhop.crypto.keyid import Coordinates as Opened
 from keyhop.crypto.keyid import KeyIdSeal, Unopened, open_in_any
 from keyhop.daemon.audit import AuditError, AuditLog, Delivery
 from keyhop.daemon.driver import Bits, Driver
+from keyhop.daemon.supply.etsi014 import Keys
 from keyhop.wire.etsi014 import KeyRequest, Status
-
-Keys = list[tuple[str, bytes]]
 
 WIPE_EVERY_BYTES = 8192
 """Delivered bits are overwritten in stretches of about this many bytes: one call of the vault for all of them."""

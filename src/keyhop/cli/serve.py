@@ -1,0 +1,68 @@
+"""`keyhop serve`: one node in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from keyhop.cli.output import ExitCode, fail
+
+
+@click.command(epilog="Example:  keyhop serve --config /etc/keyhop/keyhop.yml")
+@click.option("--config", "path", type=click.Path(path_type=Path), default=Path("/etc/keyhop/keyhop.yml"), show_default=True)
+@click.option("--check", is_flag=True, help="Read the file, say what is wrong with it, and end.")
+def serve(path: Path, check: bool) -> None:
+    """Run one node (one KME) until SIGTERM or Ctrl-C."""
+    from keyhop.core.node.store import StoreError
+    from keyhop.daemon import app
+    from keyhop.daemon.audit import AuditError
+    from keyhop.daemon.configuration import load_node_file
+    from keyhop.daemon.manage import manage
+    from keyhop.emulator.module import DRIVERS, EmulatedModule
+    from keyhop.files import FileError
+
+    try:
+        file = load_node_file(path, DRIVERS)
+    except FileError as error:
+        fail(str(error), "", f"keyhop config validate {path}", ExitCode.USAGE)
+    if check:
+        click.echo(f"{path}: valid; node {file.node.id}, {len(file.links)} links, {len(file.applications)} applications")
+        return
+    set_up_logging(file.log.level)
+    app.harden()
+    drivers = {
+        "emulated": lambda settings, node, after: EmulatedModule(settings.directory, node, after_number=after),
+    }
+    try:
+        code = run(app.serve(file, path.absolute().parent, drivers, manage))
+    except (app.StartError, StoreError, AuditError, OSError, ValueError) as error:
+        fail(f"node {file.node.id} cannot start: {error}", "", f"keyhop serve --check --config {path}", ExitCode.FAILED)
+    sys.exit(code)
+
+
+def run(main: Any) -> int:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return int(runner.run(main))
+
+
+def set_up_logging(level: str) -> None:
+    """To stderr: lines for people on a terminal, JSON otherwise (for journald and collectors)."""
+    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
