@@ -9,7 +9,7 @@ import msgspec
 
 from keyhop.core.designs import Design
 from keyhop.core.machine import Seal
-from keyhop.core.messages import AgreeBlock, AnswerBlock, Placement, Proof, StoredBlock
+from keyhop.core.messages import MODULES_PER_PEER, AgreeBlock, AnswerBlock, Placement, Proof, StoredBlock
 from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, NodeId, PeerError, Range, RunKind
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import BlockArrived
@@ -18,7 +18,7 @@ from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Keyed, Pair
 from keyhop.core.node.rows import IntakeRow
 from keyhop.core.node.run import UNTOUCHED, Segment
-from keyhop.core.node.vault import BlockName
+from keyhop.core.node.vault import RELAY, BlockName
 from keyhop.core.policy.division import Want
 
 FLOOR_BYTES = 4096
@@ -65,13 +65,18 @@ def seen(marks: tuple[int, int], number: int) -> bool:
 def with_number(marks: tuple[int, int], number: int) -> tuple[int, int]:
     highest, recent = marks
     if number > highest:
-        return number, ((recent << (number - highest)) | 1) & (1 << 64) - 1
-    return highest, recent | 1 << (highest - number)
+        return number, _shifted(recent, number - highest) | 1
+    return highest, recent | _shifted(1, highest - number)
 
 
 def union(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
     low, high = sorted((first, second))
-    return high[0], (high[1] | low[1] << (high[0] - low[0])) & (1 << 64) - 1 if low[0] >= 0 else high[1]
+    return high[0], high[1] | _shifted(low[1], high[0] - low[0])
+
+
+def _shifted(bit_map: int, by: int) -> int:
+    """What is still within the 64 bits; the distance is a peer's, and may be astronomic."""
+    return bit_map << by & (1 << 64) - 1 if by < 64 else 0
 
 
 NOTHING_SEEN = (-1, 0)
@@ -232,6 +237,9 @@ class Intake:
         fits = self.check(pair, message.placements, message.segment_bytes, message.length)
         name = (message.module, message.number)
         offers = self.offers.setdefault(pair.peer, {})
+        self._check_modules(pair, {message.module, *(module for module, _ in offers)})
+        if len(offers) >= BLOCKS_PROPOSED:
+            raise PeerError(f"more than {BLOCKS_PROPOSED} blocks proposed without waiting for an answer")
         if name in offers:
             raise PeerError(f"block {message.number} of {message.module} proposed twice")
         if not fits or seen(self.marks(pair.peer, message.module), message.number):
@@ -349,6 +357,12 @@ class Intake:
             if number == tags and receiver is not None:
                 receiver.common.add(start, start + take)
 
+    def _check_modules(self, pair: Pair, named: set[str]) -> None:
+        """A peer that invents modules would fill our store with their marks."""
+        known = {module for peer, module in self.context.intake_marks if peer == pair.peer and module != RELAY}
+        if len(known | named) > MODULES_PER_PEER:
+            raise PeerError(f"blocks of more than {MODULES_PER_PEER} modules")
+
     def marks(self, peer: str, module: str) -> tuple[int, int]:
         return self.context.intake_marks.get((peer, module), NOTHING_SEEN)
 
@@ -360,6 +374,7 @@ class Intake:
         self.context.put(IntakeRow(peer, module, *marks))
 
     def compared(self, pair: Pair, proof: Proof) -> None:
+        self._check_modules(pair, {module for module, _, _ in proof.intake})
         for module, highest, recent in proof.intake:
             marks = self.marks(pair.peer, module)
             merged = union(marks, (highest, recent))
