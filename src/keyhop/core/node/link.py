@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from keyhop.core.messages import (
     Hello,
     KeepAlive,
     Plain,
+    PlainMessage,
     Proof,
     RunState,
     Span,
@@ -154,6 +155,8 @@ class Links:
     def _arrived(self, pair: Pair, connection: Connection, frame: Frame) -> None:
         connection.heard_at = self.context.now
         body = decode(frame.type, frame.payload)
+        if type(body) is Hello or type(body) is Grant:
+            connection.heard.append(frame.payload)
         match body:
             case Hello():
                 self._hello(pair, connection, body)
@@ -204,8 +207,8 @@ class Links:
         self._prove(pair, connection)
 
     def _grant(self, pair: Pair, connection: Connection, grant: Grant) -> None:
-        if connection.peer_grant is not None or connection.proof_sent:
-            raise PeerError("a second GRANT")
+        if connection.peer_hello is None or connection.peer_grant is not None:
+            raise PeerError("a GRANT before the HELLO, or a second one")
         run = pair.own_opening
         if grant.position < run.mark or not run.present.covers(grant.position, grant.position + TAG_KEY_BYTES):
             raise PeerError(f"GRANT of position {grant.position}: must not be below the own mark {run.mark}")
@@ -213,10 +216,8 @@ class Links:
         self._prove(pair, connection)
 
     def _transcript(self, pair: Pair, connection: Connection) -> bytes:
-        """Both HELLOs and GRANTs, in the order of the node names, so that both ends have the same bytes."""
-        own = encode(connection.own_hello), encode(connection.own_grant or Grant(-1))
-        their = encode(connection.peer_hello or connection.own_hello), encode(connection.peer_grant or Grant(-1))
-        parts = (*own, *their) if pair.leads else (*their, *own)
+        """HELLO and GRANT of the lower-named end, then of the other, as they went over the wire."""
+        parts = connection.said + connection.heard if pair.leads else connection.heard + connection.said
         return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
     def _prove(self, pair: Pair, connection: Connection) -> None:
@@ -522,9 +523,8 @@ class Links:
             neighbour = context.pairs.get(peer)
             current = neighbour.current if neighbour else None
             if neighbour is not None and current is not None and not current.tunnelled:
-                for begin in range(0, len(messages), MESSAGES_PER_FRAME):
-                    plain = Plain(tuple(messages[begin : begin + MESSAGES_PER_FRAME]))
-                    self._emit(neighbour, current, FrameType.PLAIN, 0, encode(plain), b"")
+                for some in fitting(messages):
+                    self._emit(neighbour, current, FrameType.PLAIN, 0, encode(Plain(some)), b"")
         context.plain_outbox.clear()
 
     def _state_frame(
@@ -572,11 +572,27 @@ class Links:
         self, pair: Pair, connection: Connection, kind: FrameType, position: int, payload: bytes, tag: bytes
     ) -> None:
         connection.said_at = self.context.now
+        if kind in (FrameType.HELLO, FrameType.GRANT):
+            connection.said.append(payload)
         frame = Frame(int(kind), position, payload, tag)
         if not connection.tunnelled:
             self.context.out.send.append(Send(pair.peer, connection.id, frame))
         elif self.context.tunnel is not None:
             self.context.tunnel(pair, connection, frame)
+
+
+def fitting(messages: Sequence[PlainMessage]) -> Iterator[tuple[PlainMessage, ...]]:
+    """The messages in order, in portions that a frame has room for."""
+    portion: list[PlainMessage] = []
+    size = 0
+    for message in messages:
+        length = len(encode(Plain((message,))))
+        if portion and (len(portion) == MESSAGES_PER_FRAME or size + length > FRAME_PAYLOAD_BYTES):
+            yield tuple(portion)
+            portion, size = [], 0
+        portion.append(message)
+        size += length
+    yield tuple(portion)
 
 
 def encode_numbers(start: int, journal: int) -> bytes:

@@ -49,6 +49,10 @@ class Connection:
         self.phase = Phase.HELLO
         self.own_hello = hello
         self.peer_hello: Hello | None = None
+        self.said: list[bytes] = []
+        """Own HELLO and GRANT as sent."""
+        self.heard: list[bytes] = []
+        """The peer's, as they came: PROOFs cover the bytes, not what was read out of them."""
         self.own_grant: Grant | None = None
         """What we granted of the peer's opening run."""
         self.peer_grant: Grant | None = None
