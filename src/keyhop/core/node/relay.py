@@ -419,6 +419,7 @@ class Relay:
         if (
             reservation is None
             or reservation.length != message.length
+            or reservation.path[-1] != message.destination
             or not self._on_path(reservation.path, pair.peer)
         ):
             # Data without a live reservation dies end to end.
