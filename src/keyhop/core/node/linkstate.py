@@ -139,7 +139,10 @@ class LinkStates:
                 yield Edge(state.node, peer, usable, rate, is_up and (peer, state.node) in up)
 
     def route(self, destination: str, need_bytes: int, avoid: frozenset[str] = frozenset()) -> Route | None:
-        return self.policy.route(self.edges(), self.context.node, destination, need_bytes, avoid)
+        """The path for relayed key: over at least one node in between, even to a neighbour."""
+        direct = (self.context.node, destination)
+        edges = (edge for edge in self.edges() if (edge.start, edge.end) != direct)
+        return self.policy.route(edges, self.context.node, destination, need_bytes, avoid)
 
     def next_hop(self, destination: str) -> str | None:
         """Towards a node over links that are up, whatever their stock: for what spends no key."""
