@@ -213,6 +213,7 @@ class Process:
         if life != self.life:
             return
         world = self.world
+        self.under_way.pop(0)
         for sending in output.send:
             if isinstance(sending, Send):
                 world.transmit(self.name, sending)
