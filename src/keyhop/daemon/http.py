@@ -35,6 +35,8 @@ HEAD_BYTES_LIMIT = 16 * 1024
 BODY_BYTES_LIMIT = 64 * 1024
 KNOWN_HEADS_LIMIT = 16
 """Heads kept per connection."""
+PARSED_HEADS_LIMIT = 256
+"""Heads whose parsing is remembered for all connections: new ones mostly open with what others have sent."""
 KNOWN_HEAD_BYTES_LIMIT = 1024
 REQUESTS_PER_TURN = 16
 """Pipelined requests answered before other connections get their turn."""
@@ -148,6 +150,7 @@ class HttpServer(Listener):
         self.ok_heads: dict[int, bytes] = {}
         """Heads of 200 answers by length of the body, made anew each tick for the sake of Date."""
         self._date = formatdate(usegmt=True)
+        self._parsed: dict[bytes, Head] = {}
 
     def make_connection(self) -> HttpConnection:
         return HttpConnection(self)
@@ -155,6 +158,17 @@ class HttpServer(Listener):
     def ticked(self) -> None:
         self._date = formatdate(usegmt=True)
         self.ok_heads.clear()
+
+    def parse(self, raw: bytes) -> Head:
+        """The head in `raw`; raises HttpError."""
+        head = self._parsed.get(raw)
+        if head is None:
+            head = parse_head(raw)
+            if len(raw) <= KNOWN_HEAD_BYTES_LIMIT:
+                if len(self._parsed) >= PARSED_HEADS_LIMIT:
+                    self._parsed.clear()
+                self._parsed[raw] = head
+        return head
 
     def ok_head(self, length: int) -> bytes:
         head = self.head(200, length)
@@ -412,7 +426,7 @@ class HttpConnection(SecureConnection):
         return entry, body
 
     def _new_entry(self, raw: bytes) -> _Entry:
-        head = parse_head(raw)
+        head = self._server.parse(raw)
         if head.length > BODY_BYTES_LIMIT:
             raise HttpError(413, f"the body has {head.length} bytes: at most {BODY_BYTES_LIMIT} are read")
         try:
@@ -447,7 +461,7 @@ class HttpConnection(SecureConnection):
             self._pump()
 
     def overdue(self) -> None:
-        if self.closing or self._phase in ("answer", "write"):
+        if not self._up or self._phase in ("answer", "write"):
             super().overdue()
         elif self._phase == "idle":
             self.close()

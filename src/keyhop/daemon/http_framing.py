@@ -118,6 +118,8 @@ def parse_head(raw: bytes) -> Head:
     expectation = headers.get("expect", "").lower()
     if expectation not in ("", "100-continue"):
         raise HttpError(417, "the only expectation met here is 100-continue")
+    # llhttp forgets what it read of Connection once a request without a body is complete, so it cannot be asked.
+    connection = {token.strip().lower() for token in headers.get("connection", "").split(",")}
     path, _, query = _origin_form(callbacks.target).partition("?")
     return Head(
         method=parser.get_method().decode("ascii"),
@@ -127,7 +129,7 @@ def parse_head(raw: bytes) -> Head:
         length=length,
         chunked=chunked,
         has_length=has_length,
-        keep_alive=parser.should_keep_alive(),
+        keep_alive="close" not in connection and (not http_1_0 or "keep-alive" in connection),
         http_1_0=http_1_0,
         expects_continue=bool(expectation) and not http_1_0,
     )

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 SAE_URI_PREFIX = "urn:keyhop:sae:"
+SEEN_LIMIT = 4096
+"""Certificates whose reading is remembered: parsing one costs a tenth of a handshake."""
 
 
 class IdentityError(Exception):
@@ -35,6 +37,21 @@ class Identities:
     """For `san_uri`: the ID is what follows it, as it stands."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """For `fingerprint`: SHA-256 of the DER in lower-case hex, to ID."""
+
+    _seen: dict[bytes, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def of_der(self, der: bytes) -> str:
+        """The ID in a certificate that has been verified; raises IdentityError."""
+        identity = self._seen.get(der)
+        if identity is None:
+            try:
+                identity = self.of(x509.load_der_x509_certificate(der))
+            except ValueError as error:
+                raise IdentityError(f"the certificate cannot be read: {error}") from None
+            if len(self._seen) >= SEEN_LIMIT:
+                self._seen.clear()
+            self._seen[der] = identity
+        return identity
 
     def of(self, certificate: x509.Certificate) -> str:
         """The ID; raises IdentityError, whose text says what was found and what would be legal."""

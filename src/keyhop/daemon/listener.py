@@ -13,8 +13,6 @@ from keyhop.daemon.identity import Identities, IdentityError
 from keyhop.daemon.tls import TlsContext, TlsError, TlsSession
 
 BACKLOG = 4096
-HANDSHAKE_BYTES_LIMIT = 64 * 1024
-"""What a client may send before it has shown who it is; a chain of certificates takes a few KiB."""
 LINGER_BYTES_LIMIT = 1024 * 1024
 """What is still read and thrown away after the last answer, so that a reset does not overtake it."""
 REPORTS_PER_TICK = 10
@@ -248,10 +246,10 @@ class SecureConnection(asyncio.Protocol):
             self._discard(len(data))
         else:
             self._handshake_input += data
-            if len(self._handshake_input) > HANDSHAKE_BYTES_LIMIT:
-                self.listener.report("handshake_refused", reason="too many bytes before the handshake was complete")
-                self.abort()
-            elif not self._queued:
+            if self._queued:
+                # The size of handshake messages is limited by the TLS library, but it has to see them first.
+                self._transport.pause_reading()
+            else:
                 self._queued = True
                 self.listener.queue_handshake(self)
 
@@ -260,6 +258,7 @@ class SecureConnection(asyncio.Protocol):
         self._queued = False
         if self.closing:
             return
+        self._transport.resume_reading()
         data, self._handshake_input = self._handshake_input, b""
         # Not before the first bytes: a client that says nothing costs no session.
         session = self._session
@@ -268,7 +267,7 @@ class SecureConnection(asyncio.Protocol):
         try:
             complete = session.handshake(data)
             if complete:
-                self.peer = self.listener.identities.of(session.peer_certificate())
+                self.peer = self.listener.identities.of_der(session.peer_certificate())
         except (TlsError, IdentityError) as error:
             self._broken("handshake_refused", error)
             return

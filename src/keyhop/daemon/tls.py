@@ -55,7 +55,9 @@ class TlsSession(Protocol):
         """Take received bytes; True when the handshake is complete. Raises TlsError. Ask `outgoing` afterwards."""
         ...
 
-    def peer_certificate(self) -> x509.Certificate: ...
+    def peer_certificate(self) -> bytes:
+        """DER."""
+        ...
 
     def open(self, data: bytes) -> bytes:
         """The plaintext of all records that are complete with `data`; raises TlsError."""
@@ -155,11 +157,18 @@ class PyOpenSslSession:
             raise TlsError(_reason(error), self.outgoing()) from None
         return True
 
-    def peer_certificate(self) -> x509.Certificate:
-        certificate = self._connection.get_peer_certificate(as_cryptography=True)
-        if certificate is None:
+    def peer_certificate(self) -> bytes:
+        certificate = lib.SSL_get_peer_certificate(self._ssl)
+        if certificate == ffi.NULL:
             raise TlsError("the client has no certificate")
-        return certificate
+        memory = lib.BIO_new(lib.BIO_s_mem())
+        try:
+            lib.i2d_X509_bio(memory, certificate)
+            length = _BIO_get_mem_data(memory, self._nowhere)
+            return bytes(_buffer(self._nowhere[0], length))
+        finally:
+            lib.BIO_free(memory)
+            lib.X509_free(certificate)
 
     def open(self, data: bytes) -> bytes:
         into = self._into
@@ -254,11 +263,11 @@ class StdlibSession:
             raise TlsError(error.reason or str(error), self.outgoing()) from None
         return True
 
-    def peer_certificate(self) -> x509.Certificate:
+    def peer_certificate(self) -> bytes:
         der = self._object.getpeercert(binary_form=True)
         if der is None:
             raise TlsError("the client has no certificate")
-        return x509.load_der_x509_certificate(der)
+        return der
 
     def open(self, data: bytes) -> bytes:
         incoming = self._incoming
