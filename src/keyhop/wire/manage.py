@@ -161,6 +161,8 @@ class Flows(Record, frozen=True, gc=False, kw_only=True):
 
 
 class Pool(Record, frozen=True, gc=False, kw_only=True):
+    node: str = ""
+    """Whose view this is; empty: the node that was asked."""
     peer: str
     kind: PoolKind
     stored_bytes: int

@@ -1,0 +1,116 @@
+"""`keyhop config`: are the files right, and what may stand in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from keyhop.cli import output
+from keyhop.cli.output import ExitCode, fail
+from keyhop.cli.settings import common_options, settings
+
+if TYPE_CHECKING:
+    from keyhop.files import FileError
+
+KINDS = ("node", "topology")
+_TOPOLOGY = re.compile(rb"^nodes\s*:", re.MULTILINE)
+HEAD_BYTES = 1 << 20
+
+
+@click.group()
+def config() -> None:
+    """Node files and topology files.
+
+    \b
+    Example:
+      keyhop config validate keyhop.yml
+    """
+
+
+@config.command("validate")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(KINDS), help="What the file is; by its first words if not given.")
+@common_options
+def validate(file: Path, kind: str | None) -> None:
+    """Check a node file or a topology. Exit code 2 with every problem and its line if it is not right.
+
+    \b
+    Example:
+      keyhop config validate secoqc.keyhop.yml
+    """
+    from keyhop.files import FileError
+
+    chosen = kind or _kind_of(file)
+    try:
+        summary = _summary(file, chosen)
+    except FileError as error:
+        _refuse(file, chosen, error)
+    answer = {"apiVersion": output.API_VERSION, "file": str(file), "kind": chosen, "valid": True, "problems": []}
+    output.emit(answer, lambda: f"{file}: valid {chosen} file, {summary}")
+
+
+@config.command("schema")
+@click.argument("kind", type=click.Choice(KINDS), default="topology")
+@common_options
+def schema(kind: str) -> None:
+    """Print the JSON Schema of a kind of file, for editors.
+
+    \b
+    Example:
+      keyhop config schema topology > keyhop-topology.schema.json
+    """
+    from keyhop.daemon.configuration import node_schema
+    from keyhop.emulator.module import DRIVERS
+    from keyhop.simulator.topology import topology_schema
+
+    made = node_schema(DRIVERS) if kind == "node" else topology_schema()
+    if settings().output == "table":
+        settings().output = "json"
+    output.emit(made, str)
+
+
+def _kind_of(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(HEAD_BYTES)
+    except OSError as error:
+        code = ExitCode.NO_SUCH_THING if isinstance(error, FileNotFoundError) else ExitCode.REFUSED
+        fail(f"{file} cannot be read", error.strerror or "", "check the name, or see: keyhop config --help", code)
+    return "topology" if _TOPOLOGY.search(head) else "node"
+
+
+def _summary(file: Path, kind: str) -> str:
+    if kind == "topology":
+        from keyhop.simulator.topology import load
+
+        network = load(file)
+        inserted = sum(node.inserted for node in network.nodes.values())
+        relays = f" ({inserted} of them relays on long links)" if inserted else ""
+        return f"{len(network.nodes)} nodes{relays}, {len(network.links)} links, {len(network.apps)} apps"
+    from keyhop.daemon.configuration import load_node_file
+    from keyhop.emulator.module import DRIVERS
+
+    node = load_node_file(file, DRIVERS)
+    return f"node {node.node.id}, {len(node.links)} links, {len(node.applications)} applications"
+
+
+def _refuse(file: Path, kind: str, error: FileError) -> NoReturn:
+    problems = [
+        {"line": problem.line, "place": problem.place, "what": problem.what, "legal": problem.legal}
+        for problem in error.problems
+    ]
+    if settings().output != "table":
+        answer = {
+            "apiVersion": output.API_VERSION,
+            "file": str(file),
+            "kind": kind,
+            "valid": False,
+            "problems": problems,
+        }
+        output.emit(answer, str)
+    count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+    lines = "\n  ".join(str(problem) for problem in error.problems)
+    fail(f"{file} is no valid {kind} file", count, f"{lines}\n  see: keyhop config schema {kind}", ExitCode.USAGE)

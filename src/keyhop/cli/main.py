@@ -1,0 +1,109 @@
+"""The `keyhop` command: its sub-commands by name, loaded when they are used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+from keyhop.cli.output import ExitCode, Failure
+from keyhop.cli.settings import common_options
+
+
+class Row(NamedTuple):
+    module: str
+    attribute: str
+    summary: str
+    """What `keyhop --help` says, without loading the module."""
+
+
+COMMANDS = {
+    "demo": Row("keyhop.cli.demo", "demo", "A whole network on this machine, live in the terminal."),
+    "lab": Row("keyhop.cli.lab", "lab", "Networks on this machine: up, inspect, graph, eve, cut, restore, down."),
+    "serve": Row("keyhop.cli.serve", "serve", "Run one node in the foreground."),
+    "status": Row("keyhop.cli.status", "status", "Health of a node, or of all nodes of a lab."),
+    "ping": Row("keyhop.cli.ping", "ping", "Fetch a key at both ends and show the path it took."),
+    "link": Row("keyhop.cli.link", "link", "QKD links: list, show; key for first contact."),
+    "pool": Row("keyhop.cli.pool", "pool", "Stored key: list, show."),
+    "route": Row("keyhop.cli.route", "route", "Paths between nodes: list, show."),
+    "sae": Row("keyhop.cli.sae", "sae", "Applications: list, show."),
+    "key": Row("keyhop.cli.key", "key", "Ask any ETSI GS QKD 014 key manager: get, fetch, status."),
+    "pki": Row("keyhop.cli.pki", "pki", "Certificates for a lab: init, issue, show."),
+    "config": Row("keyhop.cli.config", "config", "Files: validate, schema."),
+    "completion": Row("keyhop.cli.completion", "completion", "Completion for bash, zsh or fish."),
+    "version": Row("keyhop.cli.version", "version", "Version of Keyhop."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists its commands without loading them: the list must appear at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = COMMANDS.get(cmd_name)
+        if row is None:
+            return None
+        command = getattr(import_module(row.module), row.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row.summary) for name, row in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=row.summary) for name, row in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return names or click.Command.shell_complete(self, ctx, incomplete)
+
+    def main(  # type: ignore[override]  # click tells the two modes apart by overloads
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, standalone_mode: bool = True, **more: Any
+    ) -> Any:
+        """Errors look alike, whoever found them: what, why, next."""
+        try:
+            result = super().main(args, prog_name, standalone_mode=False, **more)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            result = int(ExitCode.USAGE)
+        except click.UsageError as error:
+            failure = _usage_failure(error)
+            failure.show()
+            result = int(failure.exit_code)
+        except click.ClickException as error:
+            error.show()
+            result = int(error.exit_code)
+        except click.Abort:
+            click.echo("stopped", err=True)
+            result = int(ExitCode.INTERRUPTED)
+        if not standalone_mode:
+            return result
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _usage_failure(error: click.UsageError) -> Failure:
+    path = error.ctx.command_path if error.ctx is not None else "keyhop"
+    what = error.format_message().rstrip(".")
+    return Failure(what[:1].lower() + what[1:], "", f"see: {path} --help", ExitCode.USAGE)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@common_options
+def cli() -> None:
+    """Keyhop turns QKD links into a network that delivers keys.
+
+    \b
+    Example:
+      keyhop link list
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    cli.main(arguments, prog_name="keyhop")
