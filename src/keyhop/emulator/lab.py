@@ -157,11 +157,11 @@ def find_lab(start: Path) -> Path | None:
 def start(
     lab: Lab,
     *,
-    timeout_s: float = processes.READY_TIMEOUT_S,
+    timeout_s: float | None = None,
     became_ready: Callable[[str], None] = lambda node: None,
     command: Callable[[Path], list[str]] = processes.node_command,
 ) -> None:
-    """Starts one process per node and waits until all are ready.
+    """Starts one process per node and waits until all are ready, by default 30 s and 2 s more for each node.
 
     Raises LabError if the lab runs already or a port was taken meanwhile, NodeFailure (with the node's last words,
     after ending the others) if a node does not come up.
@@ -185,7 +185,7 @@ def start(
                     node.id: (process, *_host_port(node.manage), lab.log(node.id))
                     for node, process in zip(lab.state.nodes, started, strict=True)
                 },
-                timeout_s,
+                processes.READY_TIMEOUT_S + 2 * len(started) if timeout_s is None else timeout_s,
                 became_ready,
             )
         except BaseException:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from keyhop.daemon.modules import Block, Report
 from keyhop.emulator import control
 from keyhop.emulator.control import Change, Control, ControlError, Fault, FaultName
 from keyhop.emulator.rates import BLOCK_MAX_BYTES, PERIOD_LIMIT_S, binary_entropy
+from keyhop.files.units import LENGTH, RATE, RATIO
 
 LINK_FILE = "link.json"
 SECRET_FILE = "secret"  # noqa: S105 (the name of a file)
@@ -120,6 +121,11 @@ class EmulatedSettings:
 
     directory: Path
     """Of the link in its lab: both ends name the same one."""
+    rate_bps: Annotated[float | None, RATE] = None
+    """Mean rate of the module, for whoever sizes by it; the module itself goes by its link's file."""
+    protocol: str = ""
+    length_km: Annotated[float | None, LENGTH] = None
+    qber_limit: Annotated[float | None, RATIO] = None
 
 
 DRIVERS: Mapping[str, type[Any]] = MappingProxyType({"emulated": EmulatedSettings})

@@ -207,6 +207,7 @@ def _node_file(lab: Lab, plan: Plan, node_id: str) -> NodeFile:
     issued = pki.leaf(up / PKI_DIRECTORY, pki.Role.KME, node_id)
     key = Source("file", str(issued.key))
     everyone = [application for other in lab.state.nodes for application in other.applications]
+    limits = {link.id: link.qber_limit_ratio for link in plan.links}
     neighbours: list[str] = []
     links = []
     for link in lab.state.links:
@@ -219,7 +220,13 @@ def _node_file(lab: Lab, plan: Plan, node_id: str) -> NodeFile:
                 driver="emulated",
                 id=link.id,
                 first_contact=None if to in neighbours else Source("file", _secret_name(to)),
-                settings=module.EmulatedSettings(directory=up / control.LINKS_DIRECTORY / link.id),
+                settings=module.EmulatedSettings(
+                    directory=up / control.LINKS_DIRECTORY / link.id,
+                    rate_bps=link.rate_bps,
+                    protocol=link.protocol,
+                    length_km=link.length_km,
+                    qber_limit=limits[link.id],
+                ),
             )
         )
         neighbours.append(to)

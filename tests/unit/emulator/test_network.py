@@ -94,6 +94,14 @@ def test_both_ends_of_a_link_name_the_same_module_which_opens_at_both(lab: Lab) 
     }  # fmt: skip
 
 
+def test_a_node_is_told_the_rate_of_its_links_and_both_ends_the_same(lab: Lab) -> None:
+    told: dict[str | None, set[float | None]] = {}
+    for file in files(lab).values():
+        for link in file.links:
+            told.setdefault(link.id, set()).add(link.settings.rate_bps)
+    assert told == {"alice-relay": {1024.0}, "relay-bob": {1024.0}, "relay-bob.2": {1024.0}}
+
+
 def test_two_neighbours_share_one_secret_however_many_links_they_have(lab: Lab) -> None:
     loaded: dict[str, list[linkkey.LinkKey]] = {}
     for name, file in files(lab).items():
