@@ -1,7 +1,8 @@
 """The slot file: wrapped data keys in fixed places that are overwritten when what they open is dropped.
 
-Head (4 KiB): magic, store id and the check of the node key; at byte 512 and 1024 the wrapped intermediate keys of even
-and odd generations. Then slots of 80 bytes: one cell of 40 for each of the two.
+Head (4 KiB): magic, store id and the check of the node key; at byte 256 whether a database goes with it; at byte 512
+and 1024 the wrapped intermediate keys of even and odd generations. Then slots of 80 bytes: one cell of 40 for each of
+the two.
 
 An intermediate key is replaced daily. Its successor is written beside it, then every live data key is wrapped anew in
 the other cell of its slot, then the old intermediate key is overwritten. A crash at any point leaves each data key in
@@ -24,6 +25,8 @@ from keyhop.daemon.store.sealing import CHECK_BYTES, NodeKey, sync_directory
 
 MAGIC = b"keyhop slots 1\r\n"
 HEAD_BYTES = 4096
+BOUND_OFFSET = 256
+BOUND = b"database exists\n"
 ENTRY_OFFSETS = (512, 1024)
 """Even and odd generations lie in sectors of their own: writing one cannot tear the other."""
 
@@ -78,7 +81,12 @@ class SlotFile:
         return self._generation
 
     def begin(self, node_key: NodeKey, store_id: bytes, now_s: float) -> None:
-        """Makes the file that of a new store, whatever it held before."""
+        """Makes the file that of a new store; raises Damaged if it belongs to one whose database is gone."""
+        if self._read(len(BOUND), BOUND_OFFSET) == BOUND:
+            raise Damaged(
+                f"{self._path} belongs to a database that is gone or empty: put the database back, or remove both "
+                f"files to start a new store"
+            )
         self._bind(node_key, store_id)
         os.ftruncate(self._descriptor, 0)
         self._write(MAGIC + store_id + node_key.check(store_id), 0)
@@ -88,6 +96,12 @@ class SlotFile:
         os.fsync(self._descriptor)
         sync_directory(self._path.parent)
         self._dirty = False
+
+    def bind_to_database(self) -> None:
+        """The database is durable: from now on neither file goes without the other."""
+        if self._read(len(BOUND), BOUND_OFFSET) != BOUND:
+            self._write(BOUND, BOUND_OFFSET)
+            self.sync()
 
     def resume(self, node_key: NodeKey, store_id: bytes, oldest_generation: int) -> None:
         """Reads the intermediate keys; raises WrongNodeKey, or Damaged when this is not the database's slot file."""

@@ -261,6 +261,7 @@ class SqliteStore:
             store_id = os.urandom(STORE_ID_BYTES)
             self._slots.begin(node_key, store_id, self._clock())
             self._begin(node_key, store_id)
+            self._slots.bind_to_database()
             return
         if identity["schema"] != SCHEMA_VERSION:
             raise StoreError(
@@ -275,6 +276,7 @@ class SqliteStore:
             )
         self._bind(node_key, store_id)
         self._slots.resume(node_key, store_id, self._state().generation)
+        self._slots.bind_to_database()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
