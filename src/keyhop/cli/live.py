@@ -1,0 +1,174 @@
+"""The live view of a demo in the terminal: links, applications, and one key for each thing a person can do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from keyhop.emulator import demo as demos
+from keyhop.emulator.applications import Conversation
+from keyhop.emulator.demo import Demo, LinkView
+
+BAR_CELLS = 8
+PLAIN_PERIOD_S = 5.0
+STATE_STYLE = {"up": "green", "suspended": "yellow", "opening": "yellow", "down": "red", "starting": "dim"}
+
+
+async def live(demo: Demo, *, plain: bool) -> None:
+    """Shows the demo until `q` or Ctrl-C; without a terminal it prints a line now and then."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):
+        import signal
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
+    if plain:
+        await _plain(demo, ended)
+        return
+    view = View(demo)
+    with Live(view.render(), console=Console(), refresh_per_second=4, screen=False) as shown, _keys(view, ended):
+        await demos.run(demo, lambda: shown.update(view.render()), ended)
+
+
+async def _plain(demo: Demo, ended: asyncio.Event) -> None:
+    said = [0.0]
+
+    def changed() -> None:
+        if time.monotonic() - said[0] >= PLAIN_PERIOD_S:
+            said[0] = time.monotonic()
+            for conversation in demo.conversations:
+                click.echo(_sentence(conversation))
+
+    await demos.run(demo, changed, ended)
+
+
+def _sentence(c: Conversation) -> str:
+    path = "─".join(c.path) or "no path yet"
+    trouble = f"; last trouble: {c.last_failure}" if c.last_failure else ""
+    return f"{c.name} {c.master} → {c.slave} over {path}: {c.keys} keys, {c.messages} messages read{trouble}"
+
+
+@contextlib.contextmanager
+def _keys(view: View, ended: asyncio.Event) -> Iterator[None]:
+    """Single keystrokes, without echo, until the block ends."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    pressed = ""
+
+    def read() -> None:
+        nonlocal pressed
+        pressed += sys.stdin.read(1)
+        if pressed.startswith("\x1b") and len(pressed) < 3:
+            return
+        key, pressed = pressed, ""
+        if key == "q":
+            ended.set()
+        else:
+            view.press(key)
+
+    tty.setcbreak(descriptor)
+    loop.add_reader(descriptor, read)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+class View:
+    def __init__(self, demo: Demo) -> None:
+        self.demo = demo
+        self.order = sorted(demo.links)
+        self.chosen = 0
+        self.message = ""
+
+    def press(self, key: str) -> None:
+        link = self.order[self.chosen]
+        if key in ("j", "\x1b[B"):
+            self.chosen = (self.chosen + 1) % len(self.order)
+        elif key in ("k", "\x1b[A"):
+            self.chosen = (self.chosen - 1) % len(self.order)
+        elif key == "e":
+            self.demo.toggle_eve(link)
+            on = self.demo.links[link].eve
+            self.message = f"somebody listens on {link}: errors climb" if on else f"nobody listens on {link} any more"
+        elif key == "c":
+            self.demo.toggle_cut(link)
+            self.message = f"{link} is cut" if self.demo.links[link].cut else f"{link} is spliced"
+
+    def render(self) -> Group:
+        parts: list[Table | Text] = [self._links(), Text(), self._applications(), Text()]
+        for node, why in self.demo.dead.items():
+            parts.append(Text(f"node {node} has ended: {why}", style="red"))
+        if self.message:
+            parts.append(Text(self.message, style="bold"))
+        parts.append(Text("[↑↓] choose a link   [e] listen on it   [c] cut it, splice it   [q] quit", style="dim"))
+        return Group(*parts)
+
+    def _links(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for head in ("", "LINK", "STATE", "QBER", "SKR", "POOL", "", "REMARK"):
+            table.add_column(head, no_wrap=head != "REMARK")
+        for at, name in enumerate(self.order):
+            link = self.demo.links[name]
+            table.add_row(
+                "▸" if at == self.chosen else " ",
+                "─".join(link.ends) if name == "-".join(link.ends) else name,
+                Text(link.state, style=STATE_STYLE.get(link.state, "")),
+                "" if link.qber is None else f"{link.qber * 100:.1f} %",
+                rate(link.skr_bps),
+                bar(link),
+                size(link.stored_bytes),
+                Text(link.reason, style="yellow"),
+            )
+        return table
+
+    def _applications(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for head in ("APP", "BETWEEN", "PATH", "REKEY", "LAST KEY", "MESSAGES", ""):
+            table.add_column(head, no_wrap=head != "")
+        for c in self.demo.conversations:
+            age = time.monotonic() - c.last_key_at
+            last = f"{c.last_key_id}… {'now' if age < 1 else f'{age:.0f} s ago'}" if c.last_key_id else "none yet"
+            said = f'"{c.last_text}" {c.last_bytes} B encrypted, read and answered ✓' if c.last_text else ""
+            trouble = c.last_failure if not c.messages or (c.failures and not c.last_key_id) else ""
+            table.add_row(
+                c.name,
+                f"{c.master} ⇄ {c.slave}",
+                "─".join(c.path) or "…",
+                f"{c.rekey_s:.0f} s",
+                last,
+                str(c.messages),
+                Text(trouble, style="yellow") if trouble else said,
+            )
+        return table
+
+
+def rate(bps: float | None) -> str:
+    if bps is None:
+        return ""
+    return f"{bps / 1e6:.1f} Mb/s" if bps >= 1e6 else f"{bps / 1e3:.1f} kb/s" if bps else "0"
+
+
+def size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def bar(link: LinkView) -> str:
+    filled = round(BAR_CELLS * min(1.0, link.stored_bytes / link.capacity_bytes)) if link.capacity_bytes else 0
+    return "▓" * filled + "░" * (BAR_CELLS - filled)
