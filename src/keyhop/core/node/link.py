@@ -33,7 +33,7 @@ from keyhop.core.node.events import FrameArrived, PeerConnected, PeerLost
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.pair import Connection, Keyed, Pair, Phase
 from keyhop.core.node.run import GONE, UNTOUCHED, Run
-from keyhop.core.node.tags import Receiver, check_credit
+from keyhop.core.node.tags import Receiver, check_credit, slots
 from keyhop.core.node.vault import RELAY
 
 KEEP_ALIVE_NS = 5 * NANOSECONDS
@@ -42,6 +42,11 @@ SILENCE_NS = 15 * NANOSECONDS
 FRAME_PAYLOAD_BYTES = 512 * 1024
 """A frame is closed when its messages reach this; relay batches are at most 64 KiB."""
 CONNECTIONS_PER_PEER = 4
+
+
+TAGGED = (FrameType.PROOF, FrameType.STATE)
+FIRST_CREDIT_SLOTS = 2
+"""A first frame must be able to leave, and one that carries a credit after it."""
 
 
 class LinkTick(msgspec.Struct, frozen=True, gc=False):
@@ -155,6 +160,8 @@ class Links:
     def _arrived(self, pair: Pair, connection: Connection, frame: Frame) -> None:
         connection.heard_at = self.context.now
         body = decode(frame.type, frame.payload)
+        if bool(frame.tag) is not (frame.type in TAGGED) or (frame.position and not frame.tag):
+            raise PeerError(f"a frame of type {frame.type} with a tag of {len(frame.tag)} bytes at {frame.position}")
         if type(body) is Hello or type(body) is Grant:
             connection.heard.append(frame.payload)
         match body:
@@ -230,7 +237,7 @@ class Links:
         tags = pair.their_tags
         receiver = Receiver(agreed(hello.tags, tags))
         credit, tags.mark = receiver.top_up(tags.mark)
-        if receiver.credit.left < 2:
+        if receiver.credit.left < FIRST_CREDIT_SLOTS:
             context.notice(
                 "KH-1303", f"no tag key is left with {pair.peer}: a new first-contact file is needed", pair.peer
             )
@@ -289,6 +296,8 @@ class Links:
         self._check_runs(pair, proof.runs)
         tags = pair.own_tags
         mark = check_credit(proof.credit, tags.mark, tags.present)
+        if sum(slots(length) for _, length in proof.credit) < FIRST_CREDIT_SLOTS:
+            raise PeerError(f"a PROOF with a credit of fewer than {FIRST_CREDIT_SLOTS} keys")
         for other in list(pair.connections.values()):
             if other is not connection and other.phase >= Phase.PROVED:
                 self.drop(pair, other, "a newer connection has proved itself")
@@ -296,7 +305,7 @@ class Links:
             connection.sender.add(start, length)
         # Positions of earlier connections are void, and what the jump to the new ones skips is burnt now.
         assert connection.receiver is not None
-        self._burn(tags, 0, proof.credit[0][0] if proof.credit else mark)
+        self._burn(tags, 0, proof.credit[0][0])
         self._burn(pair.their_tags, 0, connection.receiver.credit.next or 0)
         self._burn(pair.their_opening, 0, pair.their_opening.mark)
         self._burn(pair.own_opening, 0, pair.own_opening.mark)
@@ -387,10 +396,9 @@ class Links:
             Purpose.SUPPLY: RangeState.RESERVED_APP,
             Purpose.PAD: RangeState.RESERVED_INTERNAL,
         }[segment.mark]
-        if run.owned or segment.mark == UNTOUCHED:
-            if segment.mark == UNTOUCHED or not run.owned:
-                run.book.move(before, Action.BURN, left)
+        if segment.mark == UNTOUCHED or not run.owned:
             # An owner's lease: what of it was spent is booked where it was spent, the rest by whoever takes it back.
+            run.book.move(before, Action.BURN, left)
         run.set_mark(segment, GONE)
         segment.spent_at = context.now
         context.put(run.segment_row(segment))
