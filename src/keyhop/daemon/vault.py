@@ -30,7 +30,7 @@ INSIDE_FROM_BYTE = 2 * TAG_KEY_BYTES
 class Resident:
     """One stretch of a run whose bits are in memory."""
 
-    __slots__ = ("bits", "end", "held", "lent", "run", "start", "stored", "view", "wiped")
+    __slots__ = ("bits", "end", "held", "lent", "run", "start", "stored", "view", "wiped", "wiped_to")
 
     def __init__(self, run: RunId, start: int, bits: bytearray, *, stored: bool) -> None:
         self.run = run
@@ -46,6 +46,8 @@ class Resident:
         """A commit under way seals these bits: they may not change under it."""
         self.wiped: Extents | None = None
         """Positions that were overwritten. They are asked for like bits that were never here: zeros are no key."""
+        self.wiped_to = start
+        """Nothing from here on was overwritten: supply wipes from the front, so most reads need not look further."""
 
     def __repr__(self) -> str:
         return f"Resident({self.run}, {self.start}, {self.end - self.start} bytes)"
@@ -93,7 +95,7 @@ class NodeVault:
         """The bits of a range, for an answer. Raises KeyError if one of them is not here."""
         run, start, length = range
         last = self._last
-        if last.start <= start and start + length <= last.end and last.run == run and last.wiped is None:
+        if last.wiped_to <= start and start + length <= last.end and last.run == run:
             start -= last.start
             return bytes(last.view[start : start + length])
         found = bytes(self.bits(range))
@@ -253,6 +255,7 @@ class NodeVault:
             if resident.wiped is None:
                 resident.wiped = Extents()
             resident.wiped.add(start, stop)
+            resident.wiped_to = max(resident.wiped_to, stop)
             # From here on nobody reads them. What a commit is sealing is overwritten when it is done: zeros must not
             # be sealed as if they were key.
             if not resident.lent:

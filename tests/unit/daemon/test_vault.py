@@ -371,9 +371,9 @@ def test_what_is_ciphered_with_a_pad_deciphers_with_the_same_pad(bench: Bench, l
     for end in (bench, far):
         end.stock(0, pattern(length))
     bench.vault.accept(BLOCK, bytearray(pattern(length, 9)))
-    ciphertext = bench.vault.cipher(BLOCK, pad)
+    ciphertext = bench.vault.cipher(BLOCK, (pad,))
     assert ciphertext == bytes(a ^ b for a, b in zip(pattern(length), pattern(length, 9), strict=True))
-    far.vault.decipher(BLOCK, ciphertext, pad)
+    far.vault.decipher(BLOCK, ciphertext, (pad,))
     far.vault.place(BLOCK, 0, Range(OTHER_RUN, 0, length))
     assert far.vault.read(Range(OTHER_RUN, 0, length)) == pattern(length, 9)
 
@@ -382,9 +382,9 @@ def test_a_pad_of_another_length_is_our_own_bug(bench: Bench) -> None:
     bench.stock(0, pattern(100))
     bench.vault.accept(BLOCK, bytearray(99))
     with pytest.raises(IllegalMove):
-        bench.vault.cipher(BLOCK, Range(RUN, 0, 100))
+        bench.vault.cipher(BLOCK, (Range(RUN, 0, 100),))
     with pytest.raises(IllegalMove):
-        bench.vault.decipher(BLOCK._replace(number=8), bytes(99), Range(RUN, 0, 100))
+        bench.vault.decipher(BLOCK._replace(number=8), bytes(99), (Range(RUN, 0, 100),))
 
 
 def test_gathered_bits_stand_one_after_another(bench: Bench) -> None:

@@ -29,15 +29,33 @@ FAILED_IDS_BURST = 1000
 class Account:
     """What one pair of applications spends at this node as master, with all that can be computed once."""
 
-    __slots__ = ("deliveries", "epoch", "grant", "pair", "run", "seal")
+    __slots__ = (
+        "allowance",
+        "deliveries",
+        "epoch",
+        "grant",
+        "pair",
+        "peer",
+        "run",
+        "seal",
+        "stock",
+        "stretch",
+        "tally",
+    )
 
-    def __init__(self, grant: Grant, run: RunId, seal: KeyIdSeal, epoch: int) -> None:
+    def __init__(self, grant: Grant, run: RunId, seal: KeyIdSeal, epoch: int, tally: Tally, stretch: list[int]) -> None:
         self.grant = grant
+        self.peer = grant.peer
+        self.stock = grant.stock
+        self.allowance = grant.allowance
         self.run = run
-        self.seal = seal
+        self.seal = seal.seal
         self.epoch = epoch
         self.pair = seal.pair(grant.master, grant.slave)
         self.deliveries: dict[int, Delivery] = {}
+        self.tally = tally
+        self.stretch = stretch
+        """[start, end) of what was given out to this peer and is not overwritten yet; one list per peer."""
 
 
 class Tally:
@@ -70,6 +88,7 @@ class Counter:
         """Peer -> [start, end) of what was given out and is not overwritten yet."""
         self.tallies: dict[str, Tally] = {}
         self._settings = driver.node.context.settings
+        self._confirmed = driver.node.secrets.confirmed
 
     # --- enc_keys -----------------------------------------------------------------------------------------------------
 
@@ -87,18 +106,19 @@ class Counter:
             if request is not None and request.additional_slave_SAE_IDs:
                 raise RequestError(Refusal.BAD_REQUEST, "additional_slave_SAE_IDs: at most 0 are supported")
             account = self._accounts.get((caller, slave))
-            if account is None or account.epoch != self._node.secrets.confirmed.get(account.grant.peer):
+            if account is None or account.epoch != self._confirmed.get(account.peer):
                 account = self._account(caller, slave)
-            allowance = account.grant.allowance if account else self._node.supply.allowances.get(AppId(caller))
+            now = time.monotonic_ns()
+            allowance = account.allowance if account else self._node.supply.allowances.get(AppId(caller))
             if allowance is not None:
-                wait_ns = allowance.spend(number * size_bits, time.monotonic_ns())
+                wait_ns = allowance.spend(number * size_bits, now)
                 if wait_ns:
                     text = f"the quota of SAE {caller!r} is used up"
                     raise RequestError(Refusal.RATE_LIMITED, text, retry_after_s=wait_ns / 1e9)
             if account is not None:
-                starts = account.grant.stock.take(number, size_bits >> 3)
+                starts = account.stock.take(number, size_bits >> 3)
                 if starts is not None:
-                    return self._hand_over(account, starts, size_bits)
+                    return self._hand_over(account, starts, size_bits, now)
             return self._wait(caller, slave, number, size_bits)
         except RequestError as error:
             self._refused(caller, error)
@@ -117,8 +137,9 @@ class Counter:
         epoch = self._node.secrets.confirmed.get(grant.peer)
         if epoch is None:
             return None
-        pair = self._node.context.pairs[grant.peer]
-        account = Account(grant, pair.own_key.id, self._seal(grant.peer, self._own, epoch), epoch)
+        run = self._node.context.pairs[grant.peer].own_key.id
+        stretch = self._unwiped.setdefault(grant.peer, [0, 0])
+        account = Account(grant, run, self._seal(grant.peer, self._own, epoch), epoch, self._tally(caller), stretch)
         self._accounts[caller, slave] = account
         return account
 
@@ -130,42 +151,52 @@ class Counter:
             seal = self._seals[name] = KeyIdSeal(self._vault.secret(name), issuer, other, epoch)
         return seal
 
-    def _hand_over(self, account: Account, starts: Sequence[int], size_bits: int) -> Keys:
+    def _hand_over(self, account: Account, starts: Sequence[int], size_bits: int, now: int) -> Keys:
         """Seals the IDs, reads the bits, writes the audit record; only then are they an answer."""
-        length, run, grant = size_bits >> 3, account.run, account.grant
-        seal, number, pair, read = account.seal.seal, run.number, account.pair, self._vault.read
+        length, run, seal, pair, read = size_bits >> 3, account.run, account.seal, account.pair, self._vault.read
+        number = run.number
         keys = [(seal(number, start, length, pair), read(Range(run, start, length))) for start in starts]
-        self._record(account, keys, size_bits)
-        stock, peer = grant.stock, grant.peer
-        if stock.cursor + stock.rest < stock.low or stock.left < stock.low:
-            self._low(peer)
-        self._wipe_later(peer, run, starts, length)
-        tally = self._tally(grant.master)
+        audit = self._audit
+        if audit is not None:
+            delivery = account.deliveries.get(size_bits) or self._delivery(account, size_bits)
+            try:
+                if len(keys) == 1:
+                    audit.delivered_now(delivery, keys[0][0])
+                else:
+                    audit.delivered(delivery, [key_id for key_id, _ in keys])
+                    audit.flush()
+            except AuditError:
+                # The bits are taken and stay so: not given is safe, given without a record is not.
+                text = "the audit log cannot be written: no key is supplied"
+                raise RequestError(Refusal.UNAVAILABLE, text) from None
+        stock = account.stock
+        if stock.end - stock.cursor < stock.low and stock.left < stock.low:
+            self._low(account.peer)
+        stretch = account.stretch
+        for start in starts:
+            if start != stretch[1] or start - stretch[0] >= WIPE_EVERY_BYTES:
+                # Overwritten a stretch at a time, and never across a gap, where bits of others lie.
+                self._vault.wipe(Range(run, stretch[0], stretch[1] - stretch[0]))
+                stretch[0] = start
+            stretch[1] = start + length
+        tally = account.tally
         tally.keys["enc"] += len(keys)
         tally.bytes["enc"] += len(keys) * length
-        tally.last_id, tally.last_peer, tally.last_ns = keys[-1][0], grant.slave, time.monotonic_ns()
+        tally.last_id, tally.last_peer, tally.last_ns = keys[-1][0], account.grant.slave, now
         return keys
 
-    def _record(self, account: Account, keys: Keys, size_bits: int) -> None:
-        if self._audit is None:
-            return
-        delivery = account.deliveries.get(size_bits)
-        if delivery is None:
-            grant = account.grant
-            delivery = account.deliveries[size_bits] = Delivery(
-                actor={"sae": grant.master},
-                interface="etsi014",
-                role="enc",
-                peer=grant.slave,
-                size_bits=size_bits,
-                path=(self._own, grant.peer),
-            )
-        try:
-            self._audit.delivered(delivery, [key_id for key_id, _ in keys])
-            self._audit.flush()
-        except AuditError:
-            # The bits are taken and stay so: not given is safe, given without a record is not.
-            raise RequestError(Refusal.UNAVAILABLE, "the audit log cannot be written: no key is supplied") from None
+    def _delivery(self, account: Account, size_bits: int) -> Delivery:
+        """The part of the audit record that is the same for every key of this size."""
+        grant = account.grant
+        delivery = account.deliveries[size_bits] = Delivery(
+            actor={"sae": grant.master},
+            interface="etsi014",
+            role="enc",
+            peer=grant.slave,
+            size_bits=size_bits,
+            path=(self._own, grant.peer),
+        )
+        return delivery
 
     def _low(self, peer: str) -> None:
         """Says once per lease that it runs low."""
@@ -173,17 +204,6 @@ class Counter:
         if pair.stock.low:
             pair.stock.low = 0
             self._driver.feed(StockLow(peer))
-
-    def _wipe_later(self, peer: str, run: RunId, starts: Sequence[int], length: int) -> None:
-        """Overwrites what was given out, a stretch at a time; never across a gap, where bits of others lie."""
-        stretch = self._unwiped.get(peer)
-        if stretch is None:
-            stretch = self._unwiped[peer] = [starts[0], starts[0]]
-        for start in starts:
-            if start != stretch[1] or start - stretch[0] >= WIPE_EVERY_BYTES:
-                self._vault.wipe(Range(run, stretch[0], stretch[1] - stretch[0]))
-                stretch[0] = start
-            stretch[1] = start + length
 
     def _wait(self, caller: str, slave: str, number: int, size_bits: int) -> asyncio.Future[Keys]:
         """The Desk is empty or not there yet: the core decides, and may wait for a lease."""
@@ -219,7 +239,7 @@ class Counter:
         account = self._account(caller, slave)
         if account is None:
             raise RequestError(Refusal.UNAVAILABLE, "the link went down while the request waited", retry_after_s=1.0)
-        return self._hand_over(account, [range.start for range in deliver.ranges], size_bits)
+        return self._hand_over(account, [range.start for range in deliver.ranges], size_bits, time.monotonic_ns())
 
     # --- dec_keys -----------------------------------------------------------------------------------------------------
 
