@@ -1,7 +1,8 @@
 """Agreement on blocks: which block lies at which position, whatever one end lacks, gets wrong, gets twice or forgets.
 
-A block is one position of one run. The lower-named end places it and sends a tag over number, position and bits; the higher
-answers. The modules deliver each block to each end on their own, may repeat one, and may damage one at the higher end.
+A block is one position of one run. The lower-named end places it and sends a tag over number, position and bits; the
+higher answers. The modules deliver each block to each end on their own, may repeat one, and may damage one at the
+higher end. Number and bits are remembered together, in the commit that appends the block or refuses it.
 """
 
 from __future__ import annotations
@@ -36,17 +37,22 @@ class Scope(NamedTuple):
     """The first block may come again under a new number."""
 
 
-SCOPES = (
+SCOPES: tuple[Scope, ...] = (
     Scope(blocks=2, crashes=1, restores=0, damaged=1, repeats=0, renamed=False),
-    Scope(blocks=1, crashes=2, restores=1, damaged=0, repeats=1, renamed=True),
+    Scope(blocks=1, crashes=0, restores=1, damaged=0, repeats=1, renamed=True),
     Scope(blocks=1, crashes=0, restores=2, damaged=0, repeats=1, renamed=False),
     Scope(blocks=2, crashes=0, restores=2, damaged=0, repeats=0, renamed=False),
+    Scope(blocks=1, crashes=2, restores=0, damaged=0, repeats=1, renamed=False),
 )
 if DEPTH:
-    SCOPES = (*SCOPES, Scope(blocks=2, crashes=1, restores=2, damaged=1, repeats=1, renamed=False))
+    SCOPES = (
+        *SCOPES,
+        Scope(blocks=1, crashes=2, restores=1, damaged=0, repeats=1, renamed=True),
+        Scope(blocks=2, crashes=1, restores=2, damaged=1, repeats=0, renamed=False),
+    )
 
 KNOWN_LIMIT = Scope(blocks=1, crashes=0, restores=2, damaged=0, repeats=0, renamed=True)
-"""Both ends restored in turn forget the bits of a block, and a module that repeats them under a new number deceives both."""
+"""Two ends restored in turn forget the bits of a block: a module that repeats them under a new number deceives both."""
 
 POSITIONS = 3
 LACKING, BURNT = "-", "x"
@@ -107,7 +113,7 @@ def wrong(s: State) -> str | None:
     for position in range(POSITIONS):
         if holds(low, position) and holds(high, position):
             if low.run[position] != high.run[position]:
-                return f"I2: position {position} holds {low.run[position]} at one end and {high.run[position]} at the other"
+                return f"I2: position {position} holds {low.run[position]} here and {high.run[position]} there"
             if s.once[position] not in (LACKING, low.run[position]):
                 return f"I1: position {position} held {s.once[position]} before it holds {low.run[position]}"
             if any(s.once[other] == low.run[position] for other in range(POSITIONS) if other != position):

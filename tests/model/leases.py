@@ -1,10 +1,11 @@
 """The life of one directed run: leases asked, acknowledged, used and burnt while either end crashes or is restored.
 
-The owner allocates keys and pads from its run; the follower acknowledges leases and hands out keys by their ID. A segment is one
-byte: either a key or a pad. Frames stay in order while a connection lasts; it may break after any step. A record is what
-a process believes, a disk is what survives a crash: they differ only where a rule about durability is off. A copy is
-what a restore brings back. The journal number is told in every frame of the follower (see restore.py for the owner of
-that argument); its anchor is not restored.
+The owner allocates keys and pads from its run; the follower acknowledges leases and hands out keys by their ID. A
+segment is one byte: either a key or a pad. Frames stay in order while a connection lasts; it may break after any step.
+A record is what a process believes, a disk is what survives a crash: they differ only where a rule about durability is
+off. A copy is what a restore brings back; the anchor is not restored. Every frame of the follower tells its journal
+number, the owner's PROOF returns it (restore.py looks at that alone). The owner's own journal is left out: what a
+restored owner has forgotten, the follower's record knows.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ RULES = {
     "made_after_fork": "a lease belongs to one process, made after its last fork",
     "burnt_by_restore": "an end that finds itself restored burns its open leases",
     "burnt_by_new_epoch": "an end that sees a new epoch burns what it holds of leases with that peer",
-    "epoch_from_start_number": "the number of a new epoch is the start number, which the anchor keeps, not the stored epoch plus one",
+    "epoch_from_start_number": "a new epoch is named by the start number, which the anchor keeps, not by the stored epoch plus one",
     "journal_returned": "an end behind the journal number that its peer returns was restored",
-    "journal_per_start": "behind is judged by what the store held when the told start ended, not by the number of today",
+    "journal_per_start": "behind is judged by what the store held when the told start ended, not by today's number",
     "told_after_done": "what a peer told last is replaced only once the peer has seen it returned",
     "union_at_owner": "on opening the owner takes over which segments the follower has touched",
     "union_at_follower": "on opening the follower takes over which segments the owner has touched",
@@ -41,7 +42,6 @@ RULES = {
 }
 
 
-
 class Scope(NamedTuple):
     """How much may happen in one search."""
 
@@ -52,14 +52,16 @@ class Scope(NamedTuple):
     forks: int
 
 
-SCOPES = (
+SCOPES: tuple[Scope, ...] = (
     Scope(segments=1, crashes=1, restores=1, expiries=1, forks=1),
     Scope(segments=1, crashes=1, restores=2, expiries=0, forks=0),
-    Scope(segments=2, crashes=1, restores=1, expiries=0, forks=0),
+    Scope(segments=2, crashes=0, restores=1, expiries=0, forks=1),
+    Scope(segments=2, crashes=1, restores=0, expiries=1, forks=0),
 )
 if DEPTH:
     SCOPES = (
         *SCOPES,
+        Scope(segments=2, crashes=1, restores=1, expiries=0, forks=0),
         Scope(segments=2, crashes=0, restores=2, expiries=0, forks=0),
         Scope(segments=2, crashes=1, restores=2, expiries=0, forks=0),
         Scope(segments=1, crashes=2, restores=3, expiries=1, forks=1),
@@ -215,12 +217,14 @@ def fetchable(record: Follower, at: int) -> bool:
 class Leases:
     """The steps of the model with some rules off."""
 
-    def __init__(self, scope: Scope, off: frozenset[str]) -> None:
+    def __init__(self, scope: Scope, off: frozenset[str], together: bool = False) -> None:
         unknown = off - RULES.keys()
         if unknown:
             raise ValueError(f"unknown rules {sorted(unknown)}")
         self.off = off
         self.scope = scope
+        self.together = together
+        """Both ends may be restored with no opening between: no rule can see that."""
         self.empty = NOTHING * scope.segments
         self.steps_of = (self.connection, self.frames, self.owner_steps, self.follower_steps, self.faults)
 
@@ -302,7 +306,9 @@ class Leases:
             marks = "".join(mark if mark == UNTOUCHED else TOUCHED for mark in marks)
         epoch = s.anchor if self.on("epoch_from_start_number") else b.epoch + 1
         s = s._replace(pending="follower found")
-        return self.save_follower(s, b._replace(marks=marks, epoch=epoch, burnt=s.anchor, journal=max(told[1], b.journal)))
+        return self.save_follower(
+            s, b._replace(marks=marks, epoch=epoch, burnt=s.anchor, journal=max(told[1], b.journal))
+        )
 
     def at_owner(self, s: State, frame: tuple[Any, ...]) -> State:
         a = s.owner
@@ -384,7 +390,10 @@ class Leases:
         if held == SUPPLY:
             given = spent._replace(hand=put(s.hand, at, NOTHING), keys=count(s.keys, at))
             if s.merged and s.opened and not s.pending and not fetchable(s.follower, at):
-                yield f"owner gives out key {at}", Broken(f"I3: key {at} is given out over an open link that cannot serve it")
+                yield (
+                    f"owner gives out key {at}",
+                    Broken(f"I3: key {at} is given out over an open link that cannot serve it"),
+                )
             else:
                 yield f"owner gives out key {at}", given
         if held == PAD or (held == SUPPLY and not self.on("one_used_map") and s.plaintexts[at] == "0"):
@@ -431,12 +440,12 @@ class Leases:
             restored = restored._replace(
                 owner_copy=blank.owner, follower_copy=blank.follower, owner_copied=True, follower_copied=True
             )
-        if not s.pending.startswith("follower"):
+        if self.together or not s.pending.startswith("follower"):
             disk = restored._replace(owner_disk=s.owner_copy, pending="owner")
             yield "owner is restored and starts", self.start_owner(disk)
             if not s.owner_copied and s.owner_copy != s.owner_disk:
                 yield "owner's store is copied", s._replace(owner_copy=s.owner_disk, owner_copied=True)
-        if s.pending != "owner":
+        if self.together or s.pending != "owner":
             disk = restored._replace(follower_disk=s.follower_copy, pending="follower", follower_restored=True)
             yield "follower is restored and starts", self.start_follower(disk)
             if not s.follower_copied and s.follower_copy != s.follower_disk:

@@ -1,6 +1,6 @@
 """One direction of a tag run: positions granted by the receiver, used once by the sender, whatever is lost or restored.
 
-A position is one tag key. HELLO carries the sender's mark (its PROOF covers it: opening.py); the receiver answers with a
+A position is one tag key. HELLO carries the sender's mark (PROOF covers it: opening.py); the receiver answers with a
 first credit and may send more. Whoever records the link may play any recorded frame to the receiver at any time.
 """
 
@@ -31,7 +31,7 @@ class Scope(NamedTuple):
     """Credits for any position whatever, from a receiver that breaks its rules."""
 
 
-SCOPES = (
+SCOPES: tuple[Scope, ...] = (
     Scope(positions=4, crashes=1, restores=3, odd_credits=0),
     Scope(positions=4, crashes=1, restores=0, odd_credits=2),
 )
@@ -92,7 +92,10 @@ class Tags:
         if s.connected:
             yield "the connection breaks", self.broken_off(s)
         else:
-            yield f"a connection opens, HELLO claims {s.mark}", s._replace(connected=True, to_receiver=(("hello", s.mark),))
+            yield (
+                f"a connection opens, HELLO claims {s.mark}",
+                s._replace(connected=True, to_receiver=(("hello", s.mark),)),
+            )
         yield from self.receiver(s)
         yield from self.sender(s)
         yield from self.recorder(s)
