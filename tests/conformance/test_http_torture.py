@@ -398,6 +398,7 @@ def test_one_body_full_of_key_ids_is_judged_not_choked_on(serving: Serving, bob:
         (b"\x00\x01\x02\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: x\n\n", 400),
         (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
@@ -699,6 +700,26 @@ def test_endless_handshake_bytes_are_cut(serving: Serving) -> None:
             plain.sendall(record * 2000)
             pytest.fail("thirty megabytes of handshake were taken")
     until(lambda: serving.server.connections == set())
+
+
+def test_key_updates_are_followed_in_both_directions(serving: Serving, alice: Issued) -> None:
+    if shutil.which("openssl") is None:
+        pytest.fail("the command openssl, which can ask for key updates, is not installed: apt-get install openssl")
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{serving.port}", "-brief", "-crlf"]
+    command += ["-cert", str(alice.certificate), "-key", str(alice.key), "-CAfile", str(serving.authority.file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
+        assert client.stdin is not None and client.stdout is not None
+        for said in (b"K\n", f"GET {STATUS} HTTP/1.1\nHost: x\n\n".encode(), b"K\n", b"k\n", b"K\n"):
+            # It looks for its one-letter commands at the beginning of what one read gives it.
+            client.stdin.write(said)
+            client.stdin.flush()
+            time.sleep(0.1)
+        client.stdin.write(f"GET {STATUS} HTTP/1.1\nHost: x\nConnection: close\n\n".encode())
+        client.stdin.flush()
+        said_back = client.stdout.read()
+    assert said_back.count(b"KEYUPDATE") == 4
+    assert said_back.count(b"HTTP/1.1 200 OK") == 2
+    assert serving.reports == []
 
 
 def test_garbage_in_a_session_ends_it_and_no_other(serving: Serving, alice: Issued) -> None:

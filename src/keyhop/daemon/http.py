@@ -11,7 +11,6 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from time import perf_counter_ns as clock_ns
@@ -97,13 +96,13 @@ class Route:
         self,
         respond: Callable[[bytes], Reply | asyncio.Future[Any]],
         series: Series,
-        render: Callable[[asyncio.Future[Any]], Reply] | None = None,
+        render: Callable[[asyncio.Future[Any]], Reply] = asyncio.Future.result,
     ) -> None:
         self.respond = respond
         """Takes the body, gives the reply or a future. Refusals are replies, not exceptions."""
         self.series = series
         self.render = render
-        """Turns a future that is done into the reply."""
+        """Turns a future that is done into the reply; without one, its result is the reply."""
 
 
 Prepare = Callable[[Head, str], Route]
@@ -111,23 +110,17 @@ Prepare = Callable[[Head, str], Route]
 
 
 class _Entry:
-    """A head with its route, and the two facts about it that the fast path asks for."""
+    """A head with its route, and what the fast path asks of them."""
 
-    __slots__ = ("head", "length", "plain", "respond", "route")
+    __slots__ = ("head", "length", "plain", "render", "respond", "route")
 
     def __init__(self, head: Head, route: Route) -> None:
         self.head = head
         self.route = route
         self.respond = route.respond
+        self.render = route.render
         self.length = head.length
         self.plain = head.keep_alive and not head.http_1_0 and head.method != "HEAD"
-
-
-@dataclass(frozen=True)
-class _Outstanding:
-    entry: _Entry
-    started_ns: int
-    future: asyncio.Future[Any]
 
 
 class HttpServer(Listener):
@@ -149,6 +142,8 @@ class HttpServer(Listener):
         """Requests that reached no door: broken framing, limits, deadlines."""
         self.ok_heads: dict[int, bytes] = {}
         """Heads of 200 answers by length of the body, made anew each tick for the sake of Date."""
+        self.answer_deadline = self.deadline(self.patience.answer_s)
+        """The tick until which a supplier may take from now on."""
         self._date = formatdate(usegmt=True)
         self._parsed: dict[bytes, Head] = {}
 
@@ -156,6 +151,7 @@ class HttpServer(Listener):
         return HttpConnection(self)
 
     def ticked(self) -> None:
+        self.answer_deadline = self.deadline(self.patience.answer_s)
         self._date = formatdate(usegmt=True)
         self.ok_heads.clear()
 
@@ -199,6 +195,7 @@ class HttpConnection(SecureConnection):
         "_reading_paused",
         "_scanned",
         "_server",
+        "_started_ns",
         "_write_paused",
     )
 
@@ -213,8 +210,9 @@ class HttpConnection(SecureConnection):
         self._entry: _Entry | None = None
         """The request whose body is being read."""
         self._chunks: Chunks | None = None
-        self._outstanding: _Outstanding | None = None
+        self._outstanding: _Entry | None = None
         """The request whose answer a future will bring. The next one waits: answers go out in order."""
+        self._started_ns = 0
         self._phase = "idle"
         self._quiet = True
         """Between requests, with nothing held and nothing in the way: what the fast path asks."""
@@ -245,13 +243,12 @@ class HttpConnection(SecureConnection):
                     self._bug(error)
                     return
                 if type(reply) is bytes:
-                    server = self._server
-                    length = len(reply)
-                    self.send((server.ok_heads.get(length) or server.ok_head(length)) + reply)
-                    entry.route.series.add(200, clock_ns() - started_ns)
-                    self.deadline = server.idle_deadline
+                    self._send_ok(entry, started_ns, reply)
+                    self.deadline = self._server.idle_deadline
                 else:
                     self._settle(entry, started_ns, reply)
+                    if self._quiet:
+                        self._enter_idle()
                 return
         self._buffer += data
         self._pump()
@@ -261,31 +258,29 @@ class HttpConnection(SecureConnection):
         if isinstance(reply, asyncio.Future):
             if not reply.done():
                 self._quiet = False
-                self._outstanding = _Outstanding(entry, started_ns, reply)
-                self._enter("answer", self.listener.patience.answer_s)
+                self._outstanding = entry
+                self._started_ns = started_ns
+                self._phase = "answer"
+                self.deadline = self._server.answer_deadline
                 reply.add_done_callback(self._on_reply)
                 return
-            reply = self._render(entry, reply)
+            reply = entry.render(reply)
         self._answer(entry, started_ns, reply)
 
-    def _render(self, entry: _Entry, future: asyncio.Future[Any]) -> Reply:
-        assert entry.route.render is not None
-        return entry.route.render(future)
-
     def _on_reply(self, future: asyncio.Future[Any]) -> None:
-        outstanding = self._outstanding
-        if outstanding is None or not self._up:
+        entry = self._outstanding
+        if entry is None or not self._up:
             # The client is gone. The future is asked all the same, or asyncio reports an error nobody fetched.
             if not future.cancelled():
                 future.exception()
             return
         self._outstanding = None
         try:
-            reply = self._render(outstanding.entry, future)
+            reply = entry.render(future)
         except Exception as error:
             self._bug(error)
             return
-        self._answer(outstanding.entry, outstanding.started_ns, reply)
+        self._answer(entry, self._started_ns, reply)
         if self.closing:
             return
         if self._buffer or self._write_paused or self._input_over or self._reading_paused:
@@ -294,12 +289,14 @@ class HttpConnection(SecureConnection):
             self._quiet = True
             self._enter_idle()
 
+    def _send_ok(self, entry: _Entry, started_ns: int, body: bytes) -> None:
+        length = len(body)
+        self.send((self._server.ok_heads.get(length) or self._server.ok_head(length)) + body)
+        entry.route.series.add(200, clock_ns() - started_ns)
+
     def _answer(self, entry: _Entry, started_ns: int, reply: Reply) -> None:
-        server = self._server
         if type(reply) is bytes and entry.plain and not self._last:
-            length = len(reply)
-            self.send((server.ok_heads.get(length) or server.ok_head(length)) + reply)
-            entry.route.series.add(200, clock_ns() - started_ns)
+            self._send_ok(entry, started_ns, reply)
             return
         answer = Answer(200, reply) if isinstance(reply, bytes) else reply
         head = entry.head
@@ -369,7 +366,7 @@ class HttpConnection(SecureConnection):
         if self.closing:
             return
         held = len(self._buffer)
-        if held > HELD_BYTES_LIMIT and (self._outstanding is not None or self._write_paused or served):
+        if held > HELD_BYTES_LIMIT:
             if not self._reading_paused:
                 self._reading_paused = True
                 self.pause_reading()
@@ -397,6 +394,9 @@ class HttpConnection(SecureConnection):
             if end < 4:
                 if len(buffer) > HEAD_BYTES_LIMIT:
                     raise HttpError(431, f"the head is longer than {HEAD_BYTES_LIMIT} bytes")
+                if buffer.find(b"\n\n", max(0, self._scanned - 1)) >= 0:
+                    # Such a head would never end; whoever typed it should not have to wait for the deadline.
+                    raise HttpError(400, "lines of the head must end with CR LF")
                 self._scanned = len(buffer)
                 if buffer and self._phase != "head":
                     self._enter("head", self.listener.patience.head_s)

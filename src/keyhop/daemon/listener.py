@@ -297,7 +297,10 @@ class SecureConnection(asyncio.Protocol):
     def send(self, plaintext: bytes) -> None:
         session = self._session
         assert session is not None
-        self._write(session.seal(plaintext))
+        try:
+            self._write(session.seal(plaintext))
+        except TlsError as error:
+            self._broken("session_failed", error)
 
     def close(self) -> None:
         """Say goodbye and close once all is sent."""

@@ -190,7 +190,9 @@ class PyOpenSslSession:
         if _SSL_write(self._ssl, plaintext, len(plaintext)) != len(plaintext):
             _ERR_clear_error()
             raise TlsError("the session takes no more data")
-        return self.outgoing()
+        count = _BIO_read(self._from, self._sealed, OUTGOING_BYTES)
+        sealed: bytes = _buffer(self._sealed, count)[:]
+        return sealed if count < OUTGOING_BYTES else sealed + self.outgoing()
 
     def outgoing(self) -> bytes:
         count = _BIO_read(self._from, self._sealed, OUTGOING_BYTES)

@@ -256,14 +256,13 @@ def decode_key_ids(body: Buffer) -> list[str]:
         asked = _key_ids.decode(body)
     except _UNREADABLE as error:
         _refuse("key IDs", error)
-    ids = [entry.key_ID for entry in asked.key_IDs]
+    ids = [entry.key_ID.lower() for entry in asked.key_IDs]
     if not ids:
         raise BadRequest("key_IDs is empty: must name one key or more")
-    for index, text in enumerate(ids):
-        if not _is_uuid(text):
-            # The value is not repeated: a client that mixed up its fields may have sent a key here.
-            raise BadRequest(f"key_IDs[{index}].key_ID is not a UUID")
-    ids = [text.lower() for text in ids]
+    if not all(map(_is_uuid, ids)):
+        # The value is not repeated: a client that mixed up its fields may have sent a key here.
+        index = next(index for index, text in enumerate(ids) if not _is_uuid(text))
+        raise BadRequest(f"key_IDs[{index}].key_ID is not a UUID")
     if len(ids) > 1 and len(set(ids)) != len(ids):
         raise BadRequest("key_IDs names a key twice")
     return ids
