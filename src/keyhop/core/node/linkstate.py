@@ -59,9 +59,8 @@ class LinkStates:
         context.at(context.now + LOOK_NS, event)
         for node in [node for node, known in self.known.items() if context.now - known.heard_at > LIFETIME_NS]:
             del self.known[node]
-            context.notice(
-                "KH-3101", f"nothing was heard of {node} for {LIFETIME_NS // NANOSECONDS} s: its links are forgotten"
-            )
+            text = f"nothing was heard of {node} for {LIFETIME_NS // NANOSECONDS} s: its links are forgotten"
+            context.notice("KH-3101", text, node)
         self.tell(refresh=context.now - self._told_at >= REFRESH_NS)
 
     # --- telling ------------------------------------------------------------------------------------------------------

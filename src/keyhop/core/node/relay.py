@@ -100,6 +100,8 @@ class Relay:
         self.reservations: dict[tuple[str, int], Reservation] = {}
         self.relay_ns: dict[str, int] = {}
         """Slow average of the time from decision to append, by destination."""
+        self.paths: dict[tuple[str, str], tuple[str, ...]] = {}
+        """(source, destination) -> nodes of the last batch that arrived, for people to look at: one end is this node."""
         self._retry_at: dict[str, int] = {}
         self._refused: dict[str, str] = {}
         self._starved: dict[str, int] = {}
@@ -302,6 +304,7 @@ class Relay:
         )  # fmt: skip
         took = context.now - batch.began
         self.relay_ns[pair.peer] = max(took, (self.relay_ns.get(pair.peer, took) * 7 + took) // 8)
+        self.paths[context.node, pair.peer] = batch.path
         context.count("batches_relayed")
         self._refused.pop(pair.peer, None)
         self.lent(pair)
@@ -514,4 +517,5 @@ class Relay:
             placed=False, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip
         self.intake.remember(pair, RELAY, message.number)
+        self.paths[pair.peer, context.node] = path
         context.say_plain(path[-2], Confirm(message.number, path, answer))
