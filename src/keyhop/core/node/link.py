@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from hmac import compare_digest
 from typing import Any
 
 import msgspec
@@ -32,11 +33,14 @@ from keyhop.core.node.context import Context, MessageHandler
 from keyhop.core.node.events import FrameArrived, PeerConnected, PeerLost
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.pair import Connection, Keyed, Pair, Phase
+from keyhop.core.node.rows import StartRow
 from keyhop.core.node.run import GONE, UNTOUCHED, Run
 from keyhop.core.node.tags import Receiver, check_credit, slots
 from keyhop.core.node.vault import RELAY
 
 KEEP_ALIVE_NS = 5 * NANOSECONDS
+STARTS_LIMIT = 256
+"""Starts whose numbers a neighbour may return; who was silent for longer returns nothing that counts."""
 SILENCE_NS = 15 * NANOSECONDS
 """A peer that says nothing for this long is taken for gone; the next connection opens anew."""
 FRAME_PAYLOAD_BYTES = 512 * 1024
@@ -77,7 +81,27 @@ class Links:
         """Called when the peer's PROOF has been merged, before anything further is said."""
         self.on_open: list[Callable[[Pair], None]] = []
         self.on_lost: list[Callable[[Pair], None]] = []
+        self.starts: dict[int, StartRow] = {}
+        """Starts of this node since leases were burnt last."""
         self.found_restored: Callable[[str, int], None] = lambda reason, start: None
+
+    # --- starts of this node ------------------------------------------------------------------------------------------
+
+    def record_start(self) -> None:
+        """Names the present start, durably before a number of it is told; a new one is due after a burning, too."""
+        context = self.context
+        if context.start in self.starts:
+            return
+        if context.restored:
+            # What was told before this burning needs no second one; an epoch has a number that was never used.
+            context.epoch = max(context.epoch, context.start)
+            for row in self.starts.values():
+                context.remove(row)
+            self.starts.clear()
+        while len(self.starts) >= STARTS_LIMIT:
+            context.remove(self.starts.pop(min(self.starts)))
+        self.starts[context.start] = StartRow(context.start, context.incarnation, -1)
+        context.put(self.starts[context.start])
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -232,6 +256,7 @@ class Links:
         if hello is None or connection.peer_grant is None:
             return
         run, position = pair.own_opening, connection.peer_grant.position
+        self.record_start()
         # Durable before use: the saves of this step come before its frames.
         run.mark = position + TAG_KEY_BYTES
         tags = pair.their_tags
@@ -312,7 +337,8 @@ class Links:
         tags.mark = mark
         context.put(tags.row())
         self._merge_runs(pair, proof)
-        self._hear(pair, proof.epoch, hello.start, proof.journal, proof.vouch)
+        # Its numbers are kept from its first further frame on: only then has it seen what we return.
+        pair.peer_epoch = max(pair.peer_epoch, proof.epoch)
         context.put(pair.row())
         connection.phase = Phase.PROVED
         pair.current = connection
@@ -327,21 +353,26 @@ class Links:
     def _check_restored(self, pair: Pair, proof: Proof) -> bool:
         """Whether this node is what it was when the neighbour last heard of it; if not, everything opens anew."""
         context = self.context
+        start, journal, incarnation = proof.told_start, proof.told_journal, proof.told_vouch[:8]
         if not proof.told_vouch:
             return True
-        told = encode_numbers(proof.told_start, proof.told_journal)
-        if not context.vault.vouched(told, proof.told_vouch):
+        genuine = context.vault.vouch(encode_numbers(start, journal) + incarnation)[:8]
+        if not compare_digest(genuine, proof.told_vouch[8:]):
             # An invented number, or a new vouch key after a lost anchor (which counts as a restore anyway).
             context.count("unvouched_numbers")
             return True
-        if proof.told_start > context.start or proof.told_journal > context.journal:
-            reason = (
-                f"{pair.peer} heard of start {proof.told_start}, journal {proof.told_journal}; "
-                f"this store knows {context.start}, {context.journal}"
-            )
-            self.found_restored(reason, proof.told_start)
-            return False
-        return True
+        if start < min(self.starts):
+            return True
+        # Behind is judged by what the store held when that start ended: since then this one has counted on.
+        known = self.starts.get(start)
+        ended = -1 if known is None or known.incarnation != incarnation else known.ended
+        if known is not None and start == context.start and incarnation == context.incarnation:
+            ended = context.journal
+        if journal <= ended:
+            return True
+        reason = f"{pair.peer} heard of start {start}, journal {journal}; of that start this store knows {ended}"
+        self.found_restored(reason, max(start, context.start))
+        return False
 
     # --- comparing what both ends know --------------------------------------------------------------------------------
 
@@ -461,12 +492,9 @@ class Links:
     # --- tagged frames ------------------------------------------------------------------------------------------------
 
     def vouch(self, start: int, journal: int) -> bytes:
-        return self.context.vault.vouch(encode_numbers(start, journal))
-
-    def _hear(self, pair: Pair, epoch: int, start: int, journal: int, vouch: bytes) -> None:
-        pair.peer_epoch = max(pair.peer_epoch, epoch)
-        if (start, journal) >= (pair.peer_start, pair.peer_journal):
-            pair.peer_start, pair.peer_journal, pair.peer_vouch = start, journal, vouch
+        """Names the incarnation, too: an old copy of store and anchor may count up to the same numbers again."""
+        incarnation = self.context.incarnation
+        return incarnation + self.context.vault.vouch(encode_numbers(start, journal) + incarnation)[:8]
 
     def _state(self, pair: Pair, connection: Connection, state: State, frame: Frame) -> None:
         context = self.context
@@ -491,10 +519,13 @@ class Links:
             for start, length in state.credit:
                 connection.sender.add(start, length)
             context.put(own.row())
-        self._hear(pair, pair.peer_epoch, hello.start, state.journal, state.vouch)
+        if (hello.start, state.journal) >= (pair.peer_start, pair.peer_journal):
+            pair.peer_start, pair.peer_journal, pair.peer_vouch = hello.start, state.journal, state.vouch
+            pair.heard = True
         opened = connection.phase is Phase.PROVED
         if opened:
             connection.phase = Phase.OPEN
+            context.put(pair.row())
         for message in state.messages:
             self.handlers[type(message)](pair, message)
         if opened:
@@ -525,6 +556,9 @@ class Links:
             while pair.outbox and connection.sender.left > 0:
                 if not self._state_frame(pair, connection):
                     break
+            if pair.heard and context.out.save:
+                pair.heard = False
+                context.put(pair.row())
             if receiver is not None and receiver.starved and connection.sender.left and pair.current is connection:
                 self._state_frame(pair, connection, force=True, only_with_credit=True)
         for peer, messages in context.plain_outbox.items():

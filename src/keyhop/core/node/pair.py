@@ -89,6 +89,8 @@ class Pair:
         self.peer_start = 0
         self.peer_journal = 0
         self.peer_vouch = b""
+        self.heard = False
+        """Whether the peer told newer numbers than the store has: they go with the next commit."""
         self.secrets: dict[str, list[int]] = {own: [], peer: []}
         """Live epochs of key-ID secrets by issuer, oldest first."""
         self.stock = Stock()

@@ -19,6 +19,7 @@ from keyhop.core.node.rows import (
     RunRow,
     SecretRow,
     SegmentRow,
+    StartRow,
 )
 from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
 from keyhop.core.node.secrets import Secrets
@@ -70,10 +71,15 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
             pair.peer_epoch, pair.peer_start = row.peer_epoch, row.peer_start
             pair.peer_journal, pair.peer_vouch = row.peer_journal, row.peer_vouch
     segments: list[SegmentRow] = []
+    starts: dict[int, StartRow] = {}
+    last = 0
     for row in snapshot.rows:
         match row:
             case NodeRow():
                 context.epoch, context.journal, context.relay_number = row.epoch, row.journal, row.relay_number
+                last = row.start
+            case StartRow():
+                starts[row.start] = row
             case RunRow() if row.peer == context.node:
                 supply.local.append = row.append
             case RunRow() if row.peer in context.pairs:
@@ -97,6 +103,11 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
                 supply.records[row.id] = row
             case _:
                 pass
+    if last in starts:
+        starts[last] = StartRow(last, starts[last].incarnation, context.journal)
+        context.put(starts[last])
+    secrets.links.starts = starts
+    secrets.links.record_start()
     for segment in sorted(segments, key=lambda row: row.start):
         if segment.peer in context.pairs:
             run = context.pairs[segment.peer].runs[segment.run]

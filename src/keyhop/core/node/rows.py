@@ -23,6 +23,19 @@ class NodeRow(Row, frozen=True, gc=False, array_like=True, tag="node"):
         return ""
 
 
+class StartRow(Row, frozen=True, gc=False, array_like=True, tag="start"):
+    """A start of this node since the last burning of its leases, and how far its journal came."""
+
+    start: int
+    incarnation: bytes
+    ended: int
+    """The journal number that the store held when the next start found it; -1 while it runs."""
+
+    @property
+    def key(self) -> str:
+        return str(self.start)
+
+
 class PairRow(Row, frozen=True, gc=False, array_like=True, tag="pair"):
     """What is known of a peer: a neighbour or a distant key manager."""
 
@@ -129,8 +142,8 @@ class KeyRow(Row, frozen=True, gc=False, array_like=True, tag="key"):
         return self.id
 
 
-NodeRows: TypeAlias = NodeRow | PairRow | RunRow | SegmentRow | IntakeRow | SecretRow | BookRow | KeyRow
-ROW_TYPES = (NodeRow, PairRow, RunRow, SegmentRow, IntakeRow, SecretRow, BookRow, KeyRow)
+NodeRows: TypeAlias = NodeRow | StartRow | PairRow | RunRow | SegmentRow | IntakeRow | SecretRow | BookRow | KeyRow
+ROW_TYPES = (NodeRow, StartRow, PairRow, RunRow, SegmentRow, IntakeRow, SecretRow, BookRow, KeyRow)
 
 
 def secret_name(peer: str, issuer: str, epoch: int) -> str:
