@@ -26,7 +26,7 @@ RULES = {
     "made_after_fork": "a lease belongs to one process, made after its last fork",
     "burnt_by_restore": "an end that finds itself restored burns its open leases",
     "burnt_by_new_epoch": "an end that sees a new epoch burns what it holds of leases with that peer",
-    "epoch_from_start_number": "a new epoch is named by the start number, which the anchor keeps, not by the stored epoch plus one",
+    "epoch_from_start_number": "a new epoch is named by the anchored start number, not by the stored epoch plus one",
     "journal_returned": "an end behind the journal number that its peer returns was restored",
     "journal_per_start": "behind is judged by what the store held when the told start ended, not by today's number",
     "told_after_done": "what a peer told last is replaced only once the peer has seen it returned",

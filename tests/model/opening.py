@@ -1,7 +1,7 @@
 """The opening of a link: HELLO, GRANT and PROOF in one direction, over two connections at once, failing at any step.
 
 One end, the sender, proves itself to the other, the receiver; the other direction is the same in a mirror. HELLO and
-GRANT are untagged: who has stolen the TLS identity, but not the shared secret, may send either, or play a recorded PROOF.
+GRANT are untagged: who has the TLS identity without the shared secret may send either, or play a recorded PROOF.
 Positions of the opening run that a claim or a grant jumps to are remembered one by one until a PROOF verifies.
 """
 
@@ -21,7 +21,7 @@ RULES = {
     "grant_moves_no_mark": "what a grant jumps over is burnt only after the peer's PROOF verified",
     "claimed_grants_remembered": "a position granted on the strength of a claim alone is not granted again",
     "proof_covers_hellos": "PROOF is a tag over the HELLOs and GRANTs of its own connection",
-    "receiver_takes_larger": "after the PROOF the receiver's mark rises, durably, above the granted position and the told mark",
+    "receiver_takes_larger": "after PROOF the receiver's mark rises, durably, above granted position and told mark",
     "sender_takes_larger": "after the peer's PROOF the sender's mark rises, durably, above the position it used",
     "proof_tells_used": "PROOF tells the mark of now and the positions used above it: the receiver grants none of them",
     "dead_receiver_refused": "after a PROOF to one start of the receiver no grant of an earlier start is taken",

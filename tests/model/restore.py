@@ -1,8 +1,8 @@
 """How an end finds out that its store is an old copy: by its anchor, and by the journal numbers its neighbours return.
 
 One end and two neighbours. Every frame tells the neighbour the end's start and journal number with a code under a key
-kept with the anchor; the neighbour's PROOF returns what it was told last. The second neighbour may be hostile and return
-what it likes, though it cannot make a code.
+kept with the anchor; the neighbour's PROOF returns what it was told last. The second neighbour may be hostile and
+return what it likes, though it cannot make a code.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ SCOPES: tuple[Scope, ...] = (
     Scope(positions=4, crashes=1, restores=0, odd_credits=2),
 )
 if DEPTH:
-    SCOPES = (*SCOPES, Scope(positions=7, crashes=2, restores=4, odd_credits=0))
+    SCOPES = (*SCOPES, Scope(positions=5, crashes=1, restores=4, odd_credits=0))
 
 UNSENT, SENT, ACCEPTED, OLD = "-", "s", "a", "o"
 
