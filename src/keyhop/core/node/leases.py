@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from keyhop.core.designs import Design
 from keyhop.core.machine import Drop
@@ -19,12 +20,19 @@ TAG_RESERVE_BYTES = 1024
 """With less of either tag run, supply and relay ask for nothing more; openings and agreements go on."""
 
 
+class Asked(NamedTuple):
+    purpose: Purpose
+    spans: tuple[Span, ...]
+    secret: int
+    """Newest own key-ID secret that was named before: who answers this has handled that."""
+
+
 class Leases:
     def __init__(self, context: Context, links: Links, design: Design) -> None:
         self.context = context
         self.links = links
         self.policy = design.synchronisation
-        self.asked: dict[str, dict[int, tuple[Purpose, tuple[Span, ...]]]] = {}
+        self.asked: dict[str, dict[int, Asked]] = {}
         self.on_lent: list[Callable[[Pair, Purpose], None]] = []
         self._request = 0
         links.handlers[RequestLease] = self.requested
@@ -40,7 +48,7 @@ class Leases:
         return min(pair.own_tags.available(), pair.their_tags.available()) < floor
 
     def pending(self, pair: Pair, purpose: Purpose) -> bool:
-        return any(asked == purpose for asked, _ in self.asked.get(pair.peer, {}).values())
+        return any(asked.purpose == purpose for asked in self.asked.get(pair.peer, {}).values())
 
     def want(self, pair: Pair, purpose: Purpose, size_bytes: int) -> bool:
         """Asks for a lease of about this size; True if one is under way, False if there is nothing to ask for."""
@@ -58,9 +66,9 @@ class Leases:
         if not spans:
             return False
         self._request += 1
-        asked = tuple(spans)
-        self.asked.setdefault(pair.peer, {})[self._request] = (purpose, asked)
-        self.context.say(pair, RequestLease(self._request, purpose, asked))
+        asked = Asked(purpose, tuple(spans), pair.last_secret)
+        self.asked.setdefault(pair.peer, {})[self._request] = asked
+        self.context.say(pair, RequestLease(self._request, purpose, asked.spans))
         return True
 
     def requested(self, pair: Pair, message: RequestLease) -> None:
@@ -80,9 +88,11 @@ class Leases:
 
     def answered(self, pair: Pair, message: AnswerLease) -> None:
         context, run = self.context, pair.own_key
-        purpose, spans = self.asked.get(pair.peer, {}).pop(message.request, (None, ()))
-        if purpose is None:
+        asked = self.asked.get(pair.peer, {}).pop(message.request, None)
+        if asked is None:
             raise PeerError(f"an answer for lease {message.request}, which was not asked for")
+        purpose, spans = asked.purpose, asked.spans
+        pair.known_secret = max(pair.known_secret, asked.secret)
         if not message.granted:
             # The two records differ: these segments can serve nobody.
             for start, _ in spans:

@@ -100,6 +100,8 @@ class Pair:
         self.failures = 0
         self.last_secret = 0
         """Highest epoch number ever given to an own key-ID secret."""
+        self.known_secret = 0
+        """Own secrets up to this epoch are known to be at the peer durably."""
         self.rate_bps = 0
         """What the quantum link gives now."""
         self.suspended = ""

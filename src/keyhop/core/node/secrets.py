@@ -1,4 +1,4 @@
-"""Key-ID secrets: per direction and epoch, 32 bytes of the issuer's tag run, named in a tagged frame and spent on nothing else."""
+"""Key-ID secrets: 32 bytes of the issuer's tag run per direction and epoch, named in a tagged frame, for nothing else."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ class Secrets:
         self.links = links
         self.confirmed: dict[str, int] = {}
         """Peer -> newest own epoch that the peer has durably: what new key IDs are sealed under."""
+        self._outlived: dict[str, int] = {}
+        """Peer -> newest own epoch that is too old, or from before a restore: a later one is due."""
+        self._watched: set[tuple[str, int]] = set()
         links.handlers[NameSecret] = self.named
         links.on_compared.append(self.compared)
         links.on_open.append(self.name_if_needed)
 
     def name_if_needed(self, pair: Pair) -> None:
         own = pair.secrets[self.context.node]
-        if not own or self.confirmed.get(pair.peer) != own[-1]:
+        if not own or self.confirmed.get(pair.peer) != own[-1] or own[-1] <= self._outlived.get(pair.peer, 0):
             self._name(pair)
+        elif (pair.peer, own[-1]) not in self._watched:
+            self._watch(pair, own[-1])
 
     def _name(self, pair: Pair) -> None:
         context = self.context
@@ -47,12 +52,20 @@ class Secrets:
             return NameSecret(epoch, key.start)
 
         context.say(pair, Keyed(make))
-        context.at(context.now + EPOCH_LIFETIME_NS, SecretAged(pair.peer, epoch))
+        self._watch(pair, epoch)
+
+    def _watch(self, pair: Pair, epoch: int) -> None:
+        """An epoch that a restart found in force is renewed a lifetime after the restart."""
+        self._watched.add((pair.peer, epoch))
+        self.context.at(self.context.now + EPOCH_LIFETIME_NS, SecretAged(pair.peer, epoch))
 
     def aged(self, event: SecretAged) -> None:
         pair = self.context.pairs[event.peer]
-        if pair.is_open and self.confirmed.get(event.peer) == event.epoch:
-            self._name(pair)
+        self._watched.discard((event.peer, event.epoch))
+        if self.confirmed.get(event.peer) == event.epoch:
+            self._outlived[event.peer] = event.epoch
+            if pair.is_open:
+                self._name(pair)
 
     def _keep(self, pair: Pair, issuer: str, epoch: int, key: Range) -> None:
         context = self.context
@@ -80,21 +93,31 @@ class Secrets:
         self.links.spend_key(pair, key)
 
     def lent(self, pair: Pair, purpose: Purpose) -> None:
-        """A lease was acknowledged after the secret was named: the peer has the secret durably."""
+        """A lease was acknowledged that was asked for after the secret was named: the peer has the secret durably."""
         own = pair.secrets[self.context.node]
-        if own and self.confirmed.get(pair.peer) != own[-1]:
-            self.confirmed[pair.peer] = own[-1]
-            self.context.put(SecretRow(pair.peer, self.context.node, own[-1], True))
+        if own and self._outlived.get(pair.peer, 0) < own[-1] <= pair.known_secret:
+            self._confirm(pair, own[-1])
+
+    def _confirm(self, pair: Pair, epoch: int) -> None:
+        if self.confirmed.get(pair.peer) != epoch:
+            self.confirmed[pair.peer] = epoch
+            self.context.put(SecretRow(pair.peer, self.context.node, epoch, True))
 
     def compared(self, pair: Pair, proof: Proof) -> None:
         """A secret of ours that the peer does not hold can open nothing there: it is not used again."""
         own = pair.secrets[self.context.node]
+        # The peer may remember numbers that a restored issuer does not: they name other bits.
+        pair.last_secret = max(pair.last_secret, *proof.secrets, 0)
         for epoch in [epoch for epoch in own if epoch not in proof.secrets]:
             own.remove(epoch)
             self._forget(pair, self.context.node, epoch)
             if self.confirmed.get(pair.peer) == epoch:
                 del self.confirmed[pair.peer]
+        if own and own[-1] > self._outlived.get(pair.peer, 0):
+            self._confirm(pair, own[-1])
 
     def renew_all(self) -> None:
         """After a restore: nothing more is sealed under the secrets of the copy."""
         self.confirmed.clear()
+        for pair in self.context.pairs.values():
+            self._outlived[pair.peer] = pair.last_secret
