@@ -1,4 +1,4 @@
-"""Key-ID secrets: 32 bytes of the issuer's tag run per direction and epoch, named in a tagged frame, for nothing else."""
+"""Key-ID secrets: 32 bytes of the issuer's tag run per direction and epoch, named in a tagged frame for this alone."""
 
 from __future__ import annotations
 
