@@ -30,9 +30,10 @@ from bench.measure import (
     pinned,
     say,
 )
-from keyhop.daemon.http import HttpServer, Route, Series
+from keyhop.daemon.http import HttpServer
 from keyhop.daemon.http_framing import Head
 from keyhop.daemon.identity import Identities
+from keyhop.daemon.routes import Route, Series
 from keyhop.daemon.supply.etsi014 import Door, Keys
 from keyhop.daemon.tls import TlsFiles, TlsLibrary, server_context
 from keyhop.wire.etsi014 import KeyRequest, Operation, Status, build_path, encode_container, encode_key_ids

@@ -13,7 +13,7 @@ import pytest
 from loopback import Authority, Client, Issued, MemorySupplier, Serving, request, until
 
 from keyhop.core.model import Refusal, RequestError
-from keyhop.daemon.http import DURATION_BOUNDS_NS
+from keyhop.daemon.routes import DURATION_BOUNDS_NS
 from keyhop.wire.etsi014 import KeyRequest, Operation
 
 UNKNOWN_ID = "8d4f2b1a-6c3e-4f57-9b20-1e7a5c9d3f60"

@@ -245,6 +245,25 @@ def test_a_head_that_drips_does_not_gain_time(hasty: Serving, alice: Issued) -> 
         assert time.monotonic() - started < 3
 
 
+def test_requests_that_always_overlap_are_each_given_their_own_time(hasty: Serving, alice: Issued) -> None:
+    data = request("GET", STATUS)
+    with hasty.client(alice) as client:
+        client.send(data[:20])
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            client.send(data[20:] + data[:20])
+            assert client.answer().status == 200
+            time.sleep(0.02)
+
+
+def test_refusals_too_keep_a_connection_busy(hasty: Serving, alice: Issued) -> None:
+    with hasty.client(alice) as client:
+        end = time.monotonic() + 0.8
+        while time.monotonic() < end:
+            assert client.request("GET", "/api/v1/keys/nobody/enc_keys").status == 400
+            time.sleep(0.05)
+
+
 def test_a_slow_body_is_answered_408_and_closed(hasty: Serving, alice: Issued) -> None:
     with hasty.client(alice) as client:
         client.send(request("POST", ENC, {"number": 2})[:-3])

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from keyhop.core.model import Refusal, RequestError
-from keyhop.daemon.http import Answer, Reply, Route, Series
 from keyhop.daemon.http_framing import Head, HttpError
+from keyhop.daemon.routes import Answer, Reply, Route, Series
 from keyhop.wire import etsi014 as wire
 from keyhop.wire.etsi014 import BadRequest, Buffer, KeyRequest, Operation, Status
 
