@@ -316,7 +316,7 @@ def decode(kind: int, payload: bytes) -> Body:
         raise PeerError(f"frame type {kind} is unknown: 1 to {max(FrameType)} are legal")
     try:
         body: Body = decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"payload of a frame of type {kind} does not decode: {error}") from None
     return body
 
@@ -324,7 +324,7 @@ def decode(kind: int, payload: bytes) -> Body:
 def decode_manifest(payload: bytes) -> Manifest:
     try:
         return _manifest_decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"manifest of a relay batch does not decode: {error}") from None
 
 
