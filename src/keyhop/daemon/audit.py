@@ -117,7 +117,8 @@ class AuditLog:
 
     def delivered_now(self, delivery: Delivery, key_id: str) -> None:
         """As `delivered` and `flush` for one key, in the fewest steps: the hot path. Raises AuditError."""
-        if self._lines or self._owed or self._sync_each or self._flushed_bytes + LINE_ROOM_BYTES > self._rotate_bytes:
+        fits = 0 < self._flushed_bytes <= self._rotate_bytes - LINE_ROOM_BYTES
+        if self._lines or self._owed or self._sync_each or not fits:
             self.delivered(delivery, (key_id,))
             self.flush()
             return

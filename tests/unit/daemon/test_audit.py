@@ -42,6 +42,39 @@ def delivery() -> Delivery:
     )
 
 
+class Disk:
+    """Makes the system calls of the log fail, as a disk would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room: int | None = None
+        self.sync_error: int | None = None
+        self.syncs = 0
+        real_write, real_sync = os.write, os.fdatasync
+
+        def write(descriptor: int, content: bytes) -> int:
+            if self.room is None:
+                return real_write(descriptor, content)
+            if not self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = real_write(descriptor, content[: self.room])
+            self.room -= written
+            return written
+
+        def fdatasync(descriptor: int) -> None:
+            if self.sync_error:
+                raise OSError(self.sync_error, os.strerror(self.sync_error))
+            self.syncs += 1
+            real_sync(descriptor)
+
+        monkeypatch.setattr(audit.os, "write", write)
+        monkeypatch.setattr(audit.os, "fdatasync", fdatasync)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
 def files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(path.name + "*"))
 
@@ -262,6 +295,49 @@ def test_the_chain_goes_on_when_the_crash_came_between_two_files(path: Path) -> 
     assert sorted(found) == list(range(1, 11))  # type: ignore[type-var]
 
 
+def test_single_keys_and_batches_make_one_chain(path: Path, delivery: Delivery) -> None:
+    log = AuditLog(path, rotate_bytes=audit.LINE_ROOM_BYTES + 5000)
+    for number in range(200):
+        log.delivered_now(delivery, KEY_ID)
+        if number % 3 == 0:
+            log.take([Outboxed(number + 1, {"action": "test", "n": number})])
+        if number % 5 == 0:
+            log.record({"action": "other"})
+    log.close()
+    verified = verify(files(path))
+    rotations = sum(action == "audit.rotated" for file in files(path) for action in actions(file))
+    assert verified.records == 200 + 67 + 40 + rotations and rotations == len(files(path)) - 1 > 0
+
+
+def test_a_single_key_is_in_the_file_when_the_call_returns_and_not_if_it_failed(
+    path: Path, delivery: Delivery, disk: Disk
+) -> None:
+    log = AuditLog(path)
+    log.delivered_now(delivery, KEY_ID)
+    log.delivered_now(delivery, KEY_ID)
+    assert len(lines(path)) == 2
+    disk.room = 40
+    with pytest.raises(AuditError):
+        log.delivered_now(delivery, KEY_ID)
+    assert len(lines(path)) == 2 and not log.healthy
+    disk.room = None
+    log.resume()
+    log.delivered_now(delivery, KEY_ID)
+    log.close()
+    assert verify([path]).records == 4
+
+
+def test_the_first_line_after_a_crash_between_two_files_still_tells_the_commits(path: Path, delivery: Delivery) -> None:
+    write(path, 1, 2, commit=True)
+    path.rename(path.with_name(f"audit.jsonl.{2:012d}"))
+    log = AuditLog(path)
+    log.delivered_now(delivery, KEY_ID)
+    log.close()
+    assert actions(path) == ["audit.rotated", "key.deliver"]
+    write(path, 1, 2, 3, commit=True)
+    assert [line["n"] for line in lines(path) if "n" in line] == [3]
+
+
 # Crashes.
 
 
@@ -362,39 +438,6 @@ def test_a_commit_number_in_somebody_elses_text_is_not_taken_for_one(path: Path)
 
 
 # A disk that refuses.
-
-
-class Disk:
-    """Makes the system calls of the log fail, as a disk would."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.room: int | None = None
-        self.sync_error: int | None = None
-        self.syncs = 0
-        real_write, real_sync = os.write, os.fdatasync
-
-        def write(descriptor: int, content: bytes) -> int:
-            if self.room is None:
-                return real_write(descriptor, content)
-            if not self.room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            written = real_write(descriptor, content[: self.room])
-            self.room -= written
-            return written
-
-        def fdatasync(descriptor: int) -> None:
-            if self.sync_error:
-                raise OSError(self.sync_error, os.strerror(self.sync_error))
-            self.syncs += 1
-            real_sync(descriptor)
-
-        monkeypatch.setattr(audit.os, "write", write)
-        monkeypatch.setattr(audit.os, "fdatasync", fdatasync)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
 
 
 @pytest.mark.parametrize("room", [0, 1, 150])
