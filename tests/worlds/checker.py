@@ -1,11 +1,11 @@
-"""What must hold in a pretend world, looked at over both ends at once: the invariants I1 to I7 and I14, after every step."""
+"""What must hold in a pretend world, looked at over both ends at once after every step: invariants I1 to I7 and I14."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from keyhop.core.machine import Frame, Seal
+from keyhop.core.machine import Frame, Put, Seal
 from keyhop.core.messages import (
     AgreeBlock,
     Forward,
@@ -23,6 +23,9 @@ from keyhop.core.node.extents import Extents
 from keyhop.core.node.pair import Pair, Phase
 from keyhop.core.node.rows import NodeRow, secret_name
 from keyhop.core.node.run import GONE, UNTOUCHED, Run
+from keyhop.core.node.store import Store
+from keyhop.core.node.vault import BlockName
+from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.disk import Image, PretendDisk
 from keyhop.simulator.world import Answered, Process, World
 
@@ -112,6 +115,26 @@ class WatchingDisk(PretendDisk):
         super().commit(saves, bits)
 
 
+class WatchingVault(NodeVault):
+    """Remembers the bits of every key that made a tag: they may be wiped when the frame leaves."""
+
+    def __init__(self, store: Store, vouch_key: bytes) -> None:
+        super().__init__(store, vouch_key)
+        self.masked: dict[Range, bytes] = {}
+
+    def tag(self, key: Range, message: bytes) -> bytes:
+        self.masked[key] = self.read(key)
+        return super().tag(key, message)
+
+    def fingerprint(self, block: BlockName, key: Range, context: bytes) -> bytes:
+        self.masked[key] = self.read(key)
+        return super().fingerprint(block, key, context)
+
+    def keep_secret(self, name: str, source: Range) -> None:
+        self.masked[source] = self.read(source)
+        super().keep_secret(name, source)
+
+
 class Checker:
     """Watches one world. Every callback raises Violation where an invariant is broken."""
 
@@ -138,6 +161,7 @@ class Checker:
         self._proofs: dict[tuple[str, str, int], Proof] = {}
         self._sealed: dict[tuple[str, str, int, int], bytes] = {}
         self._marks: dict[tuple[str, int, str, int], tuple[int, int, int]] = {}
+        self._hands: dict[tuple[str, int, str], tuple[int, int, int]] = {}
         self._read_notices: dict[str, int] = {}
         self._judged: dict[tuple[str, str], int] = {}
         self._unmet: set[tuple[str, str]] = set()
@@ -151,7 +175,7 @@ class Checker:
         for name, process in world.processes.items():
             process.disk = WatchingDisk(lambda block, bits, name=name: self.sealed(name, block, bits))  # type: ignore[misc]
 
-    # --- what applications get: I1 to I4 --------------------------------------------------------------------------------
+    # --- what applications get: I1 to I4 ---------------------------------------------------------------------------
 
     def answered(self, answer: Answered) -> None:
         asked = self.asked.pop(answer.request, None)
@@ -190,9 +214,7 @@ class Checker:
         for range, bits in zip(answer.deliver.ranges, answer.bits, strict=True):
             follower = range.run.peer
             epoch = process.node.secrets.confirmed.get(follower, 0)
-            key = Issued(
-                asked.node, follower, range, bits, process.clock + process.settings.fetch_lifetime_ns, epoch
-            )
+            key = Issued(asked.node, follower, range, bits, process.clock + process.settings.fetch_lifetime_ns, epoch)
             if range.run.number != run_number(RunKind.KEY, NodeId(asked.node), follower):
                 raise Violation("I1", f"{key} is dealt from run {range.run.number}, which {asked.node} does not own")
             self._leaves(asked.node, follower, range.start, range.end, repr(key))
@@ -287,7 +309,7 @@ class Checker:
                         if key is not None:
                             key.excused = key.excused or "the answer to its fetch was lost in a crash"
 
-    # --- what leaves in frames: I5, I6 ------------------------------------------------------------------------------------
+    # --- what leaves in frames: I5, I6 -------------------------------------------------------------------------------
 
     def framed(self, sender: str, receiver: str, frame: Frame) -> None:
         if frame.type == FrameType.PLAIN:
@@ -332,7 +354,9 @@ class Checker:
         if self._tags.setdefault(name, (message, tag)) != (message, tag):
             raise Violation("I6", f"tag key {position} of {sender} to {receiver} ({kind.name}) masks two messages")
         run = RunId(NodeId(receiver), run_number(kind, NodeId(sender), NodeId(receiver)))
-        bits = self.world.processes[NodeId(sender)].vault.read(Range(run, position, TAG_KEY_BYTES))
+        vault = self.world.processes[NodeId(sender)].vault
+        assert isinstance(vault, WatchingVault)
+        bits = vault.masked[Range(run, position, TAG_KEY_BYTES)]
         if self._tag_bits.setdefault(bits, name) != name:
             raise Violation("I6", f"the bits of tag key {name} were used at {self._tag_bits[bits]}")
         for at in range(0, TAG_KEY_BYTES, WINDOW_BYTES):
@@ -350,7 +374,7 @@ class Checker:
             self._pads[name] = content
             self._leaves(sender, receiver, start, start + length, f"pad {sender}>{receiver} {start}+{length}")
 
-    # --- what is stored: I2, I14 ------------------------------------------------------------------------------------------
+    # --- what is stored: I2, I14 -------------------------------------------------------------------------------------
 
     def sealed(self, node: str, block: Range, bits: bytes) -> None:
         """Whatever a position ever held, durably, at either end, is the same."""
@@ -364,8 +388,14 @@ class Checker:
     def stepped(self, process: Process) -> None:
         self._read(process)
         name, life = process.name, process.life
+        touched = {getattr(save.row, "peer", "") for save in process.under_way[-1].save if type(save) is Put}
         for pair in process.node.context.pairs.values():
             self._met(process, pair)
+            hand = (pair.stock.left, pair.stock.taken, pair.pads.total())
+            if pair.peer not in touched and self._hands.get((name, life, pair.peer)) == hand:
+                # Nothing of this pair was written and nothing dealt.
+                continue
+            self._hands[name, life, pair.peer] = hand
             for number, run in pair.runs.items():
                 key = (name, life, pair.peer, number)
                 marks = (run.append, run.floor, run.mark)
@@ -413,15 +443,13 @@ class Checker:
                             total += length
         return total
 
-    # --- restores: I7 -----------------------------------------------------------------------------------------------------
+    # --- restores: I7 ------------------------------------------------------------------------------------------------
 
     def restored(self, node: str, copied_at: int, image: Image) -> None:
         """Told by the schedule when it puts an old copy back."""
         row = image.rows["NodeRow", ""]
         assert isinstance(row, NodeRow)
-        self.restores.setdefault(node, []).append(
-            Restored(copied_at, self.world.now, row.start, row.journal, set())
-        )
+        self.restores.setdefault(node, []).append(Restored(copied_at, self.world.now, row.start, row.journal, set()))
         for name, process in self.world.processes.items():
             if ("PairRow", node) in process.disk.image.rows:
                 self._unmet.add((node, name))

@@ -14,11 +14,10 @@ from keyhop.core.machine import Frame
 from keyhop.core.model import NANOSECONDS, AppId, NodeId, RunKind, run_number
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
-from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.disk import Image
 from keyhop.simulator.world import MILLISECOND, Answered, World
 
-from .checker import Checker, Fetch, Issued, LocalFetch, Violation, Wanted
+from .checker import Checker, Fetch, Issued, LocalFetch, Violation, Wanted, WatchingVault
 
 MODULE = "module"
 FAULTS_BEGIN_NS = 2 * NANOSECONDS
@@ -98,7 +97,7 @@ class Schedule:
         self.links = [
             (min(NAMES[i], NAMES[j]), max(NAMES[i], NAMES[j])) for i, j in SHAPES[self.plan.shape](self.plan.nodes)
         ]
-        self.world = World(seed, self._settings(), DESIGNS["keyhop"], NodeVault)
+        self.world = World(seed, self._settings(), DESIGNS["keyhop"], WatchingVault)
         self.checker = Checker(self.world)
         self.world.on_answer.append(self._answered)
         self._blocks: dict[tuple[str, str], int] = {}
@@ -110,7 +109,7 @@ class Schedule:
         self._calm = True
         self._ends_at = 0
 
-    # --- the network ------------------------------------------------------------------------------------------------------
+    # --- the network -------------------------------------------------------------------------------------------------
 
     def _settings(self) -> list[NodeSettings]:
         plan = self.plan
@@ -152,7 +151,7 @@ class Schedule:
         chance = self.plan.faults.get(fault, 0.0)
         return not self._calm and chance > 0 and self.rng.random() < chance * times
 
-    # --- the course of it -------------------------------------------------------------------------------------------------
+    # --- the course of it --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         world, plan = self.world, self.plan
@@ -205,7 +204,7 @@ class Schedule:
             if self.has(fault):
                 self.world.at(self.world.now + rng.randint(0, TICK_NS), act)
 
-    # --- modules ----------------------------------------------------------------------------------------------------------
+    # --- modules -----------------------------------------------------------------------------------------------------
 
     def _block(self, a: str, b: str) -> None:
         """A module delivers a block at both ends: at most nearly at once, mostly in order, seldom damaged."""
@@ -237,7 +236,7 @@ class Schedule:
                 again = due + rng.randint(0, 3 * NANOSECONDS)
                 self.world.at(again, self.world.deliver_block, node, peer, MODULE, number, here)
 
-    # --- applications -----------------------------------------------------------------------------------------------------
+    # --- applications ------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
         rng = self.rng
@@ -335,7 +334,7 @@ class Schedule:
         if odd:
             self._send_fetch(node, peer, tuple(odd))
 
-    # --- faults -----------------------------------------------------------------------------------------------------------
+    # --- faults ------------------------------------------------------------------------------------------------------
 
     def _break(self) -> None:
         wires = list(self.world.wires.values())
@@ -435,7 +434,7 @@ class Schedule:
             what[which] = bytes(value)
         return msgspec.structs.replace(frame, **what)
 
-    # --- afterwards: I13, and I3 for all that is outstanding --------------------------------------------------------------
+    # --- afterwards: I13, and I3 for all that is outstanding ---------------------------------------------------------
 
     def _check_open(self) -> None:
         for a, b in self.links:
