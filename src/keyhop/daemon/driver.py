@@ -11,8 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Send
+from keyhop.core.model import Refusal, RequestError
 from keyhop.core.node.events import Woke
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import Store
@@ -23,6 +25,8 @@ Answer = Callable[[Deliver, Bits], None]
 
 EVENTS_PER_TURN = 512
 """Stepped before sockets get their turn again."""
+RETRY_S = 5.0
+"""When to ask a node again that stops: it may be back by then."""
 
 
 class Driver:
@@ -53,8 +57,10 @@ class Driver:
         self._turn_due = False
         self._waiting = Output()
         self._waiting_answers: list[tuple[Deliver, Bits]] = []
+        self._waiting_settled: list[asyncio.Future[None]] = []
         self._committing = False
         self._wake: asyncio.TimerHandle | None = None
+        self._wake_due: int | None = None
         self._answers: dict[int, Answer] = {}
         self._requests = 0
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
@@ -65,6 +71,9 @@ class Driver:
         self.stopped = False
         self._take(node.begin())
         self._flow()
+
+    def __repr__(self) -> str:
+        return f"Driver({self.node.context.node!r}, {self.commits} commits, {len(self._answers)} requests wait)"
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -77,9 +86,20 @@ class Driver:
     def ask(self, make: Callable[[int], object], answer: Answer) -> int:
         """Feeds the event that `make` gives for a fresh request number; `answer` is called once with what comes."""
         self._requests += 1
+        if self.stopped:
+            answer(Deliver(self._requests, refusal=_stopping()), ())
+            return self._requests
         self._answers[self._requests] = answer
         self.feed(make(self._requests))
         return self._requests
+
+    async def settled(self) -> None:
+        """Returns when all that was fed so far is stepped and durable; raises what made the driver fail."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self.feed(done)
+        await asyncio.wait((done, self.failed), return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise self.failed.result()
 
     def _turn(self) -> None:
         self._turn_due = False
@@ -87,7 +107,11 @@ class Driver:
             return
         try:
             for _ in range(min(len(self._inbox), EVENTS_PER_TURN)):
-                self._take(self.node.step(self._inbox.popleft(), self._clock()))
+                event = self._inbox.popleft()
+                if isinstance(event, asyncio.Future):
+                    self._waiting_settled.append(event)
+                else:
+                    self._take(self.node.step(event, self._clock()))
             if self._inbox:
                 self._turn_due = True
                 self._loop.call_soon(self._turn)
@@ -108,40 +132,46 @@ class Driver:
         """Commits what waits, or, where nothing is to be saved and no commit is under way, does it at once."""
         if self._committing:
             return
-        output, answers = self._waiting, self._waiting_answers
-        self._waiting, self._waiting_answers = Output(), []
+        batch = Batch(self._waiting, self._waiting_answers, self._waiting_settled)
+        self._waiting, self._waiting_answers, self._waiting_settled = Output(), [], []
         self._plan_wake()
+        output = batch.output
         if not output.save:
-            self._release(output, answers)
+            self._release(batch)
             return
         self._committing = True
+        self.node.complete(output)
         bits = self.vault.collect(output.save)
         commit = self._loop.run_in_executor(self._thread, self._store.commit, output.save, bits)
-        commit.add_done_callback(lambda done: self._committed(done, output, answers))
+        commit.add_done_callback(lambda done: self._committed(done, batch))
 
-    def _committed(self, done: asyncio.Future[None], output: Output, answers: Sequence[tuple[Deliver, Bits]]) -> None:
+    def _committed(self, done: asyncio.Future[None], batch: Batch) -> None:
         self._committing = False
+        failure = done.exception()
+        if failure is not None:
+            self._fail(failure)
+            return
         if self.stopped:
             return
         try:
-            done.result()
             self.commits += 1
-            self.vault.committed(output.save)
+            self.vault.committed(batch.output.save)
             for call in self.on_committed:
                 call()
-            self._release(output, answers)
+            self._release(batch)
             self._flow()
         except Exception as error:
             self._fail(error)
 
-    def _release(self, output: Output, answers: Sequence[tuple[Deliver, Bits]]) -> None:
+    def _release(self, batch: Batch) -> None:
+        output = batch.output
         for sending in output.send:
             match sending:
                 case Send(peer=peer, connection=connection, frame=frame):
                     self._send(peer, connection, frame)
                 case Close(peer=peer, connection=connection, reason=reason):
                     self._close(peer, connection, reason)
-        for deliver, bits in answers:
+        for deliver, bits in batch.answers:
             answer = self._answers.pop(deliver.request, None)
             if answer is not None:
                 answer(deliver, bits)
@@ -152,24 +182,54 @@ class Driver:
         for notice in output.notice:
             for call in self.on_notice:
                 call(notice)
+        for future in batch.settled:
+            if not future.done():
+                future.set_result(None)
 
     def _plan_wake(self) -> None:
+        due = self.node.context.wake_at
+        if due == self._wake_due:
+            return
         if self._wake is not None:
             self._wake.cancel()
-            self._wake = None
-        due = self.node.context.wake_at
+        self._wake_due = due
         if due is not None:
-            self._wake = self._loop.call_later(max(0, due - self._clock()) / 1e9, self.feed, Woke())
+            self._wake = self._loop.call_later(max(0, due - self._clock()) / 1e9, self._awake)
+
+    def _awake(self) -> None:
+        self._wake = self._wake_due = None
+        self.feed(Woke())
 
     def _fail(self, error: BaseException) -> None:
         """No retry, no clean-up that could write: after a failed fsync the page cache is unknowable."""
-        self.stopped = True
+        self._end()
         if not self.failed.done():
             self.failed.set_result(error)
 
     async def stop(self) -> None:
         """Lets the commit under way return; nothing new is begun."""
+        self._end()
+        await self._loop.run_in_executor(None, self._thread.shutdown)
+
+    def _end(self) -> None:
+        """Nothing is stepped any more; whoever waits for an answer is told so."""
         self.stopped = True
+        self._inbox.clear()
         if self._wake is not None:
             self._wake.cancel()
-        await self._loop.run_in_executor(None, self._thread.shutdown)
+        self._wake = self._wake_due = None
+        answers, self._answers = self._answers, {}
+        for request, answer in answers.items():
+            answer(Deliver(request, refusal=_stopping()), ())
+
+
+class Batch(NamedTuple):
+    """What one commit makes possible."""
+
+    output: Output
+    answers: Sequence[tuple[Deliver, Bits]]
+    settled: Sequence[asyncio.Future[None]]
+
+
+def _stopping() -> RequestError:
+    return RequestError(Refusal.UNAVAILABLE, "the key manager is stopping", retry_after_s=RETRY_S)
