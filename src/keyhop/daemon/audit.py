@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from keyhop.core.node.store import Outboxed
+from keyhop.daemon.audit_chain import GENESIS, TORN, AuditError, follows, last_commit, last_line
 from keyhop.daemon.store.sealing import sync_directory
+
+__all__ = ["AuditError", "AuditLog", "Delivery"]
 
 ROTATE_BYTES = 64 * 1024 * 1024
 SYNC_PERIOD_S = 0.5
@@ -26,21 +29,13 @@ SYNC_PERIOD_S = 0.5
 LINE_ROOM_BYTES = 64 * 1024
 """Nearer than this to its limit the file is left to `flush`, which rotates it."""
 
-GENESIS = "0" * 64
-"""What the first line of a chain carries as hash of its predecessor."""
-
 SEQ_DIGITS = 12
 """In the names of rotated files, so that they sort by age."""
 
 RESERVED = frozenset({"v", "seq", "ts", "prev", "commit"})
 
-TORN = "audit.torn"
 ROTATED = "audit.rotated"
 RESUMED = "audit.resumed"
-
-
-class AuditError(Exception):
-    """The log cannot be written, or a chain does not hold. Supply answers 503 until it can."""
 
 
 class Delivery:
@@ -289,15 +284,15 @@ class AuditLog:
         """Finds the end of the chain, closes a torn line, and sees which commits are in the log already."""
         content = _content(self._descriptor)
         earlier = sorted(self._path.parent.glob(f"{self._path.name}.{'[0-9]' * SEQ_DIGITS}"))
-        last, end = _last_line(content)
+        last, end = last_line(content)
         if last is None and earlier:
             # The crash came between the renaming and the first line of the new file.
-            last, _ = _last_line(earlier[-1].read_bytes())
+            last, _ = last_line(earlier[-1].read_bytes())
             if last is None:
                 raise AuditError(f"audit file {earlier[-1]} has no whole line: the chain cannot go on")
-            commits = _last_commit(earlier[-1].read_bytes())
+            commits = last_commit(earlier[-1].read_bytes())
         else:
-            commits = _last_commit(content[:end])
+            commits = last_commit(content[:end])
         self._seq = self._flushed_seq = 0 if last is None else int(orjson.loads(last)["seq"])
         self._previous = self._flushed_head = GENESIS if last is None else sha256(last).hexdigest()
         self._taken_commit = self._flushed_commit = commits
@@ -308,13 +303,13 @@ class AuditLog:
                 self._flushed_bytes += os.write(self._descriptor, b"\n")
                 self._dirty = True
             fragment = fragment.removesuffix(b"\n")
-            if not _follows(fragment, self._seq, self._previous):
+            if not follows(fragment, self._seq, self._previous):
                 self.record({"action": TORN, "bytes": len(fragment), "sha256": sha256(fragment).hexdigest()})
             else:
                 # Only the line's end was lost.
                 self._seq = self._flushed_seq = self._seq + 1
                 self._previous = self._flushed_head = sha256(fragment).hexdigest()
-                self._taken_commit = self._flushed_commit = max(commits, _last_commit(fragment + b"\n"))
+                self._taken_commit = self._flushed_commit = max(commits, last_commit(fragment + b"\n"))
             self.flush()
 
 
@@ -346,106 +341,3 @@ def _content(descriptor: int) -> bytes:
         parts.append(part)
         at += len(part)
     return b"".join(parts)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    if isinstance(record, dict) and isinstance(record.get("seq"), int) and isinstance(record.get("prev"), str):
-        return record
-    return None
-
-
-def _follows(line: bytes, seq: int, head: str) -> bool:
-    record = _parsed(line)
-    return record is not None and record["seq"] == seq + 1 and record["prev"] == head
-
-
-def _last_line(content: bytes) -> tuple[bytes | None, int]:
-    """The last line that is whole and readable, and where it ends."""
-    end = content.rfind(b"\n") + 1
-    while end:
-        start = content.rfind(b"\n", 0, end - 1) + 1
-        line = content[start : end - 1]
-        if _parsed(line) is not None:
-            return line, end
-        end = start
-    return None, 0
-
-
-def _last_commit(content: bytes) -> int:
-    """The highest commit number in the log: they rise, and stand in a place of their own."""
-    at = len(content)
-    while (at := content.rfind(b'Z","commit":', 0, at)) >= 0:
-        line = content[content.rfind(b"\n", 0, at) + 1 : content.find(b"\n", at)]
-        record = _parsed(line)
-        if record is not None and isinstance(record.get("commit"), int):
-            return int(record["commit"])
-    return 0
-
-
-class Verified(NamedTuple):
-    """A chain that holds."""
-
-    records: int
-    first_seq: int
-    seq: int
-    head: str
-    """Compare it with what a neighbour was told: a chain whose end was cut off holds too."""
-    torn: int
-    """Lines that a crash broke off, each closed by a record of its own."""
-
-
-def verify(paths: Iterable[Path]) -> Verified:
-    """Checks that the files form one chain without a gap; raises AuditError with the file and line that do not fit."""
-    files = sorted((_first_seq(path), path) for path in paths)
-    if not files:
-        raise AuditError("no audit files: name at least one")
-    first_seq = seq = files[0][0]
-    head = ""
-    records = torn = 0
-    fragment: list[bytes] = []
-    trouble = ""
-    for _, path in files:
-        with path.open("rb") as lines:
-            for number, raw in enumerate(lines, 1):
-                line = raw.removesuffix(b"\n")
-                record = _parsed(line)
-                fits = record is not None and (
-                    (record["seq"] == seq + 1 and record["prev"] == head)
-                    if records
-                    else (seq > 1 or record["prev"] == GENESIS)
-                )
-                if record is not None and fits and fragment:
-                    broken = b"\n".join(fragment)
-                    fits = (
-                        record.get("action") == TORN
-                        and record.get("bytes") == len(broken)
-                        and record.get("sha256") == sha256(broken).hexdigest()
-                    )
-                    torn += fits
-                if record is None or not fits:
-                    trouble = trouble or f"{path}:{number}: does not follow line {seq} of the chain"
-                    fragment.append(line)
-                    continue
-                fragment.clear()
-                trouble = ""
-                seq, head = record["seq"], sha256(line).hexdigest()
-                records += 1
-    if trouble:
-        raise AuditError(trouble)
-    return Verified(records, first_seq, seq, head, torn)
-
-
-def _first_seq(path: Path) -> int:
-    try:
-        with path.open("rb") as lines:
-            for line in lines:
-                record = _parsed(line)
-                if record is not None:
-                    return int(record["seq"])
-    except OSError as error:
-        raise AuditError(f"audit file {path} cannot be read: {error.strerror}") from error
-    raise AuditError(f"audit file {path} has no whole line")

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from keyhop.core.node.store import Outboxed
 from keyhop.daemon import audit
-from keyhop.daemon.audit import GENESIS, AuditError, AuditLog, Delivery, verify
+from keyhop.daemon.audit import AuditLog, Delivery
+from keyhop.daemon.audit_chain import GENESIS, AuditError, verify
 
 KEY_ID = "01234567-0123-4123-8123-0123456789ab"
 
@@ -579,7 +580,8 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path, place: str) ->
 WRITER = """
 import resource, sys
 from pathlib import Path
-from keyhop.daemon.audit import AuditError, AuditLog
+from keyhop.daemon.audit import AuditLog
+from keyhop.daemon.audit_chain import AuditError
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 log = AuditLog(Path(sys.argv[1]))
 answered = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyhop.core.model import NodeId, Range, RunId
-from keyhop.core.node.store import StoreError
+from keyhop.core.node.store import Damaged, StoreError
 from keyhop.crypto.keywrap import NotAuthentic
 from keyhop.daemon.store.sealing import Marker, NodeKey, block_place, make_node_key, read_node_key, secret_place
 
@@ -95,20 +95,49 @@ def test_keys_for_two_purposes_or_two_stores_differ() -> None:
     assert key.derive("rows", b"") != key.derive("row", b"s")
 
 
+def toggled(*row: object, key: NodeKey | None = None, store: bytes = STORE) -> tuple[bytes, int]:
+    """The tag of a row, and what it adds to the sum."""
+    marker = Marker(key or NodeKey(bytes(32)), store, "alice")
+    table, *fields = row
+    return marker.toggle(str(table), *fields), marker.sum
+
+
 @pytest.mark.parametrize(
-    "other", [("rows", "a", "bc"), ("row", "ab", "c"), ("row", "a", b"bc"), ("row", "a"), ("row", "a", "bc", "")]
+    "other",
+    [("rows", "a", "bc"), ("row", "ab", "c"), ("row", "a", b"bc"), ("row", "a"), ("row", "a", "bc", ""), ("row",)],
 )
-def test_no_two_rows_share_a_mark(other: tuple[str, ...]) -> None:
+def test_no_two_rows_share_tag_or_share(other: tuple[object, ...]) -> None:
+    tag, share = toggled("row", "a", "bc")
+    assert (tag, share) == toggled("row", "a", "bc")
+    assert tag != toggled(*other)[0] and share != toggled(*other)[1]
+
+
+def test_tags_and_shares_need_the_key_of_the_store() -> None:
+    assert toggled("row", "a") != toggled("row", "a", key=NodeKey(b"x" * 32))
+    assert toggled("row", "a") != toggled("row", "a", store=b"x" * 16)
+
+
+def test_the_sum_is_that_of_what_is_there_in_whatever_order_it_came_and_went() -> None:
+    one, two = (Marker(NodeKey(bytes(32)), STORE, "alice") for _ in range(2))
+    for row in ("a", "b", "c", "b"):
+        one.toggle("row", row)
+    for row in ("c", "a"):
+        two.toggle("row", row)
+    assert one.sum == two.sum != 0
+    two.toggle("row", "a")
+    assert one.sum != two.sum
+
+
+def test_a_share_cannot_be_had_from_its_tag() -> None:
+    tag, share = toggled("row", "a")
+    assert tag not in share.to_bytes(32, "big") and share.to_bytes(32, "big")[:16] != tag
+
+
+def test_a_row_with_the_wrong_tag_is_named() -> None:
     marker = Marker(NodeKey(bytes(32)), STORE, "alice")
-    table, *fields = other
-    assert marker.mark(table, *fields) != marker.mark("row", "a", "bc")
-    assert marker.mark("row", "a", "bc") == Marker(NodeKey(bytes(32)), STORE, "alice").mark("row", "a", "bc")
-
-
-def test_marks_need_the_key_of_the_store() -> None:
-    mine = Marker(NodeKey(bytes(32)), STORE, "alice").mark("row", "a")
-    assert mine != Marker(NodeKey(b"x" * 32), STORE, "alice").mark("row", "a")
-    assert mine != Marker(NodeKey(bytes(32)), b"x" * 16, "alice").mark("row", "a")
+    marker.check(toggled("row", "mark", "a", b"value")[0], "row", "mark", "a", b"value")
+    with pytest.raises(Damaged, match="row mark a is damaged"):
+        marker.check(bytes(16), "row", "mark", "a", b"value")
 
 
 def test_the_state_opens_with_its_own_journal_number_alone() -> None:

@@ -86,14 +86,14 @@ def slots_filled(directory: Path) -> int:
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        ("UPDATE rows SET value = x'93a46d61726ba16209' WHERE key = 'b'", "row mark 'b'"),
-        ("UPDATE rows SET tag = zeroblob(16) WHERE key = 'b'", "row mark 'b'"),
-        ("UPDATE rows SET key = 'c' WHERE key = 'b'", "row mark 'c'"),
-        ("UPDATE rows SET type = 'note' WHERE key = 'b'", "row note 'b'"),
-        ("INSERT INTO rows SELECT type, 'c', value, tag FROM rows WHERE key = 'b'", "row mark 'c'"),
+        ("UPDATE rows SET value = x'93a46d61726ba16209' WHERE key = 'b'", "row mark b is damaged"),
+        ("UPDATE rows SET tag = zeroblob(16) WHERE key = 'b'", "row mark b is damaged"),
+        ("UPDATE rows SET key = 'c' WHERE key = 'b'", "row mark c is damaged"),
+        ("UPDATE rows SET type = 'note' WHERE key = 'b'", "row note b is damaged"),
+        ("INSERT INTO rows SELECT type, 'c', value, tag FROM rows WHERE key = 'b'", "row mark c is damaged"),
         (
             "UPDATE rows SET (value, tag) = (SELECT value, tag FROM rows AS other WHERE other.key != rows.key)",
-            "row mark 'a'",
+            "row mark a is damaged",
         ),
         ("UPDATE runs SET peer = 'carol' WHERE id = 1", "run 1"),
         ("UPDATE runs SET id = id + 2", "run 3"),

@@ -6,19 +6,19 @@ import os
 import stat
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from keyhop.core.model import Range
-from keyhop.core.node.store import StoreError
+from keyhop.core.node.store import Damaged, StoreError
 from keyhop.crypto import keywrap
 
 SCHEMA_VERSION = 1
 
 NODE_KEY_BYTES = keywrap.KEY_BYTES
 CHECK_BYTES = 16
-MARK_BYTES = 16
+TAG_BYTES = 16
 SUM_BYTES = 32
 
 LEGAL_MODES = (0o400, 0o600)
@@ -89,13 +89,6 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-class Mark(NamedTuple):
-    tag: bytes
-    """Stands beside the row: says which row is damaged."""
-    share: int
-    """Never written down by itself: the row's share of the store's sum."""
-
-
 class Marker:
     """Authenticates rows one by one, and all together.
 
@@ -113,13 +106,23 @@ class Marker:
         self._salt = os.urandom(16)
         self._salted = keywrap.derive(self._state_key, self._salt)
         self._sealed = 0
+        self.sum = 0
+        """XOR of the shares of all that is stored."""
 
     def __repr__(self) -> str:
         return "Marker(hidden)"
 
-    def mark(self, table: str, *fields: Any) -> Mark:
-        digest = blake2b(_place(table, *fields), key=self._key, digest_size=MARK_BYTES + SUM_BYTES).digest()
-        return Mark(digest[:MARK_BYTES], int.from_bytes(digest[MARK_BYTES:], "big"))
+    def toggle(self, table: str, *fields: Any) -> bytes:
+        """Takes a row's share into the sum, or out of it; gives the tag that stands beside the row."""
+        digest = blake2b(_place(table, *fields), key=self._key, digest_size=TAG_BYTES + SUM_BYTES).digest()
+        self.sum ^= int.from_bytes(digest[TAG_BYTES:], "big")
+        return digest[:TAG_BYTES]
+
+    def check(self, tag: bytes, table: str, *fields: Any) -> None:
+        """As `toggle` for a row that was read: raises Damaged with its name if its tag is not the right one."""
+        if self.toggle(table, *fields) != tag:
+            name = " ".join(str(field) for field in fields if isinstance(field, int | str))
+            raise Damaged(f"{table} {name} is damaged")
 
     def seal_state(self, journal: int, state: bytes) -> bytes:
         self._sealed += 1

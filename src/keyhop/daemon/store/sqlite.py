@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 import msgspec
 
 from keyhop.core.machine import Audit, Drop, DropSecret, ForgetUsed, KeepSecret, Put, Remove, Row, Save, Seal, Used
-from keyhop.core.model import TAG_KEY_BYTES, NodeId, Range, RunId
+from keyhop.core.model import NodeId, Range, RunId
 from keyhop.core.node.store import Damaged, Outboxed, Snapshot, StoreError, WrongNodeKey
-from keyhop.crypto import keywrap
 from keyhop.crypto.keywrap import NotAuthentic
 from keyhop.crypto.onetime import Bits
-from keyhop.daemon.store.sealing import SCHEMA_VERSION, SUM_BYTES, Marker, NodeKey, block_place, secret_place
+from keyhop.daemon.store.outbox import Outbox
+from keyhop.daemon.store.sealed import Sealed
+from keyhop.daemon.store.sealing import SCHEMA_VERSION, SUM_BYTES, Marker, NodeKey
 from keyhop.daemon.store.slots import SlotFile
 from keyhop.daemon.store.used import UsedLog
 
 STORE_ID_BYTES = 16
+
+UNKNOWN_RUN = -1
+"""Names no run: what is asked of it is not there."""
 
 PAGE_BYTES = 8192
 """Measured: blocks of 64 KiB take half the time they take with pages of 4 KiB, small commits no longer."""
@@ -60,13 +62,6 @@ class State(msgspec.Struct, array_like=True):
     """Audit entries numbered so far."""
 
 
-class Unwritten(NamedTuple):
-    """A row of the outbox that stays until the audit log has its entries."""
-
-    last: int
-    share: int
-
-
 class SqliteStore:
     """Durable by SQLite's write-ahead log with `synchronous=FULL`: a commit that returned is on the disk.
 
@@ -95,14 +90,8 @@ class SqliteStore:
         self._failure = ""
         self._loaded = False
         self._journal = 0
-        self._sum = 0
-        self._numbered = 0
         self._runs: dict[RunId, int] = {}
         self._run_ids: dict[int, RunId] = {}
-        self._fresh: deque[Outboxed] = deque()
-        self._unwritten: deque[Unwritten] = deque()
-        self._written = 0
-        self._reading = threading.Lock()
         self._connections: list[sqlite3.Connection] = []
         with self._guarded("be opened"):
             self._slots = SlotFile(path.with_name(path.name + ".slots"))
@@ -123,36 +112,24 @@ class SqliteStore:
     def load(self) -> Snapshot:
         with self._guarded("be read"):
             state = self._state()
-            self._sum = 0
+            self._marker.sum = 0
             rows = list(self._load_rows())
             self._load_runs()
-            blocks, live = [], []
-            for slot, run, start, length in self._database.execute("SELECT slot, run, start, length FROM blocks"):
-                block = Range(self._run(run), start, length)
-                self._add("block", slot, run, start, length)
-                blocks.append(block)
-                live.append(slot)
-            secrets = []
-            for slot, name in self._database.execute("SELECT slot, name FROM secrets"):
-                self._add("secret", slot, name)
-                secrets.append(name)
-                live.append(slot)
-            used, shares = self._used.load()
-            self._sum ^= shares
-            self._load_outbox()
-            if self._sum != int.from_bytes(state.sum, "big"):
+            blocks, secrets = self._sealed.load()
+            used = self._used.load()
+            self._outbox.load(state.numbered)
+            if self._marker.sum != int.from_bytes(state.sum, "big"):
                 raise Damaged(
                     f"{self._path} is not as it was left: a row is missing, was added or is of another time, although "
                     f"each one there is genuine"
                 )
-            self._numbered = state.numbered
-            self._slots.keep_only(live)
+            self._slots.keep_only([block[0] for block in blocks] + [secret[0] for secret in secrets])
             self._loaded = True
             return Snapshot(
                 rows=rows,
                 used=[Range(self._run(run), low, high - low) for run, extents in used.items() for low, high in extents],
-                blocks=blocks,
-                secrets=secrets,
+                blocks=[Range(self._run(run), start, length) for _, run, start, length in blocks],
+                secrets=[name for _, name in secrets],
             )
 
     def commit(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> None:
@@ -175,18 +152,18 @@ class SqliteStore:
                     case ForgetUsed(range=range):
                         self._used.forget(self._run_number(range.run), range)
                     case Seal(block=block):
-                        self._seal(block, bits(block))
+                        self._sealed.seal(self._run_number(block.run), block, bits(block))
                     case Drop(block=block):
-                        dropped += self._drop(block)
+                        dropped += self._sealed.drop(self._runs.get(block.run, UNKNOWN_RUN), block)
                     case KeepSecret(name=name, source=source):
-                        dropped += self._drop_secret(name)
-                        self._keep_secret(name, bits(source))
+                        dropped += self._sealed.drop_secret(name)
+                        self._sealed.keep_secret(name, bits(source))
                     case DropSecret(name=name):
-                        dropped += self._drop_secret(name)
+                        dropped += self._sealed.drop_secret(name)
                     case _:
                         assert_never(save)
-            self._sum ^= self._used.write()
-            fresh = self._write_outbox(entries)
+            self._used.write()
+            fresh = self._outbox.write(entries)
             self._write_state()
             # A row may name a slot only if the slot is there whatever happens; a slot without a row is wiped on start.
             self._slots.sync()
@@ -195,42 +172,28 @@ class SqliteStore:
             if dropped:
                 self._slots.erase(dropped)
             self._slots.rotate(self._clock())
-            self._fresh.extend(fresh)
+            self._outbox.committed(fresh)
 
     def read(self, block: Range) -> bytearray:
         with self._guarded("be read"):
-            found = self._ask(
-                "SELECT slot, sealed FROM blocks WHERE run = ? AND start = ? AND length = ?",
-                (self._runs.get(block.run, -1), block.start, block.length),
-            )
-            if not found:
-                raise StoreError(f"no sealed block {block} in {self._path}")
-            return self._open_sealed(found[0], block_place(self._node, block), f"block {block}")
+            return self._sealed.read(self._runs.get(block.run, UNKNOWN_RUN), block)
 
     def read_secret(self, name: str) -> bytearray:
         with self._guarded("be read"):
-            found = self._ask("SELECT slot, sealed FROM secrets WHERE name = ?", (name,))
-            if not found:
-                raise StoreError(f"no secret {name} in {self._path}")
-            return self._open_sealed(found[0], secret_place(self._node, name), f"secret {name}")
+            return self._sealed.read_secret(name)
 
     def covering(self, run: RunId, position: int) -> Range | None:
         with self._guarded("be read"):
-            found = self._ask(
-                "SELECT start, length FROM blocks WHERE run = ? AND start <= ? ORDER BY start DESC LIMIT 1",
-                (self._runs.get(run, -1), position),
-            )
-            if found and position < sum(found[0]):
-                return Range(run, *found[0])
-            return None
+            found = self._sealed.covering(self._runs.get(run, UNKNOWN_RUN), position)
+            return None if found is None else Range(run, *found)
 
     def outbox(self) -> list[Outboxed]:
         with self._guarded("be read"):
-            return [self._fresh.popleft() for _ in range(len(self._fresh))]
+            return self._outbox.hand_out()
 
     def written(self, number: int) -> None:
         with self._guarded("be written"):
-            self._written = max(self._written, number)
+            self._outbox.written = max(self._outbox.written, number)
 
     def close(self) -> None:
         if not self._failure:
@@ -311,6 +274,8 @@ class SqliteStore:
     def _bind(self, node_key: NodeKey, store_id: bytes) -> None:
         self._marker = Marker(node_key, store_id, self._node)
         self._used = UsedLog(self._database, self._marker)
+        self._outbox = Outbox(self._database, self._marker)
+        self._sealed = Sealed(self._database, self._reader, self._marker, self._slots, self._node)
 
     # Loading.
 
@@ -324,41 +289,18 @@ class SqliteStore:
 
     def _load_rows(self) -> Iterator[Row]:
         for type_name, key, value, tag in self._database.execute("SELECT type, key, value, tag FROM rows"):
-            mark = self._marker.mark("row", type_name, key, value)
-            if mark.tag != tag:
-                raise Damaged(f"{self._path}: row {type_name} {key!r} is damaged")
+            self._marker.check(tag, "row", type_name, key, value)
             if type_name not in self._types:
-                raise StoreError(f"{self._path}: row {type_name} {key!r} is of a type that this version does not know")
-            self._sum ^= mark.share
+                raise StoreError(f"row {type_name} {key} is of a type that this version does not know")
             row: Row = self._decoder.decode(value)
             yield row
 
     def _load_runs(self) -> None:
         for number, peer, run_number, tag in self._database.execute("SELECT id, peer, number, tag FROM runs"):
-            self._check("run", tag, number, peer, run_number)
+            self._marker.check(tag, "run", number, peer, run_number)
             self._know(RunId(NodeId(peer), run_number), number)
 
-    def _load_outbox(self) -> None:
-        self._fresh.clear()
-        self._unwritten.clear()
-        rows = self._database.execute("SELECT first, last, entries, tag FROM outbox ORDER BY last").fetchall()
-        for first, last, entries, tag in rows:
-            self._unwritten.append(Unwritten(last, self._check("outbox", tag, first, last, entries)))
-            self._fresh.extend(map(Outboxed, range(first, last + 1), msgspec.json.decode(entries)))
-
-    def _check(self, table: str, tag: bytes, *fields: Any) -> int:
-        mark = self._marker.mark(table, *fields)
-        if mark.tag != tag:
-            raise Damaged(f"{self._path}: {table} {fields[0]} is damaged")
-        self._sum ^= mark.share
-        return mark.share
-
     # Saving.
-
-    def _add(self, table: str, *fields: Any) -> bytes:
-        mark = self._marker.mark(table, *fields)
-        self._sum ^= mark.share
-        return mark.tag
 
     def _put(self, row: Row) -> None:
         type_name, key = _type_name(type(row)), row.key
@@ -366,7 +308,7 @@ class SqliteStore:
             raise StoreError(f"row of type {type_name}: must be one of {', '.join(self._types)}")
         self._take_away(type_name, key)
         value = msgspec.msgpack.encode(row)
-        tag = self._add("row", type_name, key, value)
+        tag = self._marker.toggle("row", type_name, key, value)
         self._database.execute("REPLACE INTO rows VALUES (?, ?, ?, ?)", (type_name, key, value, tag))
 
     def _remove(self, type_name: str, key: str) -> None:
@@ -379,71 +321,12 @@ class SqliteStore:
             "SELECT value, tag FROM rows WHERE type = ? AND key = ?", (type_name, key)
         ).fetchall()
         for value, tag in found:
-            self._check("row", tag, type_name, key, value)
+            self._marker.check(tag, "row", type_name, key, value)
         return bool(found)
-
-    def _seal(self, block: Range, bits: Bits) -> None:
-        if len(bits) != block.length:
-            raise StoreError(f"{len(bits)} bytes for {block}: must be {block.length}")
-        run = self._run_number(block.run)
-        for start, length in self._database.execute(
-            "SELECT start, length FROM blocks WHERE run = ? AND start < ? ORDER BY start DESC LIMIT 1", (run, block.end)
-        ).fetchall():
-            if start + length > block.start:
-                raise StoreError(f"{block} overlaps the sealed block {Range(block.run, start, length)}")
-        slot, sealed = self._sealed(bits, block_place(self._node, block))
-        self._add("block", slot, run, block.start, block.length)
-        self._database.execute(
-            "INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", (slot, run, block.start, block.length, sealed)
-        )
-
-    def _drop(self, block: Range) -> list[int]:
-        run = self._runs.get(block.run)
-        if run is None:
-            return []
-        found = self._database.execute(
-            "DELETE FROM blocks WHERE run = ? AND start = ? AND length = ? RETURNING slot",
-            (run, block.start, block.length),
-        ).fetchall()
-        for (slot,) in found:
-            self._add("block", slot, run, block.start, block.length)
-        return [slot for (slot,) in found]
-
-    def _keep_secret(self, name: str, bits: Bits) -> None:
-        if len(bits) != TAG_KEY_BYTES:
-            raise StoreError(f"{len(bits)} bytes for the secret {name}: must be {TAG_KEY_BYTES}")
-        slot, sealed = self._sealed(bits, secret_place(self._node, name))
-        self._add("secret", slot, name)
-        self._database.execute("INSERT INTO secrets VALUES (?, ?, ?)", (slot, name, sealed))
-
-    def _drop_secret(self, name: str) -> list[int]:
-        found = self._database.execute("DELETE FROM secrets WHERE name = ? RETURNING slot", (name,)).fetchall()
-        for (slot,) in found:
-            self._add("secret", slot, name)
-        return [slot for (slot,) in found]
-
-    def _sealed(self, bits: Bits, place: bytes) -> tuple[int, bytes]:
-        data_key = os.urandom(keywrap.KEY_BYTES)
-        return self._slots.assign(data_key), keywrap.seal(data_key, bits, place)
-
-    def _write_outbox(self, entries: list[dict[str, Any]]) -> list[Outboxed]:
-        if self._unwritten and self._unwritten[0].last <= self._written:
-            self._database.execute("DELETE FROM outbox WHERE last <= ?", (self._written,))
-            while self._unwritten and self._unwritten[0].last <= self._written:
-                self._sum ^= self._unwritten.popleft().share
-        if not entries:
-            return []
-        first, self._numbered = self._numbered + 1, self._numbered + len(entries)
-        encoded = msgspec.json.encode(entries)
-        mark = self._marker.mark("outbox", first, self._numbered, encoded)
-        self._sum ^= mark.share
-        self._database.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", (self._numbered, first, encoded, mark.tag))
-        self._unwritten.append(Unwritten(self._numbered, mark.share))
-        return [Outboxed(first + index, entry) for index, entry in enumerate(entries)]
 
     def _write_state(self) -> None:
         self._journal += 1
-        state = State(self._sum.to_bytes(SUM_BYTES, "big"), self._slots.generation, self._numbered)
+        state = State(self._marker.sum.to_bytes(SUM_BYTES, "big"), self._slots.generation, self._outbox.numbered)
         sealed = self._marker.seal_state(self._journal, msgspec.msgpack.encode(state))
         self._database.execute("REPLACE INTO state VALUES (1, ?, ?)", (self._journal, sealed))
 
@@ -452,7 +335,7 @@ class SqliteStore:
         number = self._runs.get(run)
         if number is None:
             number = len(self._runs) + 1
-            tag = self._add("run", number, run.peer, run.number)
+            tag = self._marker.toggle("run", number, run.peer, run.number)
             self._database.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", (number, run.peer, run.number, tag))
             self._know(run, number)
         return number
@@ -465,22 +348,7 @@ class SqliteStore:
         try:
             return self._run_ids[number]
         except KeyError:
-            raise Damaged(f"{self._path}: run {number} is missing") from None
-
-    # Reading.
-
-    def _ask(self, query: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._reading:
-            return self._reader.execute(query, parameters).fetchall()
-
-    def _open_sealed(self, found: tuple[Any, ...], place: bytes, what: str) -> bytearray:
-        slot, sealed = found
-        try:
-            return keywrap.open_sealed(self._slots.data_key(slot), sealed, place)
-        except NotAuthentic:
-            raise Damaged(
-                f"{self._path}: {what} does not open: it was changed, moved, or its data key is gone"
-            ) from None
+            raise Damaged(f"run {number} is missing") from None
 
     @contextmanager
     def _guarded(self, doing: str) -> Iterator[None]:
@@ -490,8 +358,10 @@ class SqliteStore:
         try:
             yield
         except StoreError as error:
-            self._failure = str(error)
-            raise
+            # Whoever raised it need not know which store of how many it was.
+            text = str(error)
+            self._failure = text if str(self._path) in text else f"{self._path}: {text}"
+            raise type(error)(self._failure) from error.__cause__
         except Exception as error:
             failure = self._explain(error, doing)
             self._failure = str(failure)

@@ -7,7 +7,7 @@ import struct
 
 from keyhop.core.model import POSITION_LIMIT, Range
 from keyhop.core.node.extents import Extents
-from keyhop.core.node.store import Damaged, StoreError
+from keyhop.core.node.store import StoreError
 from keyhop.daemon.store.sealing import Marker
 
 ROWS_BEFORE_MERGING = 1000
@@ -32,16 +32,12 @@ class UsedLog:
         self._entries = 0
         self._merged_entries = 0
 
-    def load(self) -> tuple[dict[int, Extents], int]:
-        """What is used, by number of run, and the XOR of the shares of all rows; raises Damaged."""
+    def load(self) -> dict[int, Extents]:
+        """What is used, by number of run; raises Damaged."""
         used: dict[int, Extents] = {}
-        shares = 0
         self._rows = self._entries = 0
         for number, entries, tag in self._database.execute("SELECT number, entries, tag FROM used_log ORDER BY number"):
-            mark = self._marker.mark("used", number, entries)
-            if mark.tag != tag:
-                raise Damaged(f"used_log {number} is damaged")
-            shares ^= mark.share
+            self._marker.check(tag, "used_log", number, entries)
             for place, length in _ENTRY.iter_unpack(entries):
                 extents = used.setdefault(place >> _START_BITS, Extents())
                 start = place & (POSITION_LIMIT - 1)
@@ -52,7 +48,7 @@ class UsedLog:
             self._next = number + 1
             self._rows += 1
             self._entries += len(entries) // _ENTRY.size
-        return used, shares
+        return used
 
     def add(self, run: int, range: Range) -> None:
         self._append(run, range, 0)
@@ -60,33 +56,32 @@ class UsedLog:
     def forget(self, run: int, range: Range) -> None:
         self._append(run, range, _FORGET)
 
-    def write(self) -> int:
-        """Inserts what was added since the last time; gives the XOR of the shares of rows that came or went."""
+    def write(self) -> None:
+        """Inserts what was added since the last time, as one row."""
         if not self._pending:
-            return 0
-        shares = self._insert(bytes(self._pending))
+            return
+        self._insert(bytes(self._pending))
         self._pending.clear()
         # As many new entries as old ones before all are read again: so each entry is merged a few times in its life,
         # however scattered the used bytes are.
         if self._rows > ROWS_BEFORE_MERGING and self._entries > 2 * self._merged_entries:
-            shares ^= self._merge()
-        return shares
+            self._merge()
 
     def _append(self, run: int, range: Range, flag: int) -> None:
         if range.start < 0 or range.length < 0 or range.end > POSITION_LIMIT or range.length >= _FORGET:
             raise StoreError(f"{range} cannot be marked: positions must lie in 0 to {POSITION_LIMIT}")
         self._pending += _ENTRY.pack(run << _START_BITS | range.start, range.length | flag)
 
-    def _insert(self, entries: bytes) -> int:
-        mark = self._marker.mark("used", self._next, entries)
-        self._database.execute("INSERT INTO used_log VALUES (?, ?, ?)", (self._next, entries, mark.tag))
+    def _insert(self, entries: bytes) -> None:
+        tag = self._marker.toggle("used_log", self._next, entries)
+        self._database.execute("INSERT INTO used_log VALUES (?, ?, ?)", (self._next, entries, tag))
         self._next += 1
         self._rows += 1
         self._entries += len(entries) // _ENTRY.size
-        return mark.share
 
-    def _merge(self) -> int:
-        used, shares = self.load()
+    def _merge(self) -> None:
+        # Reading a row toggles its share: those of the rows that go leave the sum.
+        used = self.load()
         self._database.execute("DELETE FROM used_log")
         self._rows = self._entries = 0
         packed = b"".join(
@@ -94,6 +89,5 @@ class UsedLog:
         )
         row_bytes = ENTRIES_PER_ROW * _ENTRY.size
         for start in range(0, len(packed), row_bytes):
-            shares ^= self._insert(packed[start : start + row_bytes])
+            self._insert(packed[start : start + row_bytes])
         self._merged_entries = self._entries
-        return shares
