@@ -125,6 +125,8 @@ class Leases:
             segment = pair.own_key.segments.get(start)
             if segment is None or segment.mark != purpose:
                 continue
+            # Looked at while its commit was under way, it seemed spent.
+            segment.spent_at = None
             if purpose is Purpose.SUPPLY:
                 pair.stock.add(start, start + length)
             else:
