@@ -235,10 +235,15 @@ class Relay:
         return taken
 
     def _give_back(self, pair: Pair, pads: list[Span]) -> None:
-        """Not a bit of them has left and no position was named: they are pads again."""
+        """Not a bit of them has left and no position was named: they are pads again, but for what was burnt."""
+        run = pair.own_key
         for start, length in pads:
-            if pair.own_key.leased(start, start + length, Purpose.PAD):
-                pair.pads.add(start, start + length)
+            for low, high, segment in run.parts(start, start + length):
+                if segment.mark == Purpose.PAD:
+                    pair.pads.add(low, high)
+                else:
+                    run.book.move(State.RESERVED_INTERNAL, Action.BURN, high - low)
+                    self.context.book(run)
 
     def _send(self, batch: Batch) -> None:
         """The path is reserved: the batch gets its place and leaves."""

@@ -127,6 +127,15 @@ class Run:
             segment = self.segments.get(position)
         return None
 
+    def parts(self, start: int, end: int) -> Iterator[tuple[int, int, Segment]]:
+        """What of [start, end) lies in which segment."""
+        while start < end:
+            segment = self._segment_at(start)
+            if segment is None:
+                return
+            yield start, min(end, segment.end), segment
+            start = segment.end
+
     def _segment_at(self, position: int) -> Segment | None:
         segment = self.segments.get(position)
         if segment is not None:
@@ -154,7 +163,7 @@ class Run:
             self._start_cache = (size, last, list(self.segments))
         return self._start_cache[2]
 
-    # --- what the other end is told, and what it tells -----------------------------------------------------------------
+    # --- what the other end is told, and what it tells ----------------------------------------------------------------
 
     def state(self) -> RunState:
         touched = Extents([(self.base, self.append)])
