@@ -38,7 +38,8 @@ class NodeFailure(Exception):
 
 
 def node_command(config: Path) -> list[str]:
-    return [sys.executable, "-m", "keyhop.cli.main", "serve", "--config", str(config)]
+    # -P: nothing that lies in the node's directory can stand for a module of ours.
+    return [sys.executable, "-P", "-c", "from keyhop.cli.main import main; main()", "serve", "--config", str(config)]
 
 
 def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Process:
