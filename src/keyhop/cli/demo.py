@@ -83,7 +83,7 @@ def _topology(network: str):  # type: ignore[no-untyped-def]
 
 
 def _once(running) -> int:  # type: ignore[no-untyped-def]
-    from keyhop.client import KeyhopError
+    from keyhop import KeyhopError
     from keyhop.emulator import demo as demos
 
     try:

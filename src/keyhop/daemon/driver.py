@@ -69,7 +69,7 @@ class Driver:
         """Called after each commit, before what it sends and answers (the audit log takes its entries there)."""
         self.commits = 0
         self.stopped = False
-        self._take(node.begin())
+        self._waiting.merge(node.begin())
         self._flow()
 
     def __repr__(self) -> str:
@@ -106,25 +106,26 @@ class Driver:
         if self.stopped:
             return
         try:
+            step, batch, now = self.node.step, self._waiting, self._clock()
             for _ in range(min(len(self._inbox), EVENTS_PER_TURN)):
                 event = self._inbox.popleft()
                 if isinstance(event, asyncio.Future):
                     self._waiting_settled.append(event)
                 else:
-                    self._take(self.node.step(event, self._clock()))
+                    step(event, now, batch)
+            self._read_answers()
             if self._inbox:
                 self._turn_due = True
                 self._loop.call_soon(self._turn)
             self._flow()
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
-    def _take(self, output: Output) -> None:
-        for deliver in output.answer:
-            # Read now: the commit of this very batch may drop the bits.
-            bits = tuple(self.vault.read(range) for range in deliver.ranges)
-            self._waiting_answers.append((deliver, bits))
-        self._waiting.merge(output)
+    def _read_answers(self) -> None:
+        """Takes the bits of fresh answers out of the vault: the commit of this very batch may drop them there."""
+        answers, read = self._waiting_answers, self.vault.read
+        for deliver in self._waiting.answer[len(answers) :]:
+            answers.append((deliver, tuple([read(range) for range in deliver.ranges])))
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -149,7 +150,7 @@ class Driver:
         self._committing = False
         failure = done.exception()
         if failure is not None:
-            self._fail(failure)
+            self.fail(failure)
             return
         if self.stopped:
             return
@@ -161,7 +162,7 @@ class Driver:
             self._release(batch)
             self._flow()
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _release(self, batch: Batch) -> None:
         output = batch.output
@@ -200,7 +201,7 @@ class Driver:
         self._wake = self._wake_due = None
         self.feed(Woke())
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """No retry, no clean-up that could write: after a failed fsync the page cache is unknowable."""
         self._end()
         if not self.failed.done():

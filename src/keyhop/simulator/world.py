@@ -180,6 +180,7 @@ class Process:
             else:
                 world.at(self.committing, self._release, self.life, output, answers)
             return
+        self.node.complete(output)
         bits = self.vault.collect(output.save)
         kept: dict[Range, bytes] = {}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keyhop.core.designs import Design
-from keyhop.core.machine import Output
+from keyhop.core.machine import Output, Put
 from keyhop.core.node import events
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.intake import Intake, OfferEnded
@@ -103,21 +103,27 @@ class Node:
         first, self._first = self._first, Output()
         return first
 
-    def step(self, event: events.Event | object, now: int) -> Output:
-        """Takes one event in. Raises IllegalMove or AssertionError on a bug of ours: then the process must stop."""
+    def step(self, event: events.Event | object, now: int, batch: Output | None = None) -> Output:
+        """Takes one event in; what it asks for is added to `batch`, where one is given.
+
+        Raises IllegalMove or AssertionError on a bug of ours: then the process must stop.
+        """
         context = self.context
         context.now = max(now, context.now)
-        context.out = Output()
+        context.out = Output() if batch is None else batch
         self._dispatch[type(event)](event)
         return self._finish()
+
+    def complete(self, batch: Output) -> None:
+        """Called once on all that is committed together: it gets its journal number. Nothing may be added after it."""
+        if batch.save:
+            self.context.journal += 1
+            batch.save.append(Put(self.context.node_row()))
 
     def _finish(self) -> Output:
         context = self.context
         self.links.flush()
         context.flush_books()
-        if context.out.save:
-            context.journal += 1
-            context.put(context.node_row())
         context.out.wake_at = context.wake_at
         return context.out
 

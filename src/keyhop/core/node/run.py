@@ -61,6 +61,8 @@ class Run:
         """Authentication runs: sealed blocks, start -> length, in rising order."""
         self.used = Extents()
         """Key runs: bytes that were served, deciphered with or issued here (follower), one map for all purposes."""
+        self._last_segment: Segment | None = None
+        """Where `leased` looked last: fetches come in runs."""
         self.untouched = 0
         """Bytes of untouched segments."""
 
@@ -116,9 +118,18 @@ class Run:
 
     def leased(self, start: int, end: int, purpose: Purpose) -> list[Segment] | None:
         """The segments that cover [start, end), all leased for this purpose; None if any byte lies outside."""
+        segment = self._last_segment
+        if (
+            segment is not None
+            and segment.start <= start
+            and end <= segment.end
+            and segment.mark == purpose
+            and segment.start >= self.floor
+        ):
+            return [segment]
         covering: list[Segment] = []
         position = start
-        segment = self._segment_at(position)
+        segment = self._last_segment = self._segment_at(position)
         while segment is not None and segment.mark == purpose and segment.start >= self.floor:
             covering.append(segment)
             position = segment.end

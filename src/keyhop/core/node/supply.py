@@ -27,7 +27,7 @@ from keyhop.core.node.events import KeysFetched, KeysWanted, RecordsFetched, Req
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.rows import KeyRow
-from keyhop.core.node.run import GONE, Run
+from keyhop.core.node.run import GONE, Run, Segment
 
 NOT_FOUND = "one or more keys specified are not found on KME"
 WAITING_LIMIT = 1024
@@ -239,7 +239,7 @@ class Supply:
             return
         run = pair.their_key
         chosen: list[Range] = []
-        segments = []
+        segments: list[Segment] = []
         for key in event.keys:
             end = key.start + key.length
             covering = run.leased(key.start, end, Purpose.SUPPLY) if key.run == run.id.number else None
@@ -248,14 +248,16 @@ class Supply:
                 return
             chosen.append(Range(run.id, key.start, key.length))
             segments += covering
-        ordered = sorted(chosen, key=lambda range: range.start)
-        if any(first.end > second.start for first, second in pairwise(ordered)):
-            self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
-            return
+        if len(chosen) > 1:
+            ordered = sorted(chosen, key=lambda range: range.start)
+            if any(first.end > second.start for first, second in pairwise(ordered)):
+                self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
+                return
+        save = context.out.save
         for range in chosen:
-            run.used.add(range.start, range.end)
-            run.book.move(State.RESERVED_APP, Action.SUPPLY, range.length)
-            context.save(Used(range))
+            run.used.add(range.start, range.start + range.length)
+            save.append(Used(range))
+        run.book.move(State.RESERVED_APP, Action.SUPPLY, sum([range.length for range in chosen]))
         for segment in segments:
             if segment.mark != GONE and run.used.covers(segment.start, segment.end):
                 run.set_mark(segment, GONE)
