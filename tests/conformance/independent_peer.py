@@ -364,6 +364,12 @@ class Peer:
         self.plain += [message for message in messages if message[0] != KEEP_ALIVE]
         return b""
 
+    def tell(self, *applications: str) -> bytes:
+        """Our link state: one link, and the applications we serve."""
+        self.journal += 1
+        links = [[self.other, self.own_key.flags.count(UNTOUCHED), 0, True]]
+        return frame(PLAIN, 0, pack([[[LINK_STATE, self.name, self.start << 32 | self.journal, links, applications]]]))
+
     # --- blocks ---------------------------------------------------------------------------------------------------
 
     def deliver(self, module: str, number: int, bits: bytes) -> None:
