@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ HANDSHAKE_S = 10.0
 WRITE_LIMIT_BYTES = 8 << 20
 """A peer that does not read this much is dropped; it opens anew when it is well."""
 REDIAL_S = (0.1, 5.0)
-"""First and longest wait after a connection that could not be made."""
+"""First and longest wait after a connection that could not be made, or did not last."""
+LASTING_S = 2.0
+"""A connection that ends sooner was refused by the other end: TLS 1.3 tells the client only afterwards."""
+CONNECT_S = 10.0
 OPENING_BACKOFF_S = (1.0, 600.0)
 """The same after a connection that broke the protocol: openings spend keys."""
 
@@ -72,6 +76,8 @@ class PeerConnection(asyncio.Protocol):
             self.peer = self._peers.identities.of_der(tls.getpeercert(binary_form=True))
             self._peers.admit(self, self._expected)
         except IdentityError as error:
+            address = transport.get_extra_info("peername")
+            _log.warning("peer_refused", address=address and address[0], reason=str(error))
             self.end(f"refused: {error}")
 
     def data_received(self, data: bytes) -> None:
@@ -88,16 +94,20 @@ class PeerConnection(asyncio.Protocol):
             return
         self._transport.write(frames.encode(frame.type, frame.position, frame.payload, frame.tag))
         if self._transport.get_write_buffer_size() > WRITE_LIMIT_BYTES:
-            self.end("does not read")
+            # Not `close`: that would wait until all is read.
+            self._say_ended("does not read")
+            self._transport.abort()
 
     def end(self, reason: str) -> None:
-        if not self.ended.done():
-            self.ended.set_result(reason)
+        self._say_ended(reason)
         self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _say_ended(self, reason: str) -> None:
         if not self.ended.done():
-            self.ended.set_result(str(exc) if exc else "closed by the peer")
+            self.ended.set_result(reason)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._say_ended(str(exc) if exc else "closed by the peer")
         self._peers.lost(self)
 
 
@@ -146,24 +156,30 @@ class Peers:
         wait_s = REDIAL_S[0]
         while True:
             try:
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: PeerConnection(self, peer),
-                    host,
-                    port,
-                    ssl=self._client_context,
-                    ssl_handshake_timeout=HANDSHAKE_S,
-                )
-            except (OSError, ssl.SSLError) as error:
-                _log.debug("peer_unreachable", peer=peer, address=f"{host}:{port}", reason=str(error))
+                async with asyncio.timeout(CONNECT_S):
+                    _, connection = await asyncio.get_running_loop().create_connection(
+                        lambda: PeerConnection(self, peer),
+                        host,
+                        port,
+                        ssl=self._client_context,
+                        ssl_handshake_timeout=HANDSHAKE_S,
+                    )
+            except (OSError, ValueError) as error:
+                # ValueError: a host name that cannot be one.
+                reason = str(error) or type(error).__name__
+                _log.debug("peer_unreachable", peer=peer, address=f"{host}:{port}", reason=reason)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, REDIAL_S[1])
                 continue
+            began_s = time.monotonic()
             reason = await asyncio.shield(connection.ended)
-            failures = self.failures(peer)
-            wait_s = min(OPENING_BACKOFF_S[0] * 2 ** (failures - 1), OPENING_BACKOFF_S[1]) if failures else REDIAL_S[0]
+            if time.monotonic() - began_s >= LASTING_S:
+                wait_s = REDIAL_S[0]
+            if failures := self.failures(peer):
+                wait_s = min(OPENING_BACKOFF_S[0] * 2 ** min(failures - 1, 10), OPENING_BACKOFF_S[1])
             _log.info("peer_disconnected", peer=peer, reason=reason, redial_s=wait_s)
             await asyncio.sleep(wait_s)
-            wait_s = REDIAL_S[0]
+            wait_s = min(wait_s * 2, REDIAL_S[1])
 
     # --- what a connection tells --------------------------------------------------------------------------------------
 

@@ -25,6 +25,12 @@ ROUTES_PATH = f"{PREFIX}/routes"
 APPLICATIONS_PATH = f"{PREFIX}/applications"
 ALARMS_PATH = f"{PREFIX}/alarms"
 EVENTS_PATH = f"{PREFIX}/events"
+OPENAPI_PATH = f"{PREFIX}/openapi.json"
+RESTORED_PATH = f"{PREFIX}/restored"
+"""POST with a `DeclareRestored`: this node's store is an old copy of itself."""
+HEALTH_PATH = "/healthz"
+READY_PATH = "/readyz"
+METRICS_PATH = "/metrics"
 
 KEY_ID_SHOWN = 8
 """Characters of a key ID that leave the node by this door: enough to match two lines, too few to ask for the key."""
@@ -302,8 +308,38 @@ class AlarmsAnswer(Answer, frozen=True, gc=False, kw_only=True):
     alarms: tuple[Alarm, ...]
 
 
+class HealthAnswer(Answer, frozen=True, gc=False, kw_only=True):
+    """The loop turns. Nothing more: a process that answers this is not to be restarted for it."""
+
+    node: str
+
+
+class ReadyAnswer(Answer, frozen=True, gc=False, kw_only=True):
+    """With status 200 if applications are served, else 503."""
+
+    node: str
+    ready: bool
+    reasons: tuple[str, ...] = ()
+    """Why not: one sentence each."""
+
+
+class DeclareRestored(Record, frozen=True, gc=False, kw_only=True):
+    """What an operator says of a node whose store was put back from a copy."""
+
+    node: str
+    """Must be the node that is asked: whoever types the wrong address burns nothing."""
+
+
+class RestoredAnswer(Answer, frozen=True, gc=False, kw_only=True):
+    """All open keys and leases are burnt and every link opens anew."""
+
+    node: str
+    epoch: int
+    """The one that begins now."""
+
+
 class Problem(Answer, frozen=True, gc=False, kw_only=True):
-    """Body of every answer that is not 200: 400, 401, 404 (no such thing), 405, 503."""
+    """Body of every answer that is not 200, but for `ReadyAnswer`: 400, 403, 404 (no such thing), 405, 415, 503."""
 
     message: str
     """What was refused, naming the thing and the value."""

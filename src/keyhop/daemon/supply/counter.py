@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter as Counts
+from collections.abc import Callable, Sequence
 
 from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, Range, Refusal, RequestError, RunId
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import Coordinates, KeysFetched, KeysWanted, RecordsFetched, StockLow
+from keyhop.core.node.events import Coordinates, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, StockLow
 from keyhop.core.node.rows import secret_name
 from keyhop.core.node.supply import NOT_FOUND
 from keyhop.crypto.keyid import Coordinates as Opened
@@ -21,9 +22,21 @@ from keyhop.wire.etsi014 import KeyRequest, Status
 
 WIPE_EVERY_BYTES = 8192
 """Delivered bits are overwritten in stretches of about this many bytes: one call of the vault for all of them."""
+WIPE_EVERY_S = 1.0
+"""And after this time, however few they are."""
+RETRY_S = 2.0
+"""When to ask again where nobody can say: a lease or a link may be there by then."""
 FAILED_IDS_PER_S = 20
 FAILED_IDS_BURST = 1000
 """Wrong key IDs per application: what an honest client may get wrong after a restart of its peer."""
+
+NO_AUDIT = "the audit log cannot be written: no key is supplied"
+TRY_LATER = frozenset({Refusal.NOT_ENOUGH_KEY, Refusal.RATE_LIMITED, Refusal.UNAVAILABLE})
+
+Delivered = Callable[[str, str, str, Sequence[str], int], None]
+"""Takes role (`enc`, `dec`), the caller, the other application, key IDs and the size in bits."""
+Refused = Callable[[str, str, str, RequestError], None]
+"""Takes role, the caller, the other application and why."""
 
 
 class Account:
@@ -61,7 +74,7 @@ class Account:
 class Tally:
     """Plain numbers for the metrics and the node API."""
 
-    __slots__ = ("bytes", "keys", "last_id", "last_ns", "last_peer", "last_refusal", "refused")
+    __slots__ = ("bytes", "keys", "last_id", "last_ns", "last_peer", "last_refusal", "last_role", "refused")
 
     def __init__(self) -> None:
         self.keys = {"enc": 0, "dec": 0}
@@ -71,10 +84,12 @@ class Tally:
         self.last_id = ""
         self.last_ns = 0
         self.last_peer = ""
+        self.last_role = "enc"
 
 
 class Counter:
     def __init__(self, driver: Driver, audit: AuditLog | None, *, kme_ids: dict[str, str] | None = None) -> None:
+        """`kme_ids`: node to the KME ID that answers carry; a node that is not in it is named as it is."""
         self._driver = driver
         self._node = driver.node
         self._vault = driver.vault
@@ -89,6 +104,20 @@ class Counter:
         self.tallies: dict[str, Tally] = {}
         self._settings = driver.node.context.settings
         self._confirmed = driver.node.secrets.confirmed
+        self.refused: Counts[Refusal] = Counts()
+        """Also of callers that nobody knows."""
+        self.on_delivered: list[Delivered] = []
+        """Costs one truth test per request while nobody listens."""
+        self.on_refused: list[Refused] = []
+        self._wiping = asyncio.get_running_loop().call_later(WIPE_EVERY_S, self._wipe_now)
+
+    def __repr__(self) -> str:
+        return f"Counter({self._own!r}, {len(self._accounts)} pairs of applications)"
+
+    def close(self) -> None:
+        """Overwrites what was given out and is still in memory."""
+        self._wiping.cancel()
+        self._wipe_all()
 
     # --- enc_keys -----------------------------------------------------------------------------------------------------
 
@@ -99,29 +128,29 @@ class Counter:
         settings = self._settings
         size_bits = size_bits or settings.default_key_bits
         try:
-            if self._audit is not None and self._audit.failure:
-                raise RequestError(Refusal.UNAVAILABLE, "the audit log cannot be written: no key is supplied")
+            # Who may not ask at all is told so, whatever else is wrong with the request.
+            account = self._accounts.get((caller, slave))
+            if account is None or account.epoch != self._confirmed.get(account.peer):
+                account = self._account(caller, slave)
             if number > settings.keys_per_request or not settings.min_key_bits <= size_bits <= settings.max_key_bits:
                 raise self._out_of_range(number, size_bits)
             if request is not None and request.additional_slave_SAE_IDs:
                 raise RequestError(Refusal.BAD_REQUEST, "additional_slave_SAE_IDs: at most 0 are supported")
-            account = self._accounts.get((caller, slave))
-            if account is None or account.epoch != self._confirmed.get(account.peer):
-                account = self._account(caller, slave)
+            if self._audit is not None and self._audit.failure:
+                raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT)
             now = time.monotonic_ns()
             allowance = account.allowance if account else self._node.supply.allowances.get(AppId(caller))
             if allowance is not None:
                 wait_ns = allowance.spend(number * size_bits, now)
                 if wait_ns:
-                    text = f"the quota of SAE {caller!r} is used up"
-                    raise RequestError(Refusal.RATE_LIMITED, text, retry_after_s=wait_ns / 1e9)
+                    raise _over_quota(caller, number * size_bits, allowance, wait_ns)
             if account is not None:
                 starts = account.stock.take(number, size_bits >> 3)
                 if starts is not None:
                     return self._hand_over(account, starts, size_bits, now)
-            return self._wait(caller, slave, number, size_bits)
+            return self._wait(caller, slave, number, size_bits, allowance)
         except RequestError as error:
-            self._refused(caller, error)
+            self._refused("enc", caller, slave, error)
             raise
 
     def _out_of_range(self, number: int, size_bits: int) -> RequestError:
@@ -139,9 +168,17 @@ class Counter:
             return None
         run = self._node.context.pairs[grant.peer].own_key.id
         stretch = self._unwiped.setdefault(grant.peer, [0, 0])
+        self._forget_seals(grant.peer)
         account = Account(grant, run, self._seal(grant.peer, self._own, epoch), epoch, self._tally(caller), stretch)
         self._accounts[caller, slave] = account
         return account
+
+    def _forget_seals(self, peer: str) -> None:
+        """A secret that the vault dropped must not live on in here."""
+        live = self._node.context.pairs[peer].secrets
+        names = {secret_name(peer, issuer, epoch) for issuer, epochs in live.items() for epoch in epochs}
+        for name in [name for name in self._seals if name.startswith(f"{peer}/") and name not in names]:
+            del self._seals[name]
 
     def _seal(self, peer: str, issuer: str, epoch: int) -> KeyIdSeal:
         name = secret_name(peer, issuer, epoch)
@@ -167,8 +204,9 @@ class Counter:
                     audit.flush()
             except AuditError:
                 # The bits are taken and stay so: not given is safe, given without a record is not.
-                text = "the audit log cannot be written: no key is supplied"
-                raise RequestError(Refusal.UNAVAILABLE, text) from None
+                for start in starts:
+                    self._vault.wipe(Range(run, start, length))
+                raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT) from None
         stock = account.stock
         if stock.end - stock.cursor < stock.low and stock.left < stock.low:
             self._low(account.peer)
@@ -176,14 +214,34 @@ class Counter:
         for start in starts:
             if start != stretch[1] or start - stretch[0] >= WIPE_EVERY_BYTES:
                 # Overwritten a stretch at a time, and never across a gap, where bits of others lie.
-                self._vault.wipe(Range(run, stretch[0], stretch[1] - stretch[0]))
+                if stretch[1] > stretch[0]:
+                    self._vault.wipe(Range(run, stretch[0], stretch[1] - stretch[0]))
                 stretch[0] = start
             stretch[1] = start + length
         tally = account.tally
         tally.keys["enc"] += len(keys)
         tally.bytes["enc"] += len(keys) * length
         tally.last_id, tally.last_peer, tally.last_ns = keys[-1][0], account.grant.slave, now
+        tally.last_role = "enc"
+        if self.on_delivered:
+            self._tell_delivered("enc", account.grant.master, account.grant.slave, keys, size_bits)
         return keys
+
+    def _tell_delivered(self, role: str, caller: str, peer: str, keys: Keys, size_bits: int) -> None:
+        ids = [key_id for key_id, _ in keys]
+        for call in self.on_delivered:
+            call(role, caller, peer, ids, size_bits)
+
+    def _wipe_now(self) -> None:
+        self._wiping = asyncio.get_running_loop().call_later(WIPE_EVERY_S, self._wipe_now)
+        self._wipe_all()
+
+    def _wipe_all(self) -> None:
+        for peer, stretch in self._unwiped.items():
+            if stretch[1] > stretch[0]:
+                run = self._node.context.pairs[peer].own_key.id
+                self._vault.wipe(Range(run, stretch[0], stretch[1] - stretch[0]))
+                stretch[0] = stretch[1]
 
     def _delivery(self, account: Account, size_bits: int) -> Delivery:
         """The part of the audit record that is the same for every key of this size."""
@@ -205,22 +263,30 @@ class Counter:
             pair.stock.low = 0
             self._driver.feed(StockLow(peer))
 
-    def _wait(self, caller: str, slave: str, number: int, size_bits: int) -> asyncio.Future[Keys]:
+    def _wait(
+        self, caller: str, slave: str, number: int, size_bits: int, allowance: Allowance | None
+    ) -> asyncio.Future[Keys]:
         """The Desk is empty or not there yet: the core decides, and may wait for a lease."""
         future: asyncio.Future[Keys] = asyncio.get_running_loop().create_future()
 
         def answer(deliver: Deliver, bits: Bits) -> None:
             if future.done():
+                # The client is gone. What was taken for it is given to nobody.
+                for range in () if deliver.ids else deliver.ranges:
+                    self._vault.wipe(range)
                 return
             try:
                 if deliver.refusal is not None:
                     raise deliver.refusal
                 future.set_result(self._answer(caller, slave, size_bits, deliver, bits))
             except RequestError as error:
-                self._refused(caller, error)
+                if allowance is not None:
+                    allowance.give_back(number * size_bits)
+                self._refused("enc", caller, slave, error)
                 future.set_exception(error)
 
-        self._driver.ask(lambda request: KeysWanted(request, caller, slave, number, size_bits), answer)
+        request = self._driver.ask(lambda request: KeysWanted(request, caller, slave, number, size_bits), answer)
+        future.add_done_callback(lambda done: self._driver.feed(RequestEnded(request)) if done.cancelled() else None)
         return future
 
     def _answer(self, caller: str, slave: str, size_bits: int, deliver: Deliver, bits: Bits) -> Keys:
@@ -228,16 +294,16 @@ class Counter:
             keys = list(zip(deliver.ids, bits, strict=True))
             if self._audit is not None:
                 try:
-                    entry = self._entry(caller, "enc", slave, [id for id, _ in keys], size_bits, self._own)
-                    self._audit.record(entry)
+                    self._audit.record(self._entry(caller, "enc", slave, list(deliver.ids), size_bits, self._own))
                     self._audit.flush()
                 except AuditError:
-                    text = "the audit log cannot be written: no key is supplied"
-                    raise RequestError(Refusal.UNAVAILABLE, text) from None
-            self._count(caller, "enc", keys, slave)
+                    raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT) from None
+            self._count(caller, "enc", keys, slave, size_bits)
             return keys
         account = self._account(caller, slave)
         if account is None:
+            for range in deliver.ranges:
+                self._vault.wipe(range)
             raise RequestError(Refusal.UNAVAILABLE, "the link went down while the request waited", retry_after_s=1.0)
         return self._hand_over(account, [range.start for range in deliver.ranges], size_bits, time.monotonic_ns())
 
@@ -248,7 +314,7 @@ class Counter:
         try:
             return self._dec_keys(caller, master, key_ids)
         except RequestError as error:
-            self._refused(caller, error)
+            self._refused("dec", caller, master, error)
             raise
 
     def _dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]:
@@ -256,22 +322,24 @@ class Counter:
         if AppId(caller) not in supply.applications:
             raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {caller!r} is not registered at this KME")
         if self._audit is not None and self._audit.failure:
-            raise RequestError(Refusal.UNAVAILABLE, "the audit log cannot be written: no key is supplied")
+            raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT)
         if len(key_ids) > self._settings.keys_per_request:
             text = f"{len(key_ids)} key IDs: must be 1 to {self._settings.keys_per_request}"
             raise RequestError(Refusal.BAD_REQUEST, text)
+        self._check_guesses(caller)
         future: asyncio.Future[Keys] = asyncio.get_running_loop().create_future()
 
         def answer(deliver: Deliver, bits: Bits) -> None:
             if future.done():
                 return
             if deliver.refusal is not None:
-                self._refused(caller, deliver.refusal)
-                self._failed_id(caller)
+                if deliver.refusal.reason in (Refusal.NOT_FOUND, Refusal.NOT_AUTHORISED):
+                    self._failed_id(caller)
+                self._refused("dec", caller, master, deliver.refusal)
                 future.set_exception(deliver.refusal)
                 return
             keys = list(zip(key_ids, bits, strict=True))
-            self._count(caller, "dec", keys, master)
+            self._count(caller, "dec", keys, master, len(bits[0]) * 8)
             future.set_result(keys)
 
         if any(key_id in supply.records for key_id in key_ids):
@@ -314,29 +382,40 @@ class Counter:
             "peer": peer,
             "key_ids": key_ids,
             "size": size_bits,
-            "path": [node, self._own] if role == "dec" else [self._own, node],
+            "path": list(dict.fromkeys((node, self._own) if role == "dec" else (self._own, node))),
             "result": "ok",
         }
 
+    def _check_guesses(self, caller: str) -> None:
+        """Who named too many wrong IDs is not listened to for a while: tags cannot be guessed by the million."""
+        allowance = self._failures.get(caller)
+        if allowance is not None:
+            wait_ns = allowance.spend(0, time.monotonic_ns())
+            if wait_ns:
+                raise RequestError(Refusal.RATE_LIMITED, "too many wrong key IDs", retry_after_s=wait_ns / 1e9)
+            allowance.give_back(0)
+
     def _failed(self, caller: str, reason: Refusal, text: str) -> RequestError:
-        """A wrong ID: counted against the application, so that tags cannot be guessed by the million."""
-        wait_ns = self._failed_id(caller)
-        if wait_ns:
-            return RequestError(Refusal.RATE_LIMITED, "too many wrong key IDs", retry_after_s=wait_ns / 1e9)
+        self._failed_id(caller)
         return RequestError(reason, text)
 
-    def _failed_id(self, caller: str) -> int:
+    def _failed_id(self, caller: str) -> None:
+        """A wrong ID is counted against the application that named it."""
         now = time.monotonic_ns()
         allowance = self._failures.get(caller)
         if allowance is None:
             allowance = self._failures[caller] = Allowance(0, 0, FAILED_IDS_PER_S, FAILED_IDS_BURST, now)
-        return allowance.spend(0, now)
+        allowance.spend(0, now)
 
     # --- status and numbers -------------------------------------------------------------------------------------------
 
     def status(self, caller: str, slave: str) -> Status:
         settings = self._settings
-        node, stored, ceiling = self._node.supply.count_available(caller, slave)
+        try:
+            node, stored, ceiling = self._node.supply.count_available(caller, slave)
+        except RequestError as error:
+            self._refused("enc", caller, slave, error)
+            raise
         return Status(
             source_KME_ID=self._kme_id(self._own),
             target_KME_ID=self._kme_id(node),
@@ -360,14 +439,30 @@ class Counter:
             tally = self.tallies[application] = Tally()
         return tally
 
-    def _count(self, caller: str, role: str, keys: Keys, peer: str) -> None:
+    def _count(self, caller: str, role: str, keys: Keys, peer: str, size_bits: int) -> None:
         tally = self._tally(caller)
         tally.keys[role] += len(keys)
         tally.bytes[role] += sum(len(key) for _, key in keys)
         tally.last_id, tally.last_peer, tally.last_ns = keys[-1][0], peer, time.monotonic_ns()
+        tally.last_role = role
+        if self.on_delivered:
+            self._tell_delivered(role, caller, peer, keys, size_bits)
 
-    def _refused(self, caller: str, error: RequestError) -> None:
+    def _refused(self, role: str, caller: str, peer: str, error: RequestError) -> None:
+        if error.retry_after_s is None and error.reason in TRY_LATER:
+            error.retry_after_s = RETRY_S
+        self.refused[error.reason] += 1
         if AppId(caller) in self._node.supply.applications:
             tally = self._tally(caller)
             tally.refused[error.reason] = tally.refused.get(error.reason, 0) + 1
             tally.last_refusal = error.message
+            for call in self.on_refused:
+                call(role, caller, peer, error)
+
+
+def _over_quota(caller: str, size_bits: int, allowance: Allowance, wait_ns: int) -> RequestError:
+    if size_bits > allowance.burst_bits:
+        text = f"{size_bits} bit at once: SAE {caller!r} may have {allowance.burst_bits} bit"
+        return RequestError(Refusal.BAD_REQUEST, text)
+    text = f"the quota of SAE {caller!r} is used up"
+    return RequestError(Refusal.RATE_LIMITED, text, retry_after_s=wait_ns / 1e9)
