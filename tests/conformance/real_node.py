@@ -77,7 +77,7 @@ class Line:
         self.settings = NodeSettings(
             node=NodeId(name),
             neighbours=(Neighbour(node=NodeId(other), link=LINK, segment_bytes=SEGMENT_BYTES),),
-            applications=(Application(id=AppId("here"), peers=frozenset([AppId("there")])),),
+            applications=(Application(id=AppId("here"), peers=frozenset([AppId("there"), AppId("distant")])),),
             directory={AppId("there"): NodeId(other)},
         )
         self.used: dict[RunId, Extents] = {}

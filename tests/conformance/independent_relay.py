@@ -1,0 +1,165 @@
+"""The second implementation as a trusted node that relays to a far one, which it plays, too (protocol.md 11 to 13)."""
+
+import hmac
+import os
+import struct
+
+from cryptography.hazmat.primitives.poly1305 import Poly1305
+from independent_peer import (
+    ANSWER_RESERVE,
+    BURNT,
+    CONFIRM,
+    FORWARD,
+    HELLO,
+    LINK_STATE,
+    PAD,
+    PLAIN,
+    RELAY_BATCH,
+    RESERVE,
+    Peer,
+    frame,
+    len4,
+    pack,
+    require,
+    unpack,
+)
+
+SEGMENT_BYTES = 1024
+
+
+def xor(left: bytes, right: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+
+
+def confirmation(bits: bytes, key_at: int, number: int, placements: list, path: list[str]) -> bytes:
+    context = pack([placements, SEGMENT_BYTES, number.to_bytes(8, "big"), 0.0, path])
+    return Poly1305.generate_tag(bits[key_at : key_at + 32], len4(context) + bits[64:])
+
+
+class Middle(Peer):
+    """`self.name` stands between the node and `far`; the hop to `far` is inside this object."""
+
+    def __init__(self, name: str, other: str, link: bytes, secret: bytes, far: str) -> None:
+        super().__init__(name, other, link, secret)
+        self.far = Peer(far, other, bytes(16), b"")
+        self.sending: dict[int, tuple[bytes, list, list[str]]] = {}
+        """Batches of `far` on their way: bits, placements, path."""
+        self.taken: list[int] = []
+        """Numbers of the node's batches that `far` took in."""
+        self.confirmed: list[int] = []
+        self.number = 0
+        self.tunnel = 0
+        self.out: list[list] = []
+        self.handlers = {**Peer.handlers, RELAY_BATCH: Middle.on_batch}
+
+    def introduce(self, *applications: str) -> None:
+        """Link state of both: the node can reach `far` through us."""
+        self.journal += 1
+        sequence = self.start << 32 | self.journal
+        links = [[self.other, 1 << 20, 1_000_000, True], [self.far.name, 1 << 20, 1_000_000, True]]
+        self.out.append([LINK_STATE, self.name, sequence, links, []])
+        self.out.append([LINK_STATE, self.far.name, sequence, [[self.name, 1 << 20, 1_000_000, True]], applications])
+
+    def flush(self) -> bytes:
+        if self.proved and not self.far.closed:
+            self.forward(self.far.flush())
+        out, self.out = (self.out, []) if self.proved else ([], self.out)
+        return super().flush() + b"".join(frame(PLAIN, 0, pack([[message]])) for message in out)
+
+    def on_plain(self, payload: bytes) -> bytes:
+        (messages,) = unpack(payload)
+        for kind, *rest in messages:
+            if kind == FORWARD:
+                self.on_forward(*rest)
+            elif kind == RESERVE:
+                number, path, _ = rest
+                require(path == [self.other, self.name, self.far.name], "a path along us")
+                self.out.append([ANSWER_RESERVE, number, path, True, "", ""])
+            elif kind == ANSWER_RESERVE and rest[2]:
+                self.send_batch(rest[0])
+            elif kind == CONFIRM:
+                self.on_confirm(*rest)
+        return super().on_plain(payload)
+
+    # --- frames of the distant pair -------------------------------------------------------------------------------
+
+    def forward(self, data: bytes) -> None:
+        while data:
+            length, kind, position, tag_length = struct.unpack(">IBQB", data[:14])
+            tag, payload = data[14 : 14 + tag_length], data[14 + tag_length : 4 + length]
+            ends = [self.far.name, self.other]
+            self.out.append([FORWARD, *ends, 32, self.tunnel, kind, position, payload, tag])
+            data = data[4 + length :]
+
+    def open_far(self) -> None:
+        self.tunnel = int.from_bytes(os.urandom(7), "big")
+        self.forward(self.far.connect())
+
+    def on_forward(self, source, destination, hops, connection, kind, position, payload, tag) -> None:  # type: ignore[no-untyped-def]
+        require((source, destination) == (self.other, self.far.name) and hops <= 32, "a frame for the far node")
+        if kind == HELLO and self.far.name > self.other:
+            self.tunnel = connection
+            self.forward(self.far.connect())
+        if connection == self.tunnel and kind:
+            self.forward(self.far.receive(frame(kind, position, payload, tag)))
+
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def relay(self, opening: int, tags: int, key: int) -> int:
+        """A batch of the far node begins: bytes for its own runs of the distant pair."""
+        self.number += 1
+        path = [self.far.name, self.name, self.other]
+        placements = []
+        runs = (self.far.own_opening, self.far.own_tags, self.far.own_key)
+        for run, length in zip(runs, (opening, tags, key), strict=True):
+            if length:
+                placements.append([self.far.runs.index(run), run.append, length])
+                run.reach(run.append + length)
+        bits = os.urandom(64 + opening + tags + key)
+        self.sending[self.number] = (bits, placements, path)
+        self.out.append([RESERVE, self.number, path, len(bits)])
+        return self.number
+
+    def send_batch(self, number: int) -> None:
+        bits, placements, path = self.sending[number]
+        manifest = pack([placements, SEGMENT_BYTES, confirmation(bits, 0, number, placements, path), 0.0, path])
+        self.outbox.append(self.batch(number, bits, manifest))
+
+    def batch(self, number: int, bits: bytes, manifest: bytes) -> list:
+        """Under pads of ours, each byte of them once."""
+        pads, pad, missing = [], b"", len(bits)
+        while missing:
+            start, length = self.stock[PAD].pop(0)
+            used = min(length, missing)
+            if used < length:
+                self.stock[PAD].insert(0, (start + used, length - used))
+            pads.append([start, used])
+            pad += bytes(self.own_key.bits[start : start + used])
+            self.own_key.set(BURNT, start, used)
+            missing -= used
+        return [RELAY_BATCH, self.far.name, self.other, number, pads, len(bits), xor(bits, pad), manifest]
+
+    def on_confirm(self, number: int, path: list[str], fingerprint: bytes) -> None:
+        bits, placements, own_path = self.sending.pop(number)
+        require(path == own_path, "a confirmation along our path")
+        if fingerprint and hmac.compare_digest(fingerprint, confirmation(bits, 32, number, placements, path)):
+            self.far.store(bits[64:], placements, SEGMENT_BYTES)
+            self.confirmed.append(number)
+
+    def on_batch(self, source, destination, number, pads, length, ciphertext, manifest) -> None:  # type: ignore[no-untyped-def]
+        """The node's own batch: its first hop is to us, so the pads are the payload."""
+        run = self.their_key
+        require(source == self.other and destination == self.far.name and not ciphertext, "the first hop of a batch")
+        require(sum(n for _, n in pads) == length and all(run.is_all(PAD, *pad) for pad in pads), "pads")
+        bits = b"".join(bytes(run.bits[start : start + n]) for start, n in pads)
+        for pad in pads:
+            run.set(BURNT, *pad)
+        placements, segment, fingerprint, _, path = unpack(manifest)
+        theirs = (self.far.their_key, self.far.their_opening, self.far.their_tags)
+        fits = all(self.far.runs[n] in theirs and start >= self.far.runs[n].append for n, start, _ in placements)
+        require(fits, "placements in the source's own runs")
+        genuine = hmac.compare_digest(fingerprint, confirmation(bits, 0, number, placements, path))
+        if genuine and segment == SEGMENT_BYTES:
+            self.far.store(bits[64:], placements, segment)
+            self.taken.append(number)
+        self.out.append([CONFIRM, number, path, confirmation(bits, 32, number, placements, path) if genuine else b""])

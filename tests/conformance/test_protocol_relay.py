@@ -1,0 +1,227 @@
+"""Relay and distant pairs of docs/protocol.md: a trusted node of another make between the program and a far node."""
+
+import os
+import random
+
+import pytest
+from independent_peer import CONFIRM, PLAIN, RESERVE, SUPPLY, frame, pack, unpack
+from independent_relay import SEGMENT_BYTES, Middle, confirmation
+from real_node import LINK, Line
+
+from keyhop.core.model import NodeId
+from keyhop.core.node import events
+
+SECRET = random.Random(6).randbytes(65_536)
+BOTH_ORDERS = pytest.mark.parametrize("far", ["c", "x"], ids=["the far node leads", "the node leads"])
+MIDDLES = pytest.mark.parametrize("middle", ["k", "q"], ids=["the relay proposes", "the node proposes"])
+
+
+def talk(line: Line, peer: Middle, to_peer: bytes = b"") -> None:
+    to_node = peer.receive(to_peer)
+    while to_node:
+        to_node = peer.receive(line.receive(to_node))
+    assert not line.closed, line.notices
+
+
+def wait(line: Line, peer: Middle, seconds: float) -> None:
+    for _ in range(int(seconds * 4)):
+        talk(line, peer, line.pass_time(0.25))
+
+
+def network(middle: str, far: str, blocks: int = 24) -> tuple[Line, Middle]:
+    """The node, the relay beside it with key on their link, and the far node that the relay tells of."""
+    line, peer = Line("m", middle, SECRET), Middle(middle, "m", LINK, SECRET, far)
+    to_node, to_peer = peer.connect(), line.connect()
+    line_said = line.receive(to_node)
+    talk(line, peer, to_peer + line_said)
+    assert peer.open
+    for number in range(blocks):
+        bits = random.Random(number).randbytes(8192)
+        peer.deliver("q", number, bits)
+        talk(line, peer, line.deliver("q", number, bits))
+    peer.introduce("distant")
+    talk(line, peer)
+    return line, peer
+
+
+def relayed(line: Line, peer: Middle) -> None:
+    """Batches in both directions fill the runs of the distant pair."""
+    peer.ask_lease("pad", 8)
+    talk(line, peer)
+    peer.relay(1024, 1024, 2048)
+    wait(line, peer, 4)
+    assert peer.confirmed == [1] and peer.taken
+
+
+def opened(middle: str, far: str) -> tuple[Line, Middle]:
+    line, peer = network(middle, far)
+    relayed(line, peer)
+    if far < "m":
+        peer.open_far()
+    wait(line, peer, 3)
+    assert peer.far.open and line.node.context.pairs[NodeId(far)].is_open, line.notices
+    return line, peer
+
+
+@MIDDLES
+@BOTH_ORDERS
+def test_batches_go_both_ways_and_both_ends_hold_the_same(middle: str, far: str) -> None:
+    line, peer = network(middle, far)
+    relayed(line, peer)
+    pair = line.node.context.pairs[NodeId(far)]
+    for number, run in pair.runs.items():
+        assert run.append == peer.far.runs[number].append
+        if number < 2:
+            assert {s.start: s.length for s in run.segments.values()} == peer.far.runs[number].segments
+
+
+@MIDDLES
+@BOTH_ORDERS
+def test_a_distant_pair_opens_and_keys_go_both_ways(middle: str, far: str) -> None:
+    line, peer = opened(middle, far)
+    line.step(events.KeysWanted(1, "here", "distant", 1, 256))
+    talk(line, peer, line.take())
+    wait(line, peer, 2)
+    deliver, bits = line.answers[1]
+    assert deliver.refusal is None
+    (place,) = deliver.ranges
+    run = peer.far.runs[place.run.number]
+    assert run is peer.far.their_key and run.is_all(SUPPLY, place.start, place.length)
+    assert bits == (bytes(run.bits[place.start : place.end]),)
+    peer.far.ask_lease("supply")
+    talk(line, peer)
+    assert peer.far.answers == [(1, True)]
+    _, bits_of_far = peer.far.issue(32, "distant", "here")
+    keys = (events.Coordinates(peer.far.runs.index(peer.far.own_key), 0, 32),)
+    for request, refused in ((2, False), (3, True)):
+        line.step(events.KeysFetched(request, "here", "distant", far, keys))
+        deliver, bits = line.answers[request]
+        assert (deliver.refusal is not None) == refused and bits == (() if refused else (bits_of_far,))
+
+
+@MIDDLES
+@BOTH_ORDERS
+def test_the_distant_pair_opens_again_after_the_node_restarts(middle: str, far: str) -> None:
+    line, peer = opened(middle, far)
+    line.begin()
+    to_node, to_peer = peer.connect(), line.connect()
+    talk(line, peer, to_peer + line.receive(to_node))
+    peer.introduce("distant")
+    talk(line, peer)
+    if far < "m":
+        peer.open_far()
+    wait(line, peer, 4)
+    assert peer.far.open and line.node.context.pairs[NodeId(far)].is_open
+
+
+# --- batches that are not as they should be ---------------------------------------------------------------------------
+
+
+def ready(far: str = "c") -> tuple[Line, Middle]:
+    line, peer = network("k", far)
+    peer.ask_lease("pad", 12)
+    talk(line, peer)
+    return line, peer
+
+
+def send(
+    line: Line, peer: Middle, bits: bytes, manifest: bytes, number: int = 1, path: list[str] | None = None
+) -> bytes:
+    """A batch of any content on a path that was reserved; the node's confirmation of it."""
+    path = path or [peer.far.name, peer.name, "m"]
+    line.receive(frame(PLAIN, 0, pack([[[RESERVE, number, path, len(bits)]]])))
+    said = line.receive(peer.tagged([peer.batch(number, bits, manifest)]))
+    assert not line.closed, line.notices
+    confirmations = [m for f in frames_of(said) if f[0] == PLAIN for m in unpack(f[1])[0] if m[0] == CONFIRM]
+    return bytes(confirmations[0][3]) if confirmations else b"nothing"
+
+
+def frames_of(data: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while data:
+        length = int.from_bytes(data[:4], "big")
+        found.append((data[4], data[14 + data[13] : 4 + length]))
+        data = data[4 + length :]
+    return found
+
+
+PATH = ["c", "k", "m"]
+
+
+def manifest_of(bits: bytes, placements: list, number: int = 1, **changes: object) -> bytes:
+    path = changes.get("path", PATH)
+    told = confirmation(bits, 0, number, placements, path)  # type: ignore[arg-type]
+    return pack(
+        [
+            placements,
+            changes.get("segment", SEGMENT_BYTES),
+            changes.get("fingerprint", told),
+            changes.get("epsilon", 0.0),
+            path,
+        ]
+    )
+
+
+DEAD: dict[str, tuple[list, dict]] = {
+    "a wrong fingerprint": ([[0, 0, 1024]], {"fingerprint": bytes(16)}),
+    "a short fingerprint": ([[0, 0, 1024]], {"fingerprint": b""}),
+    "another path": ([[0, 0, 1024]], {"path": ["c", "q", "m"]}),
+    "segments of another size": ([[0, 0, 1024]], {"segment": 2048}),
+    "a run of the destination": ([[1, 0, 1024]], {}),
+    "a tag run of the destination": ([[5, 0, 1024]], {}),
+    "a run nobody has": ([[6, 0, 1024]], {}),
+    "placements beyond the batch": ([[0, 0, 1025]], {}),
+    "placements that overlap": ([[0, 0, 512], [0, 256, 512]], {}),
+    "an epsilon that is no probability": ([[0, 0, 1024]], {"epsilon": 2.0}),
+    "a placement beyond the end": ([[0, 1 << 34, 32]], {}),
+}
+
+
+@pytest.mark.parametrize("what", DEAD)
+def test_a_batch_dies_for(what: str) -> None:
+    line, peer = ready()
+    placements, changes = DEAD[what]
+    bits = os.urandom(64 + 1024)
+    assert send(line, peer, bits, manifest_of(bits, placements, **changes)) == b""
+    pair = line.node.context.pairs.get(NodeId("c"))
+    assert pair is None or not any(run.append for n, run in pair.runs.items() if n in (0, 2, 4))
+    good = os.urandom(64 + 1024)
+    answer = send(line, peer, good, manifest_of(good, [[0, 0, 1024]], 2), 2)
+    assert answer == confirmation(good, 32, 2, [[0, 0, 1024]], PATH)
+
+
+@pytest.mark.parametrize("manifest", [b"", b"\xc1", pack([]), pack([[], 1024, b"", 0.0]), bytes(1000)])
+def test_a_batch_with_an_unreadable_manifest_dies(manifest: bytes) -> None:
+    line, peer = ready()
+    assert send(line, peer, os.urandom(100), manifest) == b""
+
+
+def test_a_batch_number_is_taken_once() -> None:
+    line, peer = ready()
+    first, second = os.urandom(64 + 1024), os.urandom(64 + 1024)
+    assert send(line, peer, first, manifest_of(first, [[0, 0, 1024]])) != b""
+    assert send(line, peer, second, manifest_of(second, [[0, 1024, 1024]])) == b""
+    assert line.node.context.pairs[NodeId("c")].runs[0].append == 1024
+
+
+def test_a_placement_below_the_append_mark_is_refused() -> None:
+    line, peer = ready()
+    first, second = os.urandom(64 + 1024), os.urandom(64 + 1024)
+    assert send(line, peer, first, manifest_of(first, [[0, 0, 1024]])) != b""
+    assert send(line, peer, second, manifest_of(second, [[0, 512, 1024]], 2), 2) == b""
+
+
+def test_an_astronomic_batch_number_stops_that_source_only() -> None:
+    line, peer = ready()
+    number = (1 << 63) - 1
+    bits = os.urandom(64 + 32)
+    answer = send(line, peer, bits, manifest_of(bits, [[0, 0, 32]], number), number)
+    assert answer == confirmation(bits, 32, number, [[0, 0, 32]], PATH)
+    assert send(line, peer, bits, manifest_of(bits, [[0, 64, 32]], 5), 5) == b""
+
+
+@pytest.mark.parametrize("path", [["m", "k", "m"], ["k", "m", "k"], ["c", "q", "m"], [], ["m"]], ids=str)
+def test_the_node_closes_for_a_reservation_on_the_path(path: list[str]) -> None:
+    line, _ = network("k", "c", blocks=0)
+    line.receive(frame(PLAIN, 0, pack([[[RESERVE, 1, path, 1024]]])))
+    assert line.closed
