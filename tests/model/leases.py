@@ -63,8 +63,8 @@ if DEPTH:
         *SCOPES,
         Scope(segments=2, crashes=1, restores=1, expiries=0, forks=0),
         Scope(segments=2, crashes=0, restores=2, expiries=0, forks=0),
-        Scope(segments=2, crashes=1, restores=2, expiries=0, forks=0),
-        Scope(segments=1, crashes=2, restores=3, expiries=1, forks=1),
+        Scope(segments=1, crashes=1, restores=3, expiries=0, forks=0),
+        Scope(segments=1, crashes=2, restores=2, expiries=1, forks=1),
     )
 
 UNTOUCHED, SUPPLY, PAD, TOUCHED = "u", "s", "p", "t"

@@ -50,7 +50,7 @@ SCOPES: tuple[Scope, ...] = (
 if DEPTH:
     SCOPES = (
         *SCOPES,
-        Scope(positions=5, crashes=1, restores=2, impostor_hellos=0, impostor_grants=0),
+        Scope(positions=4, crashes=1, restores=2, impostor_hellos=0, impostor_grants=0),
         Scope(positions=4, crashes=0, restores=1, impostor_hellos=2, impostor_grants=0),
         Scope(positions=4, crashes=1, restores=0, impostor_hellos=1, impostor_grants=2),
     )
