@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import sys
 import termios
 import time
@@ -21,6 +23,8 @@ from keyhop.emulator.applications import Conversation
 from keyhop.emulator.demo import Demo, LinkView
 
 BAR_CELLS = 8
+KEYSTROKE = re.compile(r"\x1b\[.|.")
+"""An arrow key sends three characters."""
 PLAIN_PERIOD_S = 5.0
 STATE_STYLE = {"up": "green", "suspended": "yellow", "opening": "yellow", "down": "red", "starting": "dim"}
 
@@ -68,18 +72,14 @@ def _keys(view: View, ended: asyncio.Event) -> Iterator[None]:
         return
     loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    pressed = ""
 
     def read() -> None:
-        nonlocal pressed
-        pressed += sys.stdin.read(1)
-        if pressed.startswith("\x1b") and len(pressed) < 3:
-            return
-        key, pressed = pressed, ""
-        if key == "q":
-            ended.set()
-        else:
-            view.press(key)
+        # From the descriptor itself: what Python buffers would wake nobody.
+        for key in KEYSTROKE.findall(os.read(descriptor, 64).decode(errors="replace")):
+            if key == "q":
+                ended.set()
+            else:
+                view.press(key)
 
     tty.setcbreak(descriptor)
     loop.add_reader(descriptor, read)

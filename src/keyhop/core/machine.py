@@ -124,7 +124,7 @@ Sending: TypeAlias = Send | Close
 
 
 class Output(msgspec.Struct, gc=False):
-    """What a step asks for. It is done in this order: `save` durably, `send`, `answer`, `after`, `wipe`, then wake at `wake_at`.
+    """What a step asks for, in this order: `save` durably, `send`, `answer`, `after`, `wipe`; then wake at `wake_at`.
 
     A crash in between may lose a key; it can never give one twice.
     """

@@ -116,7 +116,8 @@ def prepare(topology: Topology, directory: Path) -> Demo:
         raise labs.LabError(
             f"{topology.name} has fewer than two applications", "give two of its nodes an application (sae: [NAME])"
         )
-    lab = network.create(devices.plan(topology), directory)
+    # Absolute: the node processes have a working directory of their own.
+    lab = network.create(devices.plan(topology), directory.absolute())
     links = {link.id: LinkView(link.id, link.ends) for link in lab.state.links}
     return Demo(topology, lab, talks, links)
 

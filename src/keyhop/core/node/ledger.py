@@ -1,4 +1,4 @@
-"""The two books of `G = D + O + C + R + T + A + X + Y + S` and `N + T = D + O + C + A + X + Y + S`, per run, in bytes."""
+"""The two books, per run, in bytes: `G = D + O + C + R + T + A + X + Y + S` and `N + T = D + O + C + A + X + Y + S`."""
 
 from __future__ import annotations
 

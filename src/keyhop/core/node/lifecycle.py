@@ -6,7 +6,7 @@ import msgspec
 
 from keyhop.core.designs import Design
 from keyhop.core.machine import Drop, ForgetUsed
-from keyhop.core.messages import Statement
+from keyhop.core.messages import Proof, Statement
 from keyhop.core.model import NANOSECONDS, Action, PeerError, Purpose, Range, State
 from keyhop.core.node.context import Context
 from keyhop.core.node.extents import Extents
@@ -38,6 +38,12 @@ class Lifecycle:
         """What the owner of a run last said of it."""
         self._ages: dict[tuple[str, int, int], int] = {}
         links.handlers[Statement] = self.stated
+        # A new connection begins with a statement: the last one may have been lost with the old.
+        links.on_open.append(self._opened)
+        links.on_compared.append(self.compared)
+
+    def _opened(self, pair: Pair) -> None:
+        self._stated.pop(pair.peer, None)
 
     def watch(self, pair: Pair) -> None:
         self._looked[pair.peer] = self.context.now
@@ -166,6 +172,12 @@ class Lifecycle:
         )
 
     # --- the follower's side ------------------------------------------------------------------------------------------
+
+    def compared(self, pair: Pair, proof: Proof) -> None:
+        for state in proof.runs:
+            run = pair.runs[state.run]
+            if run is pair.their_key and state.floor > run.floor:
+                self.raise_floor(run, state.floor)
 
     def stated(self, pair: Pair, statement: Statement) -> None:
         run = pair.their_key

@@ -48,6 +48,8 @@ FRAME_PAYLOAD_BYTES = 512 * 1024
 CONNECTIONS_PER_PEER = 4
 
 
+OPENING_RESERVE_BYTES = 2048
+"""Openings of a link by way of other nodes stop here: whoever stands on that way can make them fail at no cost."""
 TAGGED = (FrameType.PROOF, FrameType.STATE)
 FIRST_CREDIT_SLOTS = 2
 """A first frame must be able to leave, and one that carries a credit after it."""
@@ -222,6 +224,9 @@ class Links:
         connection.peer_hello = hello
         run = pair.their_opening
         # Above all ever granted and above the claim; the claim itself moves no mark.
+        reserve = OPENING_RESERVE_BYTES if connection.tunnelled and pair.direct else 0
+        if sum(end - max(start, run.mark) for start, end in run.present if end > run.mark) <= reserve:
+            raise PeerError("what is left of the opening run is for the link itself")
         for start, end in agreed(hello.opening, run):
             if end - start >= TAG_KEY_BYTES:
                 break
@@ -381,8 +386,10 @@ class Links:
             raise PeerError(f"PROOF names runs {[s.run for s in states]}: {sorted(pair.runs)} exist")
         for state in states:
             last = state.floor
+            if last > state.append:
+                raise PeerError(f"PROOF: floor {last} of run {state.run}, which ends at {state.append}")
             for start, length in state.touched:
-                if start < last or length <= 0 or start + length > max(state.append, last):
+                if start < last or start + length > state.append:
                     raise PeerError(f"PROOF: touched span {start}+{length} of run {state.run} is out of order")
                 last = start + length
 
@@ -415,8 +422,6 @@ class Links:
                 if not known or not touched.covers(segment.start, segment.end):
                     self._take_back(pair, segment.start, segment.end)
                     self.burn_segment(run, segment.start)
-        if state.floor > run.floor and not run.owned:
-            run.floor = state.floor
 
     def burn_segment(self, run: Run, start: int) -> None:
         """The segment's bytes are never used again; what was not used yet is lost."""

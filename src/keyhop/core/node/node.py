@@ -143,13 +143,13 @@ class Node:
         if pair is None:
             return
         reason = "" if event.state == "up" else event.reason or event.state
-        if reason != pair.suspended:
+        if event.state != pair.module_state:
             code = "KH-1203" if event.state == "suspended" else "KH-1204"
             text = (
                 f"quantum link to {pair.peer}: {reason}" if reason else f"quantum link to {pair.peer} gives key again"
             )
             self.context.notice(code if reason else "KH-1205", text, pair.peer)
-        pair.suspended = reason
+        pair.suspended, pair.module_state = reason, event.state
         pair.rate_bps = event.skr_bps
 
     def _secret_loaded(self, event: events.SecretLoaded) -> None:

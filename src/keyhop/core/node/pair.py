@@ -104,6 +104,7 @@ class Pair:
         """Own secrets up to this epoch are known to be at the peer durably."""
         self.rate_bps = 0
         """What the quantum link gives now."""
+        self.module_state = "up"
         self.suspended = ""
         """Why the quantum link below gives no key, as the module says."""
 

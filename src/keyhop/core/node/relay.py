@@ -17,6 +17,7 @@ from keyhop.core.messages import (
     AnswerReserve,
     Confirm,
     Manifest,
+    Proof,
     RelayBatch,
     Reserve,
     Span,
@@ -45,10 +46,14 @@ BATCH_NS = 10 * NANOSECONDS
 LOOK_NS = NANOSECONDS // 5
 PADS_AHEAD_NS = 60 * NANOSECONDS
 """A link that was asked for pads keeps some in hand for this long, so that the next reservation need not be refused."""
+FAILURES_BEFORE_NOTICE = 5
+"""A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
 PAD_WAIT_NS = NANOSECONDS // 20
 """A node that lacked pad has asked for a lease: it is there after one round trip and two commits."""
 RESERVATIONS_LIMIT = 256
 PATH_LIMIT = 32
+PAIRS_LIMIT = 4096
+"""A neighbour that invents sources makes no more pairs than this."""
 
 
 class RelayTick(msgspec.Struct, frozen=True, gc=False):
@@ -101,15 +106,17 @@ class Relay:
         self.relay_ns: dict[str, int] = {}
         """Slow average of the time from decision to append, by destination."""
         self.paths: dict[tuple[str, str], tuple[str, ...]] = {}
-        """(source, destination) -> nodes of the last batch that arrived, for people to look at: one end is this node."""
+        """(source, destination) -> nodes of the last batch that arrived, for people: one end is this node."""
         self._retry_at: dict[str, int] = {}
-        self._refused: dict[str, str] = {}
+        self._failures: dict[str, int] = {}
+        """Batches in a row that failed, by destination."""
         self._starved: dict[str, int] = {}
         """Nodes that lacked pad, until when routes go round them."""
         self._next_number = 0
         self._pad_demand: dict[str, tuple[int, int]] = {}
         """Neighbour -> (bytes last asked for, when)."""
         links.handlers[RelayBatch] = self.arrived
+        links.on_compared.append(self.compared)
         links.plain_handlers[Reserve] = self.reserve
         links.plain_handlers[AnswerReserve] = self.answered
         links.plain_handlers[Confirm] = self.confirmed
@@ -311,11 +318,16 @@ class Relay:
         self.relay_ns[pair.peer] = max(took, (self.relay_ns.get(pair.peer, took) * 7 + took) // 8)
         self.paths[context.node, pair.peer] = batch.path
         context.count("batches_relayed")
-        self._refused.pop(pair.peer, None)
+        self._failures.pop(pair.peer, None)
         self.lent(pair)
 
     def lent(self, pair: Pair) -> None:
         """Replaced by the node: fresh global key is there, so a lease may be asked for at once."""
+
+    def compared(self, pair: Pair, proof: Proof) -> None:
+        """What was under way when the ends compared is burnt at the destination: it had a place and was not there."""
+        for batch in [batch for batch in self.batches.values() if batch.manifest and batch.path[-1] == pair.peer]:
+            self._give_up(batch, "the pair opened anew meanwhile")
 
     def _give_up(self, batch: Batch, reason: str, wait_ns: int = NANOSECONDS // 4) -> None:
         context, destination = self.context, batch.path[-1]
@@ -325,8 +337,8 @@ class Relay:
         else:
             self._give_back(context.pairs[batch.path[1]], batch.pads)
         context.count("batches_given_up")
-        if self._refused.get(destination) != reason:
-            self._refused[destination] = reason
+        failures = self._failures[destination] = self._failures.get(destination, 0) + 1
+        if failures == FAILURES_BEFORE_NOTICE:
             context.notice(
                 "KH-3201", f"a batch for {destination} over {'-'.join(batch.path)} failed: {reason}", destination
             )
@@ -499,6 +511,8 @@ class Relay:
             manifest = decode_manifest(message.manifest)
             if manifest.path != path or manifest.segment_bytes != SEGMENT_BYTES or path[0] != name.peer:
                 raise PeerError("a manifest of another path")
+            if name.peer not in context.pairs and len(context.pairs) >= PAIRS_LIMIT:
+                raise PeerError(f"a source beyond the {PAIRS_LIMIT} that are known")
             pair = self.tunnel.distant(name.peer)
             payload_bytes = message.length - CONFIRMATION_BYTES
             if not self.intake.check(pair, manifest.placements, manifest.segment_bytes, payload_bytes):

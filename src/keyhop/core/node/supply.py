@@ -171,7 +171,8 @@ class Supply:
             if not coming and not (distant and self.can_relay(node)):
                 raise RequestError(
                     Refusal.NOT_ENOUGH_KEY,
-                    f"not enough key for {event.master} -> {event.slave}: asked {event.number} x {event.size_bits} bit, "
+                    f"not enough key for {event.master} -> {event.slave}: "
+                    f"asked {event.number} x {event.size_bits} bit, "
                     f"{pair.stock.left * 8} bit left",
                     retry_after_s=1.0,
                 )
@@ -222,7 +223,8 @@ class Supply:
                     queue.remove(waiting)
                     refusal = RequestError(
                         Refusal.NOT_ENOUGH_KEY,
-                        f"not enough key for {waiting.event.master} -> {waiting.event.slave}: none came from KME {node} in time",
+                        f"not enough key for {waiting.event.master} -> {waiting.event.slave}: "
+                        f"none came from KME {node} in time",
                         retry_after_s=1.0,
                     )
                     self.context.out.answer.append(Deliver(event.request, refusal=refusal))
