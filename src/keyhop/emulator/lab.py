@@ -80,6 +80,7 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 @dataclass(slots=True)
 class Lab:
     directory: Path
+    """Absolute: nodes run in directories of their own."""
     state: LabState
 
     def node(self, node_id: str) -> LabNode:
@@ -131,8 +132,11 @@ class Lab:
 
 def open_lab(directory: Path) -> Lab:
     """Raises LabError for a directory that holds no lab, or a damaged one."""
+    directory = directory.absolute()
     path = directory / LAB_FILE
     try:
+        if not _is_ours(directory):
+            raise LabError(f"{directory} belongs to another user", "use a lab of your own: `keyhop lab up FILE --dir`")
         return Lab(directory, msgspec.json.decode(path.read_bytes(), type=LabState))
     except FileNotFoundError:
         raise LabError(f"{directory} holds no lab", "make one with `keyhop lab up FILE`") from None
@@ -143,15 +147,22 @@ def open_lab(directory: Path) -> Lab:
 
 
 def find_lab(start: Path) -> Path | None:
-    """The directory of the lab that a command run in `start` means: this one, one in it, or one around it."""
+    """The directory of the lab that a command run in `start` means: one directly in it, or the one it lies in.
+
+    Not one that merely stands beside a directory further up: below /tmp that would be any lab of anybody.
+    """
     named = os.environ.get(LAB_VARIABLE)
     if named:
         return Path(named)
-    for place in (start, *start.parents):
-        for directory in (place, *(place / name for name in LAB_DIRECTORIES)):
-            if (directory / LAB_FILE).is_file():
-                return directory
+    for directory in (start, *(start / name for name in LAB_DIRECTORIES), *start.parents):
+        if (directory / LAB_FILE).is_file() and _is_ours(directory):
+            return directory
     return None
+
+
+def _is_ours(directory: Path) -> bool:
+    """A lab file names processes that `stop` ends: one that somebody else wrote must not choose them."""
+    return all(path.stat().st_uid == os.getuid() for path in (directory, directory / LAB_FILE))
 
 
 def start(

@@ -85,6 +85,7 @@ def create(plan: Plan, directory: Path, now: datetime | None = None) -> Lab:
         what = "a lab is there already" if (directory / LAB_FILE).exists() else "it is not empty"
         raise LabError(f"{directory} cannot be used: {what}", "give another one with --dir, or remove it")
     now = now or datetime.now(UTC)
+    directory = directory.absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     ports = free_ports(PORTS_PER_NODE * len(plan.nodes))

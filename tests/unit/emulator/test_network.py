@@ -48,6 +48,11 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Door).serve_forever()
 """
 
 
+@pytest.fixture(autouse=True)
+def no_lab_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(labs.LAB_VARIABLE, raising=False)
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return network.create(PLAN, tmp_path / "lab")
@@ -176,6 +181,16 @@ def test_a_lab_that_was_moved_still_reads(lab: Lab, tmp_path: Path) -> None:
             EmulatedModule(link.settings.directory, name)
 
 
+def test_a_lab_made_in_a_relative_directory_is_used_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made, opened = network.create(PLAN, Path("lab")), labs.open_lab(Path("lab"))
+    monkeypatch.chdir("/")
+    assert made.config("bob").is_file()
+    assert opened.config("bob") == made.config("bob")
+
+
 def test_what_was_made_is_found_again(lab: Lab) -> None:
     assert labs.open_lab(lab.directory).state == lab.state
     assert labs.find_lab(lab.directory) == lab.directory
@@ -190,6 +205,21 @@ def test_a_lab_is_found_in_the_directories_where_commands_make_it(
     assert labs.find_lab(tmp_path) == made.directory
     monkeypatch.setenv(labs.LAB_VARIABLE, "/elsewhere")
     assert labs.find_lab(tmp_path) == Path("/elsewhere")
+
+
+def test_a_lab_beside_a_directory_further_up_is_not_meant(tmp_path: Path) -> None:
+    network.create(PLAN, tmp_path / "keyhop-demo")
+    elsewhere = tmp_path / "somebody" / "works"
+    elsewhere.mkdir(parents=True)
+    assert labs.find_lab(elsewhere) is None
+
+
+def test_a_lab_of_another_user_is_neither_found_nor_opened(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert labs.find_lab(lab.directory) is None
+    with pytest.raises(LabError, match="belongs to another user"):
+        labs.open_lab(lab.directory)
 
 
 def test_a_stock_that_the_plan_gives_reaches_every_node(tmp_path: Path) -> None:

@@ -27,6 +27,16 @@ links:
 """
 
 
+@pytest.fixture(autouse=True)
+def nowhere_near_a_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command of these tests may reach a lab that somebody runs on this machine."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    monkeypatch.delenv(labs.LAB_VARIABLE, raising=False)
+    assert labs.find_lab(empty) is None
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> labs.Lab:
     (tmp_path / "mine.keyhop.yml").write_text(NET)
@@ -143,25 +153,17 @@ def test_a_graph_of_an_unknown_format_is_a_wrong_argument() -> None:
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["down"], ["graph"], ["cut", "a-b"]])
-def test_without_a_lab_a_command_says_how_to_make_one(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(labs.LAB_VARIABLE, raising=False)
+def test_without_a_lab_a_command_says_how_to_make_one(command: list[str]) -> None:
     result = run(*command)
     assert result.exit_code == 5
     assert "keyhop lab up secoqc" in result.stderr
 
 
-def test_up_without_a_network_and_without_a_lab_names_what_to_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(labs.LAB_VARIABLE, raising=False)
+def test_up_without_a_network_and_without_a_lab_names_what_to_type() -> None:
     result = run("up")
     assert result.exit_code == 5
     assert "keyhop lab up secoqc" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_an_unknown_network_is_refused_with_the_nearest(tmp_path: Path) -> None:
@@ -201,11 +203,13 @@ def test_a_place_with_another_lab_is_left_alone(made: labs.Lab) -> None:
 
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("mine")
-    result = run("up", "secoqc", "--dir", tmp_path)
+    place = tmp_path / "work"
+    place.mkdir()
+    (place / "thesis.tex").write_text("mine")
+    result = run("up", "secoqc", "--dir", place)
     assert result.exit_code == 1
     assert "not empty" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert [path.name for path in place.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("command", ["up", "inspect", "graph", "eve", "cut", "restore", "down"])
