@@ -381,6 +381,7 @@ BAD_PROOFS: dict[str, Callable[[list], list]] = {
     "a span of no length": put_run(0, 4096, 0, [[0, 0]]),
     "a span above the run": put_run(0, 4096, 0, [[4000, 1000]]),
     "a span below the floor": put_run(0, 4096, 1024, [[0, 10]]),
+    "a floor above the run": put_run(0, 4096, 4097, []),
     "an append mark beyond all runs": put_run(0, (1 << 34) + 1, 0, []),
     "a negative append mark": put_run(0, -1, 0, []),
     "no credit": put(E_CREDIT, []),
@@ -486,6 +487,25 @@ def test_a_claim_that_all_is_touched_burns_and_frees_nothing(other: str) -> None
     meet(line, peer)
     assert line.pair.runs[number].untouched == 0
     peer.twist = lambda body: body
+    goes_on(line, peer)
+
+
+@BOTH_ORDERS
+def test_a_floor_told_in_a_proof_destroys_what_lies_below(other: str) -> None:
+    line, peer = liar(other)
+    number = peer.runs.index(peer.own_key)
+    peer.ask_lease("supply")
+    talk(line, peer, peer.flush())
+    run = line.pair.runs[number]
+    stored = [block for block in line.disk.image.blocks if block.run == run.id]
+    peer.twist = put_run(number, run.append, 2048, [])
+    meet(line, peer)
+    assert run.floor == 2048 and min(run.segments) == 2048
+    assert len([block for block in line.disk.image.blocks if block.run == run.id]) == len(stored) - 2
+    line.fetch(9, (number, 0, 32))
+    assert line.answers[9][0].refusal is not None
+    peer.twist = lambda body: body
+    peer.own_key.set(4, 0, 2048)
     goes_on(line, peer)
 
 

@@ -4,7 +4,7 @@ import os
 import random
 
 import pytest
-from independent_peer import CONFIRM, PLAIN, RESERVE, SUPPLY, frame, pack, unpack
+from independent_peer import CONFIRM, FORWARD, HELLO, PLAIN, RESERVE, SUPPLY, frame, pack, unpack
 from independent_relay import SEGMENT_BYTES, Middle, confirmation
 from real_node import LINK, Line
 
@@ -218,6 +218,20 @@ def test_an_astronomic_batch_number_stops_that_source_only() -> None:
     answer = send(line, peer, bits, manifest_of(bits, [[0, 0, 32]], number), number)
     assert answer == confirmation(bits, 32, number, [[0, 0, 32]], PATH)
     assert send(line, peer, bits, manifest_of(bits, [[0, 64, 32]], 5), 5) == b""
+
+
+def test_openings_by_way_of_others_leave_keys_for_the_link_itself() -> None:
+    line, peer = network("k", "c", blocks=0)
+    claim = [[0, 4096]]
+    hello = pack([1, 1, LINK, 1, bytes(8), bytes(16), claim, claim])
+    for number in range(200):
+        forward = [FORWARD, "k", "m", 3, number, HELLO, 0, hello, b""]
+        line.receive(frame(PLAIN, 0, pack([[forward]])))
+    assert not line.closed
+    line.hang_up()
+    to_node, to_peer = peer.connect(), line.connect()
+    talk(line, peer, to_peer + line.receive(to_node))
+    assert peer.open and line.pair.is_open
 
 
 @pytest.mark.parametrize("path", [["m", "k", "m"], ["k", "m", "k"], ["c", "q", "m"], [], ["m"]], ids=str)
