@@ -1,0 +1,189 @@
+"""Draws the pages of `docs/` that follow from the code: `python docs/build.py`; `--picture` runs a demo, too."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import inspect
+import io
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from keyhop.core.designs import DESIGNS, Design
+from keyhop.core.model import LIFE, State
+from keyhop.core.node.ledger import BOOKED
+
+DOCS = Path(__file__).resolve().parent
+DRAWN = "<!-- Drawn by docs/build.py; change the code, not this page. -->"
+
+SOURCE = re.compile(r" \((?:network digest|DESIGN)[^)]*\)")
+"""Where a value was found: of use beside the code, not on a page."""
+
+PICTURE_COLUMNS = 144
+PICTURE_TALK_S = 25.0
+"""By then relayed key is there and both conversations have changed keys."""
+PICTURE_EVE_S = 16.0
+"""An eavesdropper shows with the first block of a link that she disturbed."""
+PICTURE_EVE_LINK = "ERD-SIE"
+PICTURE_TITLE = "keyhop demo"
+
+SVG_FORMAT = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<!-- A real run, exported by rich; fonts of the reader's own machine, nothing is fetched. -->
+<style>
+.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width; }}
+.{unique_id}-title {{ font-size: 18px; font-family: sans-serif; }}
+{styles}
+</style>
+<defs><clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" /></clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g></g></svg>
+"""
+"""rich's own format without its web fonts."""
+
+
+def design_page(design: Design) -> str:
+    """What a design answers to each question, with the parameters of each answer."""
+    rows, details = [], []
+    for field in dataclasses.fields(design):
+        part = getattr(design, field.name)
+        if not dataclasses.is_dataclass(part):
+            continue
+        parameters = [f"`{entry.name} = {getattr(part, entry.name)!r}`" for entry in dataclasses.fields(part)]
+        about = SOURCE.sub("", " ".join(inspect.cleandoc(type(part).__doc__ or "").split("\n\n")[0].split()))
+        question = " ".join((inspect.getdoc(sys.modules[type(part).__module__]) or "").split())
+        rows.append(f"| {field.name} | {question} | `{type(part).__name__}` | {', '.join(parameters) or 'none'} |")
+        details.append(f"**{field.name}: `{type(part).__name__}`.** {about}")
+    return "\n".join(
+        [
+            DRAWN,
+            "",
+            f"# Design `{design.name}`",
+            "",
+            f"{design.title}.",
+            "",
+            f"It is made in `core/designs/{design.name}.py` of the parts below; its door is `{design.door}`. Questions "
+            "that have one",
+            "plain answer so far are not listed. Values are our own choice unless a docstring names a source.",
+            "",
+            "| question | in words | answer | parameters |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            *(line for detail in details for line in (detail, "")),
+        ]
+    )
+
+
+def key_states_page() -> str:
+    """The table of key states, as a diagram."""
+    first = next(iter(LIFE))
+    arrows = [f"    [*] --> {first}"]
+    for state, moves in LIFE.items():
+        arrows += [f"    {state} --> {after}: {action}" for action, after in moves.items()]
+        if not moves:
+            arrows.append(f"    {state} --> [*]")
+    booked = [f"| {state} | {account.name} | {_account_doc(account.name)} |" for state, account in BOOKED.items()]
+    return "\n".join(
+        [
+            DRAWN,
+            "",
+            "# Life of a range",
+            "",
+            "Every byte range of a run is in one of these states. What is not an arrow here is an error that stops the",
+            "process. The table is `LIFE` in `core/model.py`; the names follow ITU-T Y.3803 as we recall it.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            *arrows,
+            "```",
+            "",
+            "Some states are final for the books: the account in which `core/node/ledger.py` counts their bytes.",
+            "",
+            "| state | account | meaning |",
+            "|---|---|---|",
+            *booked,
+            "",
+            f"{len(State)} states. A range never goes back to an earlier one.",
+            "",
+        ]
+    )
+
+
+def _account_doc(name: str) -> str:
+    """The sentence that stands under the account in the source."""
+    from keyhop.core.node import ledger
+
+    lines = inspect.getsource(ledger.Account).splitlines()
+    at = next(index for index, line in enumerate(lines) if line.strip().startswith(f"{name} = "))
+    return lines[at + 1].strip().strip('"').rstrip(".")
+
+
+def pages() -> dict[Path, str]:
+    drawn = {DOCS / "designs" / f"{design.name}.md": design_page(design) for design in DESIGNS.values()}
+    drawn[DOCS / "key-states.md"] = key_states_page()
+    return drawn
+
+
+def draw_picture(path: Path) -> None:
+    """Runs the demo, puts an eavesdropper on one link, and keeps what the terminal shows."""
+    from rich.console import Console
+
+    from keyhop.cli.live import View
+    from keyhop.emulator import demo as demos
+    from keyhop.simulator import topology
+
+    with tempfile.TemporaryDirectory(prefix="keyhop-picture-") as place:
+        running = demos.prepare(topology.load_named("secoqc"), Path(place) / "demo")
+        demos.start(running, lambda node: None)
+        try:
+            view = View(running)
+
+            async def watch() -> None:
+                ended = asyncio.Event()
+                task = asyncio.create_task(demos.run(running, lambda: None, ended))
+                await asyncio.sleep(PICTURE_TALK_S)
+                view.chosen = view.order.index(PICTURE_EVE_LINK)
+                view.press("e")
+                await asyncio.sleep(PICTURE_EVE_S)
+                ended.set()
+                await task
+
+            asyncio.run(watch())
+            console = Console(record=True, width=PICTURE_COLUMNS, file=io.StringIO(), force_terminal=True)
+            console.print(view.render())
+        finally:
+            demos.stop(running)
+    path.parent.mkdir(exist_ok=True)
+    svg = console.export_svg(title=PICTURE_TITLE, code_format=SVG_FORMAT, unique_id="demo")
+    path.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None, say: Callable[[str], None] = print) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--picture", action="store_true", help="run a demo and draw pictures/demo.svg (a minute)")
+    options = parser.parse_args(arguments)
+    for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        say(str(path.relative_to(DOCS.parent)))
+    if options.picture:
+        draw_picture(DOCS / "pictures" / "demo.svg")
+        say("docs/pictures/demo.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
