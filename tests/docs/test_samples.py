@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,22 @@ TUTORIAL = DOCS / "tutorial.md"
 HAND_MADE = "## 3. Two nodes by hand"
 TIMEOUT_S = 90
 PORTS = ("8501", "8502", "8601", "8602", "8701", "8702")
+CURL = """\
+import argparse, ssl, urllib.error, urllib.request
+parser = argparse.ArgumentParser()
+parser.add_argument("-s", action="store_true")
+for name in ("--cacert", "--cert", "--key", "url"):
+    parser.add_argument(name)
+asked = parser.parse_args()
+context = ssl.create_default_context(cafile=asked.cacert) if asked.cacert else None
+if asked.cert:
+    context.load_cert_chain(asked.cert, asked.key)
+try:
+    print(urllib.request.urlopen(asked.url, context=context).read().decode(), end="")
+except urllib.error.HTTPError as error:
+    print(error.read().decode(), end="")
+"""
+"""What the tutorial needs of curl, for machines that have none."""
 NODE_ENDS = "kill $NORTH $SOUTH"
 OTHERS = [s for page in documents() if page != TUTORIAL for s in samples(page) if s.mark is not None]
 
@@ -39,7 +56,9 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str
     for sample in part:
         if sample.mark:
             (folder / sample.mark).write_text(with_ports(sample.text, ports), encoding="utf-8")
-    script = "set -eu\n" + "".join(sample.text for sample in part if sample.language == "sh")
+    curl = "" if shutil.which("curl") else 'curl() { python curl.py "$@"; }\n'
+    (folder / "curl.py").write_text(CURL, encoding="utf-8")
+    script = f"set -eu\n{curl}" + "".join(sample.text for sample in part if sample.language == "sh")
     assert script.count(NODE_ENDS) == 1
     for index, sample in enumerate(OTHERS):
         (folder / f"other{index}.py").write_text(with_ports(sample.text, ports), encoding="utf-8")
