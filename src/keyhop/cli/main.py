@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
@@ -106,4 +107,10 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    # Else a command that is told to end would leave behind the nodes that it started.
+    signal.signal(signal.SIGTERM, _ended)
     cli.main(arguments, prog_name="keyhop")
+
+
+def _ended(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)

@@ -19,7 +19,7 @@ from keyhop.wire.manage import Alarm, AlarmsAnswer, Health, StatusAnswer
 def status(context: click.Context) -> None:
     """Health of a node, or of all nodes of a lab.
 
-    ExitCode code 0: all healthy; 7: something is not.
+    Exit code 0: all healthy; 7: something is not.
 
     \b
     Example:

@@ -188,9 +188,10 @@ def start(
         started: list[Process] = []
         try:
             for node in lab.state.nodes:
-                process = processes.spawn(command(lab.config(node.id)), lab.log(node.id))
-                started.append(process)
-                _record(lab, node.id, process)
+                with processes.held_back():
+                    process = processes.spawn(command(lab.config(node.id)), lab.log(node.id))
+                    started.append(process)
+                    _record(lab, node.id, process)
             processes.wait_ready(
                 {
                     node.id: (process, *_host_port(node.manage), lab.log(node.id))
@@ -223,8 +224,9 @@ def restart_node(lab: Lab, node_id: str, *, timeout_s: float = processes.READY_T
         node = lab.node(node_id)
         if lab.alive(node_id):
             raise LabError(f"node {node_id} runs already", "end it first")
-        process = processes.spawn(processes.node_command(lab.config(node_id)), lab.log(node_id))
-        _record(lab, node_id, process)
+        with processes.held_back():
+            process = processes.spawn(processes.node_command(lab.config(node_id)), lab.log(node_id))
+            _record(lab, node_id, process)
         processes.wait_ready({node_id: (process, *_host_port(node.manage), lab.log(node_id))}, timeout_s)
 
 

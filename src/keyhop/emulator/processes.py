@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -61,6 +63,27 @@ def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str] | No
     _children[child.pid] = child
     found = _stat(child.pid)
     return Process(pid=child.pid, birth_ticks=found[1] if found else 0)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the block is over: one between a start and its record would lose a process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    # Not blocked: a process that is started would inherit that.
+    before = {
+        number: signal.signal(number, lambda number, _frame: arrived.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}

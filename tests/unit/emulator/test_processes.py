@@ -154,3 +154,26 @@ def test_a_node_that_listens_but_does_not_answer_is_not_waited_for_without_end(
         silent.listen()
         with pytest.raises(NodeFailure, match="timed out"):
             processes.wait_ready({"STP": (process, "127.0.0.1", silent.getsockname()[1], log)}, 0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_a_start_and_its_record_waits_for_the_record(number: signal.Signals) -> None:
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(number)
+
+    recorded = []
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(SystemExit), processes.held_back():
+            signal.raise_signal(number)
+            recorded.append("process")
+        assert recorded == ["process"]
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_process_started_meanwhile_can_be_ended_as_ever(nursery: Nursery) -> None:
+    with processes.held_back():
+        process, _ = nursery.spawn(SLEEPER)
+    assert processes.stop([process], 5.0) == []
