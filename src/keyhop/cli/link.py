@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from keyhop.cli import figures, node_api, output
-from keyhop.cli.output import ExitCode, fail
+from keyhop.cli.output import ExitCode, Failure, fail
 from keyhop.cli.settings import common_options
 from keyhop.wire import manage
 from keyhop.wire.manage import Link, LinkAnswer, LinksAnswer, LinkState
@@ -50,11 +50,34 @@ def show_link(link_id: str) -> None:
     Example:
       keyhop link show BRT-STP
     """
-    one, dash, other = link_id.partition("-")
-    names = [link_id, f"{other}-{one}"] if dash else [link_id]
-    paths = [manage.link_path(name) for name in names]
-    _, answer = node_api.find(paths, LinkAnswer, f"link: {link_id}", "keyhop link list")
-    output.emit(answer, lambda: _facts(answer.link))
+    _, entry = find_link(link_id)
+    output.emit(LinkAnswer(link=entry), lambda: _facts(entry))
+
+
+def find_link(name: str) -> tuple[node_api.Target, Link]:
+    """By its id, or by its two ends in any order where only one link joins them, and who told. Raises Failure."""
+    try:
+        target, answer = node_api.find(
+            lambda _: [manage.link_path(name)], LinkAnswer, f"link: {name}", "keyhop link list"
+        )
+        return target, answer.link
+    except Failure as failure:
+        if failure.exit_code != ExitCode.NO_SUCH_THING:
+            raise
+        missing = failure
+    answers, _ = node_api.try_all(lambda target: node_api.ask(target, manage.LINKS_PATH, LinksAnswer))
+    joining = {
+        entry.id: (target, entry)
+        for target, links in reversed(answers)
+        for entry in links.links
+        if name in ("-".join(entry.ends), "-".join(reversed(entry.ends)))
+    }
+    if len(joining) > 1:
+        what = f"{len(joining)} links join {name}"
+        fail(what, "", f"name one: {', '.join(sorted(joining))}", ExitCode.USAGE)
+    if not joining:
+        raise missing
+    return next(iter(joining.values()))
 
 
 @link.command("key")

@@ -91,10 +91,12 @@ def ask(target: Target, path: str, kind: type[AnswerT]) -> AnswerT:
 
 
 def ask_all(path: str, kind: type[AnswerT]) -> list[tuple[Target, AnswerT]]:
-    """From every target that answers; fails if none does."""
+    """From every target that answers, and word of those that do not; fails if none does."""
     answers, failures = try_all(lambda target: ask(target, path, kind))
     if not answers:
         raise failures[0][1]
+    for target, failure in failures:
+        say(f"missing here: {target.node or target.address} ({failure.what})")
     return answers
 
 
@@ -120,18 +122,19 @@ def try_all(
     return answers, failures
 
 
-def find(paths: list[str], kind: type[AnswerT], what: str, list_command: str) -> tuple[Target, AnswerT]:
-    """The first target that knows one of `paths`; fails with exit 5 if all say there is no such thing."""
+def find(
+    paths: Callable[[Target], list[str]], kind: type[AnswerT], what: str, list_command: str
+) -> tuple[Target, AnswerT]:
+    """The first target that knows one of its paths; fails with exit 5 if all say there is no such thing."""
     missing: Failure | None = None
     for target in targets():
-        for path in paths:
+        for path in paths(target):
             try:
                 return target, ask(target, path, kind)
             except Failure as failure:
                 if missing is None or failure.exit_code != ExitCode.NO_SUCH_THING:
                     missing = failure
-    assert missing is not None
-    if missing.exit_code == ExitCode.NO_SUCH_THING:
+    if missing is None or missing.exit_code == ExitCode.NO_SUCH_THING:
         fail(f"no such {what}", "", f"see: {list_command}", ExitCode.NO_SUCH_THING)
     raise missing
 

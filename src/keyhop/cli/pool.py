@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from keyhop.cli import figures, node_api, output
+from keyhop.cli.link import find_link
+from keyhop.cli.output import ExitCode, Failure
 from keyhop.cli.settings import common_options
 from keyhop.wire import manage
 from keyhop.wire.manage import Pool, PoolAnswer, PoolsAnswer
@@ -44,18 +46,40 @@ def list_pools() -> None:
 @click.argument("peer", metavar="PEER|LINK")
 @common_options
 def show_pool(peer: str) -> None:
-    """Pools shared with one node, with the life of their bytes.
+    """Pools shared with one node, over one link, or between two nodes (A-B), with the life of their bytes.
 
     \b
     Example:
       keyhop pool show BRT
     """
-    # A link names both its ends; the pool of each is named after the other.
-    names = [peer, *peer.split("-")] if "-" in peer else [peer]
-    paths = [manage.pool_path(name) for name in names]
-    target, answer = node_api.find(paths, PoolAnswer, f"pool: {peer}", "keyhop pool list")
+    try:
+        target, answer = node_api.find(
+            lambda target: [manage.pool_path(name) for name in _peers(peer, target.node)],
+            PoolAnswer,
+            f"pool: {peer}",
+            "keyhop pool list",
+        )
+    except Failure as missing:
+        if missing.exit_code != ExitCode.NO_SUCH_THING:
+            raise
+        try:
+            target, link = find_link(peer)
+        except Failure:
+            raise missing from None
+        answer = node_api.ask(target, manage.pool_path(link.peer), PoolAnswer)
     pools = [_with_node(entry, target.node) for entry in answer.pools]
     output.emit(PoolAnswer(pools=tuple(pools)), lambda: "\n\n".join(_facts(entry) for entry in pools))
+
+
+def _peers(name: str, asked: str) -> list[str]:
+    """Whose pools at the node that is asked (empty: not known which it is) the name can mean."""
+    found = [name]
+    for at, letter in enumerate(name):
+        if letter == "-":
+            one, other = name[:at], name[at + 1 :]
+            found += [other] if asked in ("", one) else []
+            found += [one] if asked in ("", other) else []
+    return [peer for peer in found if peer]
 
 
 def _with_node(entry: Pool, node: str) -> Pool:
@@ -93,8 +117,10 @@ def _facts(entry: Pool) -> str:
             ("following", figures.size(entry.following_bytes)),
             ("threshold", figures.size(entry.threshold_bytes)),
             ("oldest", figures.age(entry.oldest_age_s)),
-            ("in", f"{figures.size(flows.in_bytes)}  {figures.rate(entry.in_bps)}"),
-            ("delivered", f"{figures.size(flows.delivered_bytes)}  {figures.rate(entry.out_bps)}"),
+            ("comes", figures.rate(entry.in_bps)),
+            ("goes", figures.rate(entry.out_bps)),
+            ("taken in", figures.size(flows.in_bytes)),
+            ("delivered", figures.size(flows.delivered_bytes)),
             ("relayed", figures.size(flows.relayed_bytes)),
             ("authentication", figures.size(flows.authentication_bytes)),
             ("wasted", figures.size(flows.wasted_bytes)),

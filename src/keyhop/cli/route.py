@@ -71,7 +71,9 @@ def show_route(origin: str, to: str, why: bool) -> None:
 def route_between(origin: str, to: str) -> RouteAnswer:
     """As the node where the path begins sees it, or else the first that can say. Raises Failure."""
     path = manage.route_path(origin, to)
-    _, answer = node_api.find([path], RouteAnswer, f"node or application: {origin} or {to}", "keyhop route list")
+    _, answer = node_api.find(
+        lambda _: [path], RouteAnswer, f"node or application: {origin} or {to}", "keyhop route list"
+    )
     return answer
 
 

@@ -49,7 +49,7 @@ def show_application(application: str) -> None:
       keyhop sae show sae-stp
     """
     path = manage.application_path(application)
-    _, answer = node_api.find([path], ApplicationAnswer, f"application: {application}", "keyhop sae list")
+    _, answer = node_api.find(lambda _: [path], ApplicationAnswer, f"application: {application}", "keyhop sae list")
     output.emit(answer, lambda: _facts(answer.application))
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pretend import Node, Run
 
@@ -136,12 +137,28 @@ def test_links_as_json_are_what_the_node_said(run: Run, node: Node) -> None:
 
 def test_a_link_is_found_by_its_ends_in_either_order(run: Run, node: Node) -> None:
     node.answers["/api/v1/links/BRT-STP"] = LinkAnswer(link=UP)
+    node.answers[manage.LINKS_PATH] = LinksAnswer(links=(HURT, UP))
     for name in ("BRT-STP", "STP-BRT"):
         result = run("link", "show", name, "--address", node.address)
         assert result.exit_code == 0
         assert "ends       BRT and STP" in result.stdout
         assert "qber       2.9%  (limit 11.0%)" in result.stdout
         assert "from STP   20 kB  ( 62%)  oldest 41s" in result.stdout
+
+
+def test_a_link_that_has_a_name_of_its_own_is_found_by_its_ends_too(run: Run, node: Node) -> None:
+    node.answers[manage.LINKS_PATH] = LinksAnswer(links=(msgspec.structs.replace(UP, id="west"), HURT))
+    for name in ("BRT-STP", "STP-BRT"):
+        assert "link       west" in run("link", "show", name, "--address", node.address).stdout
+
+
+def test_ends_that_two_links_join_name_neither(run: Run, node: Node) -> None:
+    node.answers[manage.LINKS_PATH] = LinksAnswer(
+        links=(msgspec.structs.replace(UP, id="one"), msgspec.structs.replace(UP, id="two"))
+    )
+    result = run("link", "show", "BRT-STP", "--address", node.address)
+    assert result.exit_code == ExitCode.USAGE
+    assert "name one: one, two" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -228,6 +245,32 @@ def test_pools_show_their_life(run: Run, node: Node) -> None:
     assert "delivered       60 kB" in shown and "lost            512 B" in shown
     by_link = run("pool", "show", "STP-FRM", "--address", node.address)
     assert by_link.exit_code == 0 and "peer            FRM" in by_link.stdout
+
+
+def test_a_pool_is_found_by_the_name_of_its_link(run: Run, node: Node) -> None:
+    node.answers["/api/v1/links/west"] = LinkAnswer(link=msgspec.structs.replace(UP, id="west", peer="STP"))
+    node.answers["/api/v1/pools/STP"] = PoolAnswer(pools=(msgspec.structs.replace(POOL, peer="STP"),))
+    assert "peer            STP" in run("pool", "show", "west", "--address", node.address).stdout
+
+
+def test_the_pool_between_two_nodes_is_asked_of_one_of_them(run: Run, lab: Path, node: Node, other_node: Node) -> None:
+    # The lab's nodes are STP and FRM; STP has a pool with BRT, too, but that is not the one between FRM and BRT.
+    for server, stored in ((node, 1000), (other_node, 2000)):
+        pool = msgspec.structs.replace(POOL, peer="BRT", stored_bytes=stored)
+        server.answers["/api/v1/pools/BRT"] = PoolAnswer(pools=(pool,))
+    for name in ("BRT-FRM", "FRM-BRT"):
+        answer = json.loads(run("pool", "show", name, "-o", "json").stdout)
+        assert [(pool["node"], pool["stored_bytes"]) for pool in answer["pools"]] == [("FRM", 2000)]
+
+
+def test_nodes_that_could_not_be_asked_are_named_beside_the_answer(
+    run: Run, lab: Path, node: Node, other_node: Node
+) -> None:
+    node.answers[manage.LINKS_PATH] = LinksAnswer(links=(UP,))
+    other_node.answers[manage.LINKS_PATH] = (503, manage.encode(Problem(message="the node has not started yet")))
+    result = run("link", "list")
+    assert result.exit_code == 0 and "BRT-STP" in result.stdout
+    assert result.stderr == "missing here: FRM (the node has not started yet)\n"
 
 
 def test_a_route_says_why(run: Run, node: Node) -> None:

@@ -162,11 +162,16 @@ def test_a_signal_between_a_start_and_its_record_waits_for_the_record(number: si
         raise SystemExit(number)
 
     recorded = []
-    before = signal.signal(number, end)
-    try:
-        with pytest.raises(SystemExit), processes.held_back():
+
+    def start() -> None:
+        with processes.held_back():
             signal.raise_signal(number)
             recorded.append("process")
+
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(SystemExit):
+            start()
         assert recorded == ["process"]
         assert signal.getsignal(number) is end
     finally:
