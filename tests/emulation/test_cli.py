@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 from xml.etree import ElementTree
 
 import pytest
@@ -36,6 +36,7 @@ links:
 """
 NODES = ["alice", "bob", "relay"]
 KEY_BYTES = 32
+NOBODYS_KEY = "7f3c9a1e-6c3e-4f57-9b20-1e7a5c9d3f60"
 BATCH = ("-n", "128", "--size", "8192")
 """128 KiB at once: the largest request there is."""
 
@@ -281,7 +282,7 @@ def test_two_applications_of_one_node_share_keys_without_a_path(run: Run) -> Non
         (("route", "show", "alice", "carol"), ("carol", "see: keyhop route list")),
         (("key", "get", "sae-carol", "--from", "sae-alice"), ("no application sae-carol", "see: keyhop sae list")),
         (("key", "get", "sae-bob", "--from", "sae-carol"), ("no application 'sae-carol'", "sae-alice")),
-        (("key", "fetch", "sae-alice", str(uuid4()), "--from", "sae-bob"), ("no such key of sae-alice", "fresh key")),
+        (("key", "fetch", "sae-alice", NOBODYS_KEY, "--from", "sae-bob"), ("no such key of sae-alice", "fresh key")),
         (("lab", "cut", "north"), ("no link north", "west, east")),
         (("lab", "graph", "nowhere"), ("nowhere",)),
         (("link", "list", "--lab", "/nowhere"), ("/nowhere holds no lab", "keyhop lab up")),
