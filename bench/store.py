@@ -23,6 +23,7 @@ from keyhop.core.machine import Audit, Drop, Put, Save, Seal, Used
 from keyhop.core.model import NodeId, Range, RunId
 from keyhop.core.node.rows import ROW_TYPES, SegmentRow
 from keyhop.core.node.vault import BlockName
+from keyhop.daemon.audit import Delivery
 from keyhop.daemon.store.sealing import NodeKey
 from keyhop.daemon.store.sqlite import SqliteStore
 from keyhop.daemon.vault import NodeVault
@@ -34,17 +35,9 @@ KEY_BYTES = 32
 LARGE_BYTES = 65_536
 SMALL_BYTES = 1024
 MODULE_BLOCK_BYTES = 1 << 20
-ENTRY = {
-    "actor": {"sae": "sae-frm"},
-    "action": "key.deliver",
-    "interface": "etsi014",
-    "role": "dec",
-    "peer": "sae-stp",
-    "key_ids": ["7f3c9a1e-5b7d-4c1a-9e2f-0123456789ab"],
-    "size": 256,
-    "path": ["STP", "FRM"],
-    "result": "ok",
-}
+ENTRY = Delivery(
+    actor={"sae": "sae-frm"}, interface="etsi014", role="dec", peer="sae-stp", size_bits=256, path=["STP", "FRM"]
+).entry(["7f3c9a1e-5b7d-4c1a-9e2f-0123456789ab"])
 
 
 def opened(directory: Path) -> SqliteStore:

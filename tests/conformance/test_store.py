@@ -290,32 +290,54 @@ def test_a_secret_of_another_length_is_refused(opened: Opened) -> None:
 
 
 def test_audit_entries_are_handed_out_once_in_order(opened: Opened) -> None:
-    opened.commit(Audit({"n": 1}), Audit({"n": 2}))
-    opened.commit(Audit({"n": 3}))
-    assert opened.store.outbox() == [Outboxed(1, {"n": 1}), Outboxed(2, {"n": 2}), Outboxed(3, {"n": 3})]
+    opened.commit(Audit(b'{"n":1}'), Audit(b'{"n":2}'))
+    opened.commit(Audit(b'{"n":3}'))
+    assert opened.store.outbox() == [Outboxed(1, b'{"n":1}'), Outboxed(2, b'{"n":2}'), Outboxed(3, b'{"n":3}')]
     assert opened.store.outbox() == []
-    opened.commit(Audit({"n": 4}))
-    assert opened.store.outbox() == [Outboxed(4, {"n": 4})]
+    opened.commit(Audit(b'{"n":4}'))
+    assert opened.store.outbox() == [Outboxed(4, b'{"n":4}')]
 
 
 def test_audit_entries_that_were_not_written_come_back_after_a_stop(opened: Opened) -> None:
-    opened.commit(Audit({"n": 1}))
-    opened.commit(Audit({"n": 2, "ids": ["a", "b"]}), Audit({"n": 3}))
+    opened.commit(Audit(b'{"n":1}'))
+    opened.commit(Audit(b'{"n":2,"ids":["a","b"]}'), Audit(b'{"n":3}'))
     opened.store.outbox()
     opened.store.written(1)
     opened.commit()
     opened.reopened()
-    assert opened.store.outbox() == [Outboxed(2, {"n": 2, "ids": ["a", "b"]}), Outboxed(3, {"n": 3})]
+    assert opened.store.outbox() == [Outboxed(2, b'{"n":2,"ids":["a","b"]}'), Outboxed(3, b'{"n":3}')]
 
 
 def test_audit_entries_keep_counting_over_a_stop(opened: Opened) -> None:
-    opened.commit(Audit({"n": 1}))
+    opened.commit(Audit(b'{"n":1}'))
     opened.store.outbox()
     opened.store.written(1)
     opened.commit()
     opened.reopened()
-    opened.commit(Audit({"n": 2}))
-    assert opened.store.outbox() == [Outboxed(2, {"n": 2})]
+    opened.commit(Audit(b'{"n":2}'))
+    assert opened.store.outbox() == [Outboxed(2, b'{"n":2}')]
+
+
+def test_what_fetches_leave_comes_back_with_all_else(opened: Opened) -> None:
+    block = Range(RUN, 0, 128)
+    opened.commit(Seal(block), Put(Mark("a", 1)), Put(Mark("b", 1)))
+    opened.commit(Used(Range(RUN, 0, 32)), Audit(b'{"n":1}'), Put(Mark("a", 2)))
+    opened.commit(Used(Range(RUN, 64, 32)), Used(Range(RUN, 32, 32)), Audit(b'{"n":2}'), Audit(b'{"n":3}'))
+    assert [outboxed.number for outboxed in opened.store.outbox()] == [1, 2, 3]
+    snapshot = opened.reopened()
+    assert rows(snapshot) == {Mark("a", 2), Mark("b", 1)}
+    assert snapshot.used == [Range(RUN, 0, 96)] and snapshot.blocks == [block]
+    assert opened.store.outbox() == [Outboxed(n, b'{"n":%d}' % n) for n in (1, 2, 3)]
+
+
+def test_later_commits_act_on_what_fetches_left(opened: Opened) -> None:
+    opened.commit(Used(Range(RUN, 0, 32)), Put(Mark("a", 1)))
+    opened.commit(Used(Range(RUN, 32, 64)), Put(Mark("b", 1)), Put(Mark("a", 2)))
+    opened.commit(ForgetUsed(Range(RUN, 16, 32)), Remove(Mark("b", 0)))
+    opened.commit(Used(Range(RUN, 20, 4)), Put(Mark("a", 3)))
+    snapshot = opened.reopened()
+    assert rows(snapshot) == {Mark("a", 3)}
+    assert sorted(snapshot.used) == [Range(RUN, 0, 16), Range(RUN, 20, 4), Range(RUN, 48, 48)]
 
 
 RANGES = st.builds(Range, st.sampled_from([RUN, OTHER_RUN]), st.integers(0, 60), st.integers(1, 20))
@@ -332,6 +354,8 @@ SAVES = st.one_of(
     st.builds(KeepSecret, NAMES, st.builds(Range, st.just(RUN), st.integers(0, 60), st.just(32))),
     st.builds(DropSecret, NAMES),
 )
+FETCHES = st.one_of(st.builds(Put, st.builds(Mark, NAMES, st.integers(0, 9))), st.builds(Used, RANGES))
+"""What stores may have a shorter way for."""
 
 
 class Model:
@@ -374,7 +398,7 @@ class Model:
 
 
 @pytest.mark.parametrize("kind", list(IMPLEMENTATIONS))
-@given(st.lists(st.one_of(st.none(), st.lists(SAVES, max_size=8)), max_size=8))
+@given(st.lists(st.one_of(st.none(), st.lists(SAVES, max_size=8), st.lists(FETCHES, max_size=4)), max_size=8))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_commits_and_stops_leave_what_a_plain_model_holds(
     tmp_path_factory: pytest.TempPathFactory, kind: str, commits: list[list[Save] | None]

@@ -68,7 +68,8 @@ class DropSecret(msgspec.Struct, frozen=True, gc=False):
 class Audit(msgspec.Struct, frozen=True, gc=False):
     """An audit record that belongs to the same durable commit as what it tells of."""
 
-    entry: dict[str, Any]
+    entry: bytes
+    """A JSON object, encoded once: what the log writes is made of these bytes."""
 
 
 Save: TypeAlias = Put | Remove | Seal | Drop | Used | ForgetUsed | KeepSecret | DropSecret | Audit

@@ -35,14 +35,21 @@ class Mark(Row, frozen=True, gc=False, array_like=True, tag="mark"):
 
 STEPS: list[list[Save]] = [
     [Put(Mark("a", 1)), Put(Mark("b", 1)), Seal(LARGE), Seal(SMALL), Seal(OTHER)],
-    [*(Used(Range(RUN, start, 32)) for start in range(0, 1280, 32)), Audit({"n": 1}), Audit({"n": 2})],
+    [*(Used(Range(RUN, start, 32)) for start in range(0, 1280, 32)), Audit(b'{"n":1}'), Audit(b'{"n":2}')],
     [KeepSecret("bob/1", Range(RUN, 100, 32)), Put(Mark("a", 2))],
     [Put(Mark("leased", 65536)), Drop(SMALL)],
-    [Used(Range(OTHER_RUN, 64, 32)), ForgetUsed(Range(RUN, 0, 640)), Audit({"n": 3})],
+    [Used(Range(OTHER_RUN, 64, 32)), ForgetUsed(Range(RUN, 0, 640)), Audit(b'{"n":3}')],
     [Put(Mark("a", 3)), Seal(LATE)],
     [Remove(Mark("b", 0)), Drop(LARGE), DropSecret("bob/1")],
     [Put(Mark("a", 4)), Seal(SMALL)],
+    # Three that the frame log takes, one that folds them, and one more that stays in it.
+    [Used(Range(RUN, 2048, 32)), Put(Mark("a", 5)), Put(Mark("c", 1)), Audit(b'{"n":4}')],
+    [Used(Range(RUN, 2080, 32)), Used(Range(OTHER_RUN, 96, 32)), Audit(b'{"n":5}'), Audit(b'{"n":6}')],
+    [Put(Mark("a", 6)), Used(Range(RUN, 4096, 64))],
+    [Remove(Mark("c", 0)), ForgetUsed(Range(RUN, 2048, 32)), Audit(b'{"n":7}')],
+    [Used(Range(RUN, 2048, 16)), Put(Mark("a", 7)), Audit(b'{"n":8}')],
     [],
+    [Used(Range(OTHER_RUN, 128, 32)), Audit(b'{"n":9}')],
 ]
 ROTATION_AT_STEP = 5
 
@@ -89,7 +96,7 @@ def goes_on(store: SqliteStore, number: int) -> bool:
     try:
         match number:
             case 0:
-                store.commit(STEPS[-2], bits_of)
+                store.commit(STEPS[-1], bits_of)
             case 1:
                 store.read(LARGE)
             case _:

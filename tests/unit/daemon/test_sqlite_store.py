@@ -27,6 +27,8 @@ from keyhop.daemon.store.slots import HEAD_BYTES, SLOT_BYTES
 from keyhop.daemon.store.sqlite import SqliteStore
 
 TWIN = Range(RUN, 65536 + 1024, 1024)
+FOLD = Remove(Mark("nobody", 0))
+"""A save that the frame log does not take."""
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def test_a_genuine_state_of_yesterday_is_noticed(directory: Path) -> None:
 def test_yesterdays_used_log_is_noticed(directory: Path) -> None:
     store = opened(directory)
     store.load()
-    store.commit([Used(Range(OTHER_RUN, 0, 32))], bits_of)
+    store.commit([Used(Range(OTHER_RUN, 0, 32)), FOLD], bits_of)
     store.close()
     assert edit(directory, "DELETE FROM used_log WHERE number = (SELECT max(number) FROM used_log)") == 1
     refused(directory)
@@ -374,7 +376,7 @@ def test_one_damaged_byte_anywhere_is_an_error_or_changes_nothing(
     for saves in STEPS[:3]:
         store.commit(saves, bits_of)
     store.close()
-    path = directory / ("node.db.slots" if place % 3 == 0 else "node.db")
+    path = directory / ("node.db", "node.db.slots", "node.db.log")[place % 3]
     content = bytearray(path.read_bytes())
     content[place % len(content)] ^= change
     path.write_bytes(content)
@@ -425,7 +427,7 @@ def test_the_files_are_for_their_owner_alone(directory: Path) -> None:
     store.load()
     store.commit([], bits_of)
     names = sorted(path.name for path in directory.iterdir())
-    assert names == ["node.db", "node.db-shm", "node.db-wal", "node.db.slots"]
+    assert names == ["node.db", "node.db-shm", "node.db-wal", "node.db.log", "node.db.slots"]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in directory.iterdir())
     store.close()
 
@@ -555,14 +557,14 @@ def test_the_used_log_is_merged_and_stays_small(tmp_path: Path, monkeypatch: pyt
     for step in range(300):
         at = (step * 7919) % 300 * 32
         expected.add(at, at + 32)
-        store.commit([Used(Range(RUN, at, 32))], bits_of)
+        store.commit([Used(Range(RUN, at, 32)), FOLD], bits_of)
     assert len(ask(tmp_path, "SELECT 1 FROM used_log")) < 150
     store.close()
     store = opened(tmp_path)
     assert [(found.start, found.end) for found in store.load().used] == list(expected) == [(0, 9600)]
     store.commit([ForgetUsed(Range(RUN, 0, 9600))], bits_of)
     for _ in range(25):
-        store.commit([Used(Range(RUN, 9600, 32))], bits_of)
+        store.commit([Used(Range(RUN, 9600, 32)), FOLD], bits_of)
     store.close()
     store = opened(tmp_path)
     assert store.load().used == [Range(RUN, 9600, 32)]
@@ -576,7 +578,7 @@ def test_a_large_used_map_is_merged_into_several_rows(tmp_path: Path, monkeypatc
     store = opened(tmp_path)
     store.load()
     for start in range(0, 400, 100):
-        store.commit([Used(Range(RUN, at, 1)) for at in range(start, start + 100, 2)], bits_of)
+        store.commit([*(Used(Range(RUN, at, 1)) for at in range(start, start + 100, 2)), FOLD], bits_of)
     assert len(ask(tmp_path, "SELECT 1 FROM used_log")) > 10
     store.close()
     store = opened(tmp_path)
@@ -599,13 +601,13 @@ def test_the_outbox_does_not_grow_when_the_log_keeps_up(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.load()
     for number in range(1, 50):
-        store.commit([Audit({"n": number})], bits_of)
+        store.commit([Audit(b'{"n":%d}' % number)], bits_of)
         store.written(store.outbox()[-1].number)
     assert len(ask(tmp_path, "SELECT 1 FROM outbox")) == 1
     store.close()
     store = opened(tmp_path)
     store.load()
-    assert store.outbox() == [Outboxed(49, {"n": 49})]
+    assert store.outbox() == [Outboxed(49, b'{"n":49}')]
     store.close()
 
 

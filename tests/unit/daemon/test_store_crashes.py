@@ -25,12 +25,14 @@ from keyhop.daemon.store.slots import HEAD_BYTES, SLOT_BYTES
 
 SCRIPT = Path(__file__).with_name("store_steps.py")
 STRACE = shutil.which("strace")
-CALLS = ("pwrite64", "fdatasync", "fsync", "ftruncate")
+CALLS = ("pwrite64", "pwritev2", "fdatasync", "fsync", "ftruncate")
 
 EVERY_POINT = bool(os.environ.get("KEYHOP_EVERY_CRASH_POINT"))
 """All points take minutes; without it a sample is run, another one for each kind of failure."""
 
 SAMPLE = 6
+FRAMED_STEPS = 6
+"""Steps whose commit the frame log takes; the others go through SQLite."""
 
 needs_strace = pytest.mark.skipif(
     STRACE is None, reason="strace is not installed: the kills at random moments still run"
@@ -83,10 +85,10 @@ def test_everything_is_synced_before_it_is_acknowledged_and_slots_before_the_row
     directory.mkdir()
     assert STRACE is not None
     said, _ = run(
-        directory, STRACE, "-f", "-y", "-o", str(trace), "-e", "trace=pwrite64,ftruncate,fdatasync,fsync,write"
+        directory, STRACE, "-f", "-y", "-o", str(trace), "-e", "trace=pwrite64,pwritev2,ftruncate,fdatasync,fsync,write"
     )
     dirty: set[str] = set()
-    acknowledged = log_syncs = 0
+    acknowledged = log_syncs = frames = 0
     for line in trace.read_text().splitlines():
         found = re.match(r"^\d+ +(\w+)\(\d+<([^>]*)>(.*)", line)
         if found is None:
@@ -99,6 +101,9 @@ def test_everything_is_synced_before_it_is_acknowledged_and_slots_before_the_row
             case "pwrite64" | "ftruncate" if name.startswith("node.db") and not name.endswith("-shm"):
                 # The shared index is made anew from the log; nothing rests on it.
                 dirty.add(name)
+            case "pwritev2":
+                assert name == "node.db.log" and "RWF_DSYNC" in rest, line
+                frames += 1
             case "fdatasync" | "fsync":
                 dirty.discard(name)
                 if name == "node.db-wal":
@@ -106,7 +111,8 @@ def test_everything_is_synced_before_it_is_acknowledged_and_slots_before_the_row
                     assert "node.db.slots" not in dirty, f"{line}: slots not synced before the commit that names them"
             case _:
                 pass
-    assert acknowledged == len(STEPS) and log_syncs >= acknowledged and said[-1] == "closed"
+    assert acknowledged == len(STEPS) and said[-1] == "closed"
+    assert frames == FRAMED_STEPS and log_syncs >= acknowledged - frames
 
 
 def points(call: str, total: int, salt: str) -> list[int]:
@@ -131,13 +137,14 @@ def broken_off(directory: Path, call: str, fault: str, point: int) -> list[str]:
 
 @needs_strace
 def test_the_process_makes_the_calls_that_are_to_be_broken_off(calls: Counter[str]) -> None:
-    # Each commit syncs the log of SQLite; seals and drops sync the slots besides.
-    assert calls["fdatasync"] >= len(STEPS) + 6
-    assert calls["pwrite64"] > 3 * len(STEPS)
+    # Each commit syncs the log of SQLite or a frame; seals and drops sync the slots besides.
+    assert calls["pwritev2"] == FRAMED_STEPS
+    assert calls["fdatasync"] >= len(STEPS) - FRAMED_STEPS + 6
+    assert calls["pwrite64"] > 3 * (len(STEPS) - FRAMED_STEPS)
 
 
 @needs_strace
-@pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "fsync"])
+@pytest.mark.parametrize("call", ["pwrite64", "pwritev2", "fdatasync", "fsync"])
 def test_killed_at_a_system_call_nothing_acknowledged_is_lost(calls: Counter[str], tmp_path: Path, call: str) -> None:
     for point in points(call, calls[call], "kill"):
         directory = tmp_path / str(point)
@@ -146,7 +153,15 @@ def test_killed_at_a_system_call_nothing_acknowledged_is_lost(calls: Counter[str
 
 @needs_strace
 @pytest.mark.parametrize(
-    ("call", "error"), [("fdatasync", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EIO"), ("fsync", "EIO")]
+    ("call", "error"),
+    [
+        ("fdatasync", "EIO"),
+        ("pwrite64", "ENOSPC"),
+        ("pwrite64", "EIO"),
+        ("pwritev2", "ENOSPC"),
+        ("pwritev2", "EIO"),
+        ("fsync", "EIO"),
+    ],
 )
 def test_refused_by_the_disk_the_store_stops_and_nothing_acknowledged_is_lost(
     calls: Counter[str], tmp_path: Path, call: str, error: str

@@ -82,7 +82,7 @@ class KeysFetched(msgspec.Struct, frozen=True, gc=False):
     peer: str
     """The key manager that serves the master."""
     keys: tuple[Coordinates, ...]
-    audit: dict[str, object] | None = None
+    audit: bytes | None = None
 
 
 class RecordsFetched(msgspec.Struct, frozen=True, gc=False):
@@ -92,7 +92,7 @@ class RecordsFetched(msgspec.Struct, frozen=True, gc=False):
     slave: str
     master: str
     ids: tuple[str, ...]
-    audit: dict[str, object] | None = None
+    audit: bytes | None = None
 
 
 class StockLow(msgspec.Struct, frozen=True, gc=False):

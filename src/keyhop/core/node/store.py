@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -38,7 +38,8 @@ class Outboxed(NamedTuple):
 
     number: int
     """Rises by one with each entry, over restarts too: the log skips what it has."""
-    entry: dict[str, Any]
+    entry: bytes
+    """A JSON object, encoded once: what the log writes is made of these bytes."""
 
 
 class Store(Protocol):

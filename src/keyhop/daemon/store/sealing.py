@@ -100,6 +100,7 @@ class Marker:
     def __init__(self, node_key: NodeKey, store_id: bytes, node: str) -> None:
         self._key = node_key.derive("rows", store_id)
         self._state_key = node_key.derive("state", store_id)
+        self._frame_key = node_key.derive("frames", store_id)
         self._node = node
         # A store that was restored counts its journal numbers again, so they alone are no nonces: each opening of the
         # store has a key of its own.
@@ -123,6 +124,10 @@ class Marker:
         if self.toggle(table, *fields) != tag:
             name = " ".join(str(field) for field in fields if isinstance(field, int | str))
             raise Damaged(f"{table} {name} is damaged")
+
+    def frame(self, content: bytes) -> bytes:
+        """The tag of a frame, which no sum counts until it is folded into rows."""
+        return blake2b(content, key=self._frame_key, digest_size=TAG_BYTES).digest()
 
     def seal_state(self, journal: int, state: bytes) -> bytes:
         self._sealed += 1

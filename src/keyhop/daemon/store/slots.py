@@ -184,13 +184,17 @@ class SlotFile:
             os.fdatasync(self._descriptor)
             self._dirty = False
 
+    def rotation_due(self, now_s: float) -> bool:
+        """Whether `rotate` would do anything: the intermediate key is old, or its replacement is under way."""
+        # A clock that was set back would stop the rotation for as long.
+        return len(self._keys) > 1 or not 0 <= now_s - self._made_at_s < ROTATION_S
+
     def rotate(self, now_s: float) -> None:
         """Takes one step of replacing the intermediate key, if it is due or under way."""
+        if not self.rotation_due(now_s):
+            return
         old = 1 - self._generation % 2
         if old not in self._keys:
-            # A clock that was set back would stop the rotation for as long.
-            if 0 <= now_s - self._made_at_s < ROTATION_S:
-                return
             self._new_generation(now_s)
             self.sync()
             self._rewrap_from = 0

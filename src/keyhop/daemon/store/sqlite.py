@@ -1,12 +1,11 @@
-"""The store of a node on disk: one SQLite file, and beside it the slot file with the keys to what it seals."""
+"""The store of a node on disk: one SQLite file, and beside it the frame log and the keys to what it seals."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -17,11 +16,14 @@ from keyhop.core.model import NodeId, Range, RunId
 from keyhop.core.node.store import Damaged, Outboxed, Snapshot, StoreError, WrongNodeKey
 from keyhop.crypto.keywrap import NotAuthentic
 from keyhop.crypto.onetime import Bits
+from keyhop.daemon.store.failure import Guard
+from keyhop.daemon.store.frames import Frame, FrameLog
 from keyhop.daemon.store.outbox import Outbox
+from keyhop.daemon.store.rows import RowTable
 from keyhop.daemon.store.sealed import Sealed
 from keyhop.daemon.store.sealing import SCHEMA_VERSION, SUM_BYTES, Marker, NodeKey
 from keyhop.daemon.store.slots import SlotFile
-from keyhop.daemon.store.used import UsedLog
+from keyhop.daemon.store.used import UsedLog, packed
 
 STORE_ID_BYTES = 16
 
@@ -60,10 +62,17 @@ class State(msgspec.Struct, array_like=True):
     """Of the intermediate key, as last seen: an older slot file is not ours."""
     numbered: int
     """Audit entries numbered so far."""
+    chain: bytes
+    """Of the frames that come after this commit."""
+    log_bytes: int
+    """Size of the frame log: a shorter one was cut."""
 
 
 class SqliteStore:
     """Durable by SQLite's write-ahead log with `synchronous=FULL`: a commit that returned is on the disk.
+
+    What fetches leave (used bytes, audit entries, rows) goes into the frame log instead, for a fifth of the work. The
+    next commit of another kind, or the one that finds the log full, folds it into the database with its own saves.
 
     Committing belongs to one thread; reading may go on beside it, over a connection of its own. After any error the
     object refuses everything: what the disk holds is then unknown until the next start.
@@ -85,16 +94,16 @@ class SqliteStore:
         self._path = path
         self._node = node
         self._clock = clock
-        self._types = {_type_name(row): row for row in rows}
-        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_union(rows))
-        self._failure = ""
+        self._types = rows
+        self._guarded = Guard(path)
         self._loaded = False
         self._journal = 0
         self._runs: dict[RunId, int] = {}
         self._run_ids: dict[int, RunId] = {}
-        self._connections: list[sqlite3.Connection] = []
+        self._files: list[sqlite3.Connection | FrameLog | SlotFile] = []
         with self._guarded("be opened"):
             self._slots = SlotFile(path.with_name(path.name + ".slots"))
+            self._files.append(self._slots)
             try:
                 self._open(node_key)
             except BaseException:
@@ -111,34 +120,25 @@ class SqliteStore:
 
     def load(self) -> Snapshot:
         with self._guarded("be read"):
-            state = self._state()
-            self._marker.sum = 0
-            rows = list(self._load_rows())
-            self._load_runs()
-            blocks, secrets = self._sealed.load()
-            used = self._used.load()
-            self._outbox.load(state.numbered)
-            if self._marker.sum != int.from_bytes(state.sum, "big"):
-                raise Damaged(
-                    f"{self._path} is not as it was left: a row is missing, was added or is of another time, although "
-                    f"each one there is genuine"
-                )
-            self._slots.keep_only([block[0] for block in blocks] + [secret[0] for secret in secrets])
+            snapshot = self._load()
+            if self._replay():
+                snapshot = self._load()
             self._loaded = True
-            return Snapshot(
-                rows=rows,
-                used=[Range(self._run(run), low, high - low) for run, extents in used.items() for low, high in extents],
-                blocks=[Range(self._run(run), start, length) for _, run, start, length in blocks],
-                secrets=[name for _, name in secrets],
-            )
+            return snapshot
 
     def commit(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> None:
         with self._guarded("be written"):
             if not self._loaded:
                 raise StoreError(f"{self._path} was not loaded: `load` comes before the first commit")
-            self._database.execute("BEGIN IMMEDIATE")
-            entries: list[dict[str, Any]] = []
+            self._journal += 1
+            frame = self._framed(saves)
+            if frame is not None and self._log.append(self._log.encode(self._journal, frame)):
+                self._outbox.committed(self._remember(frame))
+                return
+            entries: list[bytes] = []
             dropped: list[int] = []
+            self._database.execute("BEGIN IMMEDIATE")
+            self._rows.fold()
             for save in saves:
                 match save:
                     case Used(range=range):
@@ -146,9 +146,9 @@ class SqliteStore:
                     case Audit(entry=entry):
                         entries.append(entry)
                     case Put(row=row):
-                        self._put(row)
+                        self._rows.put(*self._rows.encoded(row))
                     case Remove(row=row):
-                        self._remove(_type_name(type(row)), row.key)
+                        self._rows.remove(row)
                     case ForgetUsed(range=range):
                         self._used.forget(self._run_number(range.run), range)
                     case Seal(block=block):
@@ -162,12 +162,8 @@ class SqliteStore:
                         dropped += self._sealed.drop_secret(name)
                     case _:
                         assert_never(save)
-            self._used.write()
-            fresh = self._outbox.write(entries)
-            self._write_state()
-            # A row may name a slot only if the slot is there whatever happens; a slot without a row is wiped on start.
-            self._slots.sync()
-            self._database.execute("COMMIT")
+            fresh = self._outbox.number(entries)
+            self._finish()
             # The other way round on the way out: first nothing names the slot, then it is overwritten.
             if dropped:
                 self._slots.erase(dropped)
@@ -196,20 +192,22 @@ class SqliteStore:
             self._outbox.written = max(self._outbox.written, number)
 
     def close(self) -> None:
-        if not self._failure:
-            self._failure = f"{self._path} is closed"
+        if not self._guarded.failure:
+            self._guarded.failure = f"{self._path} is closed"
         self._release()
 
     def _release(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        self._slots.close()
+        # The slot file last: it holds the lock.
+        while self._files:
+            self._files.pop().close()
 
     # Opening.
 
     def _open(self, node_key: NodeKey) -> None:
         # SQLite would make the file with the umask's mode; its log takes the mode of the file.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        self._log = FrameLog(self._path.with_name(self._path.name + ".log"))
+        self._files.append(self._log)
         self._database = self._connect()
         for pragma in (
             f"page_size = {PAGE_BYTES}",
@@ -238,12 +236,14 @@ class SqliteStore:
                 f"the node key does not open {self._path}: start with the node key this store was made with"
             )
         self._bind(node_key, store_id)
-        self._slots.resume(node_key, store_id, self._state().generation)
+        state = self._state()
+        self._slots.resume(node_key, store_id, state.generation)
+        self._log.resume(self._marker, store_id, state.chain, state.log_bytes)
         self._slots.bind_to_database()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=64)
-        self._connections.append(connection)
+        self._files.append(connection)
         for pragma in ("trusted_schema = OFF", "temp_store = MEMORY", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
@@ -258,6 +258,8 @@ class SqliteStore:
 
     def _begin(self, node_key: NodeKey, store_id: bytes) -> None:
         self._bind(node_key, store_id)
+        self._log.begin(self._marker, store_id)
+        self._journal = 1
         self._database.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA.split(";"):
             self._database.execute(statement)
@@ -273,11 +275,48 @@ class SqliteStore:
 
     def _bind(self, node_key: NodeKey, store_id: bytes) -> None:
         self._marker = Marker(node_key, store_id, self._node)
+        self._rows = RowTable(self._database, self._marker, self._types)
         self._used = UsedLog(self._database, self._marker)
         self._outbox = Outbox(self._database, self._marker)
         self._sealed = Sealed(self._database, self._reader, self._marker, self._slots, self._node)
 
     # Loading.
+
+    def _load(self) -> Snapshot:
+        state = self._state()
+        self._marker.sum = 0
+        rows = list(self._rows.load())
+        self._load_runs()
+        blocks, secrets = self._sealed.load()
+        used = self._used.load()
+        self._outbox.load(state.numbered)
+        if self._marker.sum != int.from_bytes(state.sum, "big"):
+            raise Damaged(
+                f"{self._path} is not as it was left: a row is missing, was added or is of another time, although "
+                f"each one there is genuine"
+            )
+        self._slots.keep_only([block[0] for block in blocks] + [secret[0] for secret in secrets])
+        return Snapshot(
+            rows=rows,
+            used=[Range(self._run(run), low, high - low) for run, extents in used.items() for low, high in extents],
+            blocks=[Range(self._run(run), start, length) for _, run, start, length in blocks],
+            secrets=[name for _, name in secrets],
+        )
+
+    def _replay(self) -> bool:
+        """Folds what the log has beyond the database; True if there was anything."""
+        frames = self._log.read(self._journal)
+        if not frames:
+            return False
+        for frame in frames:
+            if frame.first != self._outbox.numbered + 1:
+                raise Damaged(f"{self._path}: audit entry {frame.first} follows {self._outbox.numbered} in its log")
+            self._remember(frame)
+        self._journal += len(frames)
+        self._database.execute("BEGIN IMMEDIATE")
+        self._rows.fold()
+        self._finish()
+        return True
 
     def _state(self) -> State:
         found = self._database.execute("SELECT journal, sealed FROM state").fetchall()
@@ -287,14 +326,6 @@ class SqliteStore:
         except (NotAuthentic, ValueError, TypeError):
             raise Damaged(f"{self._path}: the state row is damaged") from None
 
-    def _load_rows(self) -> Iterator[Row]:
-        for type_name, key, value, tag in self._database.execute("SELECT type, key, value, tag FROM rows"):
-            self._marker.check(tag, "row", type_name, key, value)
-            if type_name not in self._types:
-                raise StoreError(f"row {type_name} {key} is of a type that this version does not know")
-            row: Row = self._decoder.decode(value)
-            yield row
-
     def _load_runs(self) -> None:
         for number, peer, run_number, tag in self._database.execute("SELECT id, peer, number, tag FROM runs"):
             self._marker.check(tag, "run", number, peer, run_number)
@@ -302,31 +333,50 @@ class SqliteStore:
 
     # Saving.
 
-    def _put(self, row: Row) -> None:
-        type_name, key = _type_name(type(row)), row.key
-        if type_name not in self._types:
-            raise StoreError(f"row of type {type_name}: must be one of {', '.join(self._types)}")
-        self._take_away(type_name, key)
-        value = msgspec.msgpack.encode(row)
-        tag = self._marker.toggle("row", type_name, key, value)
-        self._database.execute("REPLACE INTO rows VALUES (?, ?, ?, ?)", (type_name, key, value, tag))
+    def _framed(self, saves: Sequence[Save]) -> Frame | None:
+        """The frame that holds all of a commit; None where it needs the database."""
+        used, rows, entries, runs = bytearray(), [], [], self._runs
+        for save in saves:
+            if isinstance(save, Used):
+                number = runs.get(save.range.run)
+                if number is None:
+                    return None
+                used += packed(number, save.range)
+            elif isinstance(save, Audit):
+                entries.append(save.entry)
+            elif isinstance(save, Put):
+                rows.append(self._rows.encoded(save.row))
+            else:
+                return None
+        if not used or self._slots.rotation_due(self._clock()):
+            return None
+        return Frame(bytes(used), rows, self._outbox.numbered + 1, entries)
 
-    def _remove(self, type_name: str, key: str) -> None:
-        if self._take_away(type_name, key):
-            self._database.execute("DELETE FROM rows WHERE type = ? AND key = ?", (type_name, key))
+    def _remember(self, frame: Frame) -> list[Outboxed]:
+        """What the next fold has to bring into the database."""
+        self._used.extend(frame.used)
+        self._rows.remember(frame.rows)
+        return self._outbox.number(frame.entries)
 
-    def _take_away(self, type_name: str, key: str) -> bool:
-        """Takes the share of a row that is replaced or removed out of the sum; False if there is none."""
-        found = self._database.execute(
-            "SELECT value, tag FROM rows WHERE type = ? AND key = ?", (type_name, key)
-        ).fetchall()
-        for value, tag in found:
-            self._marker.check(tag, "row", type_name, key, value)
-        return bool(found)
+    def _finish(self) -> None:
+        """The end of each transaction, of which the frames since the last one are a part."""
+        self._used.write()
+        self._outbox.write()
+        self._log.prepare_restart()
+        self._write_state()
+        # A row may name a slot only if the slot is there whatever happens; a slot without a row is wiped on start.
+        self._slots.sync()
+        self._database.execute("COMMIT")
+        self._log.restart()
 
     def _write_state(self) -> None:
-        self._journal += 1
-        state = State(self._marker.sum.to_bytes(SUM_BYTES, "big"), self._slots.generation, self._outbox.numbered)
+        state = State(
+            self._marker.sum.to_bytes(SUM_BYTES, "big"),
+            self._slots.generation,
+            self._outbox.numbered,
+            self._log.chain,
+            self._log.size_bytes,
+        )
         sealed = self._marker.seal_state(self._journal, msgspec.msgpack.encode(state))
         self._database.execute("REPLACE INTO state VALUES (1, ?, ?)", (self._journal, sealed))
 
@@ -349,45 +399,3 @@ class SqliteStore:
             return self._run_ids[number]
         except KeyError:
             raise Damaged(f"run {number} is missing") from None
-
-    @contextmanager
-    def _guarded(self, doing: str) -> Iterator[None]:
-        """Turns every way a disk can fail into StoreError, and lets nothing happen after one."""
-        if self._failure:
-            raise StoreError(self._failure)
-        try:
-            yield
-        except StoreError as error:
-            # Whoever raised it need not know which store of how many it was.
-            text = str(error)
-            self._failure = text if str(self._path) in text else f"{self._path}: {text}"
-            raise type(error)(self._failure) from error.__cause__
-        except Exception as error:
-            failure = self._explain(error, doing)
-            self._failure = str(failure)
-            raise failure from error
-        except BaseException:
-            self._failure = f"{self._path} was interrupted"
-            raise
-
-    def _explain(self, error: Exception, doing: str) -> StoreError:
-        if isinstance(error, sqlite3.Error):
-            code = getattr(error, "sqlite_errorcode", None)
-            name = getattr(error, "sqlite_errorname", None) or type(error).__name__
-            if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                return Damaged(f"{self._path} is damaged: {error} ({name})")
-            return StoreError(f"{self._path} cannot {doing}: {error} ({name})")
-        if isinstance(error, OSError):
-            return StoreError(f"{self._path} cannot {doing}: {error.strerror or error}")
-        return StoreError(f"{self._path} cannot {doing}: {type(error).__name__}")
-
-
-def _type_name(row: type[Row]) -> str:
-    return str(row.__struct_config__.tag)
-
-
-def _union(rows: Sequence[type[Row]]) -> Any:
-    union: Any = rows[0]
-    for row in rows[1:]:
-        union = union | row
-    return union

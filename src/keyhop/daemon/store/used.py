@@ -11,6 +11,7 @@ from keyhop.core.node.store import StoreError
 from keyhop.daemon.store.sealing import Marker
 
 ROWS_BEFORE_MERGING = 1000
+ENTRIES_BEFORE_MERGING = 65_536
 ENTRIES_PER_ROW = 4096
 """Merged rows of 48 KiB."""
 
@@ -36,25 +37,31 @@ class UsedLog:
         """What is used, by number of run; raises Damaged."""
         used: dict[int, Extents] = {}
         self._rows = self._entries = 0
+        adds: list[tuple[int, int]] = []
         for number, entries, tag in self._database.execute("SELECT number, entries, tag FROM used_log ORDER BY number"):
             self._marker.check(tag, "used_log", number, entries)
             for place, length in _ENTRY.iter_unpack(entries):
-                extents = used.setdefault(place >> _START_BITS, Extents())
-                start = place & (POSITION_LIMIT - 1)
                 if length & _FORGET:
-                    extents.remove(start, start + (length & ~_FORGET))
+                    _add(used, adds)
+                    start = place & (POSITION_LIMIT - 1)
+                    used.setdefault(place >> _START_BITS, Extents()).remove(start, start + (length & ~_FORGET))
                 else:
-                    extents.add(start, start + length)
+                    adds.append((place, length))
             self._next = number + 1
             self._rows += 1
             self._entries += len(entries) // _ENTRY.size
+        _add(used, adds)
         return used
 
     def add(self, run: int, range: Range) -> None:
-        self._append(run, range, 0)
+        self._pending += packed(run, range)
 
     def forget(self, run: int, range: Range) -> None:
-        self._append(run, range, _FORGET)
+        self._pending += packed(run, range, _FORGET)
+
+    def extend(self, entries: bytes) -> None:
+        """Takes what `packed` gave, in the order of the commits."""
+        self._pending += entries
 
     def write(self) -> None:
         """Inserts what was added since the last time, as one row."""
@@ -64,13 +71,9 @@ class UsedLog:
         self._pending.clear()
         # As many new entries as old ones before all are read again: so each entry is merged a few times in its life,
         # however scattered the used bytes are.
-        if self._rows > ROWS_BEFORE_MERGING and self._entries > 2 * self._merged_entries:
+        many = self._rows > ROWS_BEFORE_MERGING or self._entries > ENTRIES_BEFORE_MERGING
+        if many and self._entries > 2 * self._merged_entries:
             self._merge()
-
-    def _append(self, run: int, range: Range, flag: int) -> None:
-        if range.start < 0 or range.length < 0 or range.end > POSITION_LIMIT or range.length >= _FORGET:
-            raise StoreError(f"{range} cannot be marked: positions must lie in 0 to {POSITION_LIMIT}")
-        self._pending += _ENTRY.pack(run << _START_BITS | range.start, range.length | flag)
 
     def _insert(self, entries: bytes) -> None:
         tag = self._marker.toggle("used_log", self._next, entries)
@@ -91,3 +94,27 @@ class UsedLog:
         for start in range(0, len(packed), row_bytes):
             self._insert(packed[start : start + row_bytes])
         self._merged_entries = self._entries
+
+
+def packed(run: int, range: Range, flag: int = 0) -> bytes:
+    """One entry; raises StoreError for positions that cannot be."""
+    _, start, length = range
+    if start < 0 or not 0 <= length < _FORGET or start + length > POSITION_LIMIT:
+        raise StoreError(f"{range} cannot be marked: positions must lie in 0 to {POSITION_LIMIT}")
+    return _ENTRY.pack(run << _START_BITS | start, length | flag)
+
+
+def _add(used: dict[int, Extents], adds: list[tuple[int, int]]) -> None:
+    """Moves (run and start, length) into the extents; joined before, because most of them touch one another."""
+    adds.sort()
+    at = end = -1
+    for place, length in [*adds, (-1, 0)]:
+        # Start 0 joins nothing: the end of one run stands beside the beginning of the next.
+        if at <= place <= end and place & (POSITION_LIMIT - 1):
+            end = max(end, place + length)
+            continue
+        if end > at:
+            start = at & (POSITION_LIMIT - 1)
+            used.setdefault(at >> _START_BITS, Extents()).add(start, start + end - at)
+        at, end = place, place + length
+    adds.clear()

@@ -30,6 +30,9 @@ FAILED_IDS_PER_S = 20
 FAILED_IDS_BURST = 1000
 """Wrong key IDs per application: what an honest client may get wrong after a restart of its peer."""
 
+DELIVERIES_LIMIT = 4096
+"""Cached beginnings of audit records; beyond it the cache starts again."""
+
 NO_AUDIT = "the audit log cannot be written: no key is supplied"
 TRY_LATER = frozenset({Refusal.NOT_ENOUGH_KEY, Refusal.RATE_LIMITED, Refusal.UNAVAILABLE})
 
@@ -101,6 +104,7 @@ class Counter:
         self._failures: dict[str, Allowance] = {}
         self._unwiped: dict[str, list[int]] = {}
         """Peer -> [start, end) of what was given out and is not overwritten yet."""
+        self._deliveries: dict[tuple[str, str, str, int, str], Delivery] = {}
         self.tallies: dict[str, Tally] = {}
         self._settings = driver.node.context.settings
         self._confirmed = driver.node.secrets.confirmed
@@ -294,7 +298,7 @@ class Counter:
             keys = list(zip(deliver.ids, bits, strict=True))
             if self._audit is not None:
                 try:
-                    self._audit.record(self._entry(caller, "enc", slave, list(deliver.ids), size_bits, self._own))
+                    self._audit.delivered(self._delivery_of(caller, "enc", slave, size_bits, self._own), deliver.ids)
                     self._audit.flush()
                 except AuditError:
                     raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT) from None
@@ -345,7 +349,7 @@ class Counter:
         if any(key_id in supply.records for key_id in key_ids):
             ids = tuple(key_ids)
             size_bits = supply.records[next(id for id in ids if id in supply.records)].length * 8
-            entry = self._entry(caller, "dec", master, key_ids, size_bits, self._own)
+            entry = self._delivery_of(caller, "dec", master, size_bits, self._own).entry(key_ids)
             self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), answer)
             return future
         node = supply.directory.get(AppId(master))
@@ -366,25 +370,25 @@ class Counter:
                 unknown = True
         if unknown:
             raise self._failed(caller, Refusal.NOT_FOUND, NOT_FOUND)
-        entry = self._entry(caller, "dec", master, key_ids, found[0].length * 8, node)
+        entry = self._delivery_of(caller, "dec", master, found[0].length * 8, node).entry(key_ids)
         keys = tuple(found)
         self._driver.ask(lambda request: KeysFetched(request, caller, master, node, keys, entry), answer)
         return future
 
-    def _entry(
-        self, caller: str, role: str, peer: str, key_ids: list[str], size_bits: int, node: str
-    ) -> dict[str, object]:
-        return {
-            "actor": {"sae": caller},
-            "action": "key.deliver",
-            "interface": "etsi014",
-            "role": role,
-            "peer": peer,
-            "key_ids": key_ids,
-            "size": size_bits,
-            "path": list(dict.fromkeys((node, self._own) if role == "dec" else (self._own, node))),
-            "result": "ok",
-        }
+    def _delivery_of(self, caller: str, role: str, peer: str, size_bits: int, node: str) -> Delivery:
+        found = self._deliveries.get((caller, role, peer, size_bits, node))
+        if found is None:
+            if len(self._deliveries) >= DELIVERIES_LIMIT:
+                self._deliveries.clear()
+            found = self._deliveries[caller, role, peer, size_bits, node] = Delivery(
+                actor={"sae": caller},
+                interface="etsi014",
+                role=role,
+                peer=peer,
+                size_bits=size_bits,
+                path=tuple(dict.fromkeys((node, self._own) if role == "dec" else (self._own, node))),
+            )
+        return found
 
     def _check_guesses(self, caller: str) -> None:
         """Who named too many wrong IDs is not listened to for a while: tags cannot be guessed by the million."""
