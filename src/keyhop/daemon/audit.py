@@ -150,8 +150,8 @@ class AuditLog:
         if self.failure:
             self._lines.clear()
             raise AuditError(self.failure)
-        for number, entry in self._owed:
-            self._append(b',"commit":%d,' % number + entry[1:-1])
+        if self._owed:
+            self._append_owed()
         if not self._lines:
             return
         try:
@@ -228,21 +228,34 @@ class AuditLog:
     def _append(self, body: bytes) -> None:
         if self.failure:
             raise AuditError(self.failure)
+        self._seq += 1
+        line = b'{"v":1,"seq":%d,"ts":"%b"%b,"prev":"%b"}' % (self._seq, self._stamp(), body, self._previous.encode())
+        self._previous = sha256(line).hexdigest()
+        self._lines.append(line + b"\n")
+
+    def _append_owed(self) -> None:
+        """As `_append` for each entry of a commit, which have one time."""
+        stamp, seq, previous, lines = self._stamp(), self._seq, self._previous, self._lines
+        for number, entry in self._owed:
+            seq += 1
+            line = b'{"v":1,"seq":%d,"ts":"%b","commit":%d,%b,"prev":"%b"}' % (
+                seq,
+                stamp,
+                number,
+                entry[1:-1],
+                previous.encode(),
+            )
+            previous = sha256(line).hexdigest()
+            lines.append(line + b"\n")
+        self._seq, self._previous = seq, previous
+
+    def _stamp(self) -> bytes:
         now = self._clock()
         second = int(now)
         if second != self._second:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        self._seq += 1
-        line = b'{"v":1,"seq":%d,"ts":"%b.%03dZ"%b,"prev":"%b"}' % (
-            self._seq,
-            self._second_text,
-            (now - second) * 1000,
-            body,
-            self._previous.encode(),
-        )
-        self._previous = sha256(line).hexdigest()
-        self._lines.append(line + b"\n")
+        return b"%b.%03dZ" % (self._second_text, (now - second) * 1000)
 
     def _take_back(self) -> None:
         """Half a batch may be in the file: it goes, and the chain with it."""

@@ -7,14 +7,16 @@ waits for it and goes into the next one, all in one: under load that is group co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
 from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Send
-from keyhop.core.model import Refusal, RequestError
+from keyhop.core.model import Range, Refusal, RequestError
 from keyhop.core.node.events import Woke
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import Store
@@ -25,6 +27,8 @@ Answer = Callable[[Deliver, Bits], None]
 
 EVENTS_PER_TURN = 512
 """Stepped before sockets get their turn again."""
+GATHER_NS = 500_000
+"""A commit waits no longer than this for requests that are just arriving; it costs the same for one as for fifty."""
 RETRY_S = 5.0
 """When to ask a node again that stops: it may be back by then."""
 
@@ -52,13 +56,18 @@ class Driver:
         self._close = close
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "store")
+        self._commits: SimpleQueue[tuple[Callable[[], None], Batch] | None] = SimpleQueue()
+        # A thread of our own: an executor's future, carried over to the loop, costs three times as much per commit.
+        self._thread = Thread(target=self._commit_all, name="store", daemon=True)
+        self._thread.start()
         self._inbox: deque[object] = deque()
         self._turn_due = False
         self._waiting = Output()
         self._waiting_answers: list[tuple[Deliver, Bits]] = []
         self._waiting_settled: list[asyncio.Future[None]] = []
         self._committing = False
+        self._gathering = False
+        self._gather_until = 0
         self._wake: asyncio.TimerHandle | None = None
         self._wake_due: int | None = None
         self._answers: dict[int, Answer] = {}
@@ -117,7 +126,7 @@ class Driver:
             if self._inbox:
                 self._turn_due = True
                 self._loop.call_soon(self._turn)
-            self._flow()
+            self._flow_or_gather(now, 1)
         except Exception as error:
             self.fail(error)
 
@@ -128,6 +137,32 @@ class Driver:
             answers.append((deliver, tuple([read(range) for range in deliver.ranges])))
 
     # --- out ----------------------------------------------------------------------------------------------------------
+
+    def _flow_or_gather(self, now: int, passes: int) -> None:
+        """Lets the loop look at its sockets `passes` times before what waits is committed.
+
+        Requests come in flocks, because their clients were answered together. Whoever is alone waits for nothing.
+        """
+        if self._gathering or self._committing:
+            return
+        if not self._waiting.save:
+            self._flow()
+            return
+        self._gathering = True
+        self._gather_until = now + GATHER_NS
+        self._loop.call_soon(self._gathered, passes)
+
+    def _gathered(self, passes: int) -> None:
+        if self.stopped:
+            return
+        try:
+            if (self._turn_due or passes > 1) and self._clock() < self._gather_until:
+                self._loop.call_soon(self._gathered, 1 if self._turn_due else passes - 1)
+                return
+            self._gathering = False
+            self._flow()
+        except Exception as error:
+            self.fail(error)
 
     def _flow(self) -> None:
         """Commits what waits, or, where nothing is to be saved and no commit is under way, does it at once."""
@@ -143,12 +178,23 @@ class Driver:
         self._committing = True
         self.node.complete(output)
         bits = self.vault.collect(output.save)
-        commit = self._loop.run_in_executor(self._thread, self._store.commit, output.save, bits)
-        commit.add_done_callback(lambda done: self._committed(done, batch))
+        self._commits.put((self._store.prepare(output.save, bits), batch))
 
-    def _committed(self, done: asyncio.Future[None], batch: Batch) -> None:
+    def _commit_all(self) -> None:
+        """The thread of the store: one commit at a time, until `stop`."""
+        while (wanted := self._commits.get()) is not None:
+            commit, batch = wanted
+            failure: BaseException | None = None
+            try:
+                commit()
+            except BaseException as error:
+                failure = error
+            # The loop is closed when a process ends that could not wait.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._committed, failure, batch)
+
+    def _committed(self, failure: BaseException | None, batch: Batch) -> None:
         self._committing = False
-        failure = done.exception()
         if failure is not None:
             self.fail(failure)
             return
@@ -160,7 +206,8 @@ class Driver:
             for call in self.on_committed:
                 call()
             self._release(batch)
-            self._flow()
+            # The answers go out in the next pass of the loop, so their clients can be heard after the one that follows.
+            self._flow_or_gather(self._clock(), 2)
         except Exception as error:
             self.fail(error)
 
@@ -178,7 +225,7 @@ class Driver:
                 answer(deliver, bits)
         for event in output.after:
             self.feed(event)
-        for range in output.wipe:
+        for range in _joined(output.wipe):
             self.vault.wipe(range)
         for notice in output.notice:
             for call in self.on_notice:
@@ -210,7 +257,8 @@ class Driver:
     async def stop(self) -> None:
         """Lets the commit under way return; nothing new is begun."""
         self._end()
-        await self._loop.run_in_executor(None, self._thread.shutdown)
+        self._commits.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
 
     def _end(self) -> None:
         """Nothing is stepped any more; whoever waits for an answer is told so."""
@@ -230,6 +278,21 @@ class Batch(NamedTuple):
     output: Output
     answers: Sequence[tuple[Deliver, Bits]]
     settled: Sequence[asyncio.Future[None]]
+
+
+def _joined(ranges: list[Range]) -> Iterator[Range]:
+    """The same bytes in as few ranges as hold them: neighbouring keys are often asked for together."""
+    if len(ranges) < 2:
+        yield from ranges
+        return
+    ranges.sort()
+    run, start, end = ranges[0].run, ranges[0].start, ranges[0].end
+    for other, at, length in ranges:
+        if at > end or other != run:
+            yield Range(run, start, end - start)
+            run, start, end = other, at, at
+        end = max(end, at + length)
+    yield Range(run, start, end - start)
 
 
 def _stopping() -> RequestError:

@@ -58,6 +58,11 @@ class Store(Protocol):
         there; a block must not overlap another. A Used or ForgetUsed range may overlap what is used.
         """
 
+    def prepare(
+        self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]
+    ) -> Callable[[], None]:
+        """Does of `commit` what needs no disk; what it gives does the rest, in any thread, before the next is prepared."""
+
     def read(self, block: Range) -> bytearray:
         """The bits of a sealed block, named exactly as it was sealed; safe beside a running commit."""
 

@@ -121,15 +121,18 @@ class FrameLog:
         content = _FRAME.pack(FRAME_MAGIC, len(payload), journal, self.chain) + payload
         return content + self._tag(content)
 
-    def append(self, frame: bytes) -> bool:
-        """Durable when it returns True; False if there is no room before the next fold."""
-        if self._at + len(frame) > self.size_bytes:
-            self._full = True
-            return False
+    def has_room(self, frame: bytes) -> bool:
+        """Whether this frame can be appended before the next fold."""
+        if self._at + len(frame) <= self.size_bytes:
+            return True
+        self._full = True
+        return False
+
+    def append(self, frame: bytes) -> None:
+        """Durable when it returns."""
         # Written and synced in one call: between two the thread would have to wait for the interpreter once more.
         self._check(os.pwritev(self._descriptor, [frame], self._at, os.RWF_DSYNC), len(frame))
         self._at += len(frame)
-        return True
 
     def prepare_restart(self) -> None:
         """Before the commit that folds: it will name a new chain, and the size that the log has from then on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import assert_never
 
 from keyhop.core.machine import Audit, Drop, DropSecret, ForgetUsed, KeepSecret, Put, Remove, Row, Save, Seal, Used
@@ -71,6 +72,9 @@ class MemoryStore:
                     assert_never(save)
         self._outbox = [outboxed for outboxed in self._outbox if outboxed.number > self._written]
         self._failure = ""
+
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Callable[[], None]:
+        return partial(self.commit, saves, bits)
 
     def read(self, block: Range) -> bytearray:
         self._check()

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -127,14 +128,27 @@ class SqliteStore:
             return snapshot
 
     def commit(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> None:
+        self.prepare(saves, bits)()
+
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Callable[[], None]:
         with self._guarded("be written"):
             if not self._loaded:
                 raise StoreError(f"{self._path} was not loaded: `load` comes before the first commit")
             self._journal += 1
             frame = self._framed(saves)
-            if frame is not None and self._log.append(self._log.encode(self._journal, frame)):
-                self._outbox.committed(self._remember(frame))
-                return
+            if frame is not None:
+                content = self._log.encode(self._journal, frame)
+                if self._log.has_room(content):
+                    return partial(self._append, content, self._remember(frame))
+            return partial(self._commit, saves, bits)
+
+    def _append(self, content: bytes, fresh: list[Outboxed]) -> None:
+        with self._guarded("be written"):
+            self._log.append(content)
+            self._outbox.committed(fresh)
+
+    def _commit(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> None:
+        with self._guarded("be written"):
             entries: list[bytes] = []
             dropped: list[int] = []
             self._database.execute("BEGIN IMMEDIATE")

@@ -8,7 +8,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 
 from keyhop.core.machine import Deliver
-from keyhop.core.model import AppId, Range, Refusal, RequestError, RunId
+from keyhop.core.model import AppId, NodeId, Range, Refusal, RequestError, RunId
 from keyhop.core.node.desk import Allowance, Grant
 from keyhop.core.node.events import Coordinates, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, StockLow
 from keyhop.core.node.rows import secret_name
@@ -30,6 +30,8 @@ FAILED_IDS_PER_S = 20
 FAILED_IDS_BURST = 1000
 """Wrong key IDs per application: what an honest client may get wrong after a restart of its peer."""
 
+ORIGINS_LIMIT = 4096
+"""Pairs of applications whose keys are fetched here and that are known at once; beyond it they are made anew."""
 DELIVERIES_LIMIT = 4096
 """Cached beginnings of audit records; beyond it the cache starts again."""
 
@@ -74,6 +76,19 @@ class Account:
         """[start, end) of what was given out to this peer and is not overwritten yet; one list per peer."""
 
 
+class Origin:
+    """Where the keys of one master come from that one slave may fetch here, with all that can be computed once."""
+
+    __slots__ = ("deliveries", "epochs", "node", "seals")
+
+    def __init__(self, node: NodeId, epochs: list[int], seals: list[KeyIdSeal]) -> None:
+        self.node = node
+        self.epochs = epochs
+        self.seals = seals
+        """Newest epoch first."""
+        self.deliveries: dict[int, Delivery] = {}
+
+
 class Tally:
     """Plain numbers for the metrics and the node API."""
 
@@ -104,6 +119,7 @@ class Counter:
         self._failures: dict[str, Allowance] = {}
         self._unwiped: dict[str, list[int]] = {}
         """Peer -> [start, end) of what was given out and is not overwritten yet."""
+        self._origins: dict[tuple[str, str], Origin] = {}
         self._deliveries: dict[tuple[str, str, str, int, str], Delivery] = {}
         self.tallies: dict[str, Tally] = {}
         self._settings = driver.node.context.settings
@@ -183,6 +199,8 @@ class Counter:
         names = {secret_name(peer, issuer, epoch) for issuer, epochs in live.items() for epoch in epochs}
         for name in [name for name in self._seals if name.startswith(f"{peer}/") and name not in names]:
             del self._seals[name]
+        for key in [key for key, o in self._origins.items() if o.node == peer and o.epochs != live[peer]]:
+            del self._origins[key]
 
     def _seal(self, peer: str, issuer: str, epoch: int) -> KeyIdSeal:
         name = secret_name(peer, issuer, epoch)
@@ -346,21 +364,19 @@ class Counter:
             self._count(caller, "dec", keys, master, len(bits[0]) * 8)
             future.set_result(keys)
 
-        if any(key_id in supply.records for key_id in key_ids):
+        if supply.records and any(key_id in supply.records for key_id in key_ids):
             ids = tuple(key_ids)
             size_bits = supply.records[next(id for id in ids if id in supply.records)].length * 8
             entry = self._delivery_of(caller, "dec", master, size_bits, self._own).entry(key_ids)
             self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), answer)
             return future
-        node = supply.directory.get(AppId(master))
-        pair = self._node.context.pairs.get(node) if node is not None else None
-        if node is None or pair is None:
+        origin = self._origin(caller, master)
+        if origin is None:
             raise self._failed(caller, Refusal.NOT_FOUND, NOT_FOUND)
-        seals = [self._seal(node, node, epoch) for epoch in reversed(pair.secrets[node])]
         found: list[Coordinates] = []
         unknown = False
         for key_id in key_ids:
-            opened = open_in_any(seals, key_id, master, caller)
+            opened = open_in_any(origin.seals, key_id, master, caller)
             if isinstance(opened, Opened):
                 found.append(Coordinates(opened.run, opened.start, opened.length))
             elif opened is Unopened.FOREIGN:
@@ -370,10 +386,29 @@ class Counter:
                 unknown = True
         if unknown:
             raise self._failed(caller, Refusal.NOT_FOUND, NOT_FOUND)
-        entry = self._delivery_of(caller, "dec", master, found[0].length * 8, node).entry(key_ids)
-        keys = tuple(found)
+        node, size_bits = origin.node, found[0].length * 8
+        delivery = origin.deliveries.get(size_bits)
+        if delivery is None:
+            delivery = origin.deliveries[size_bits] = self._delivery_of(caller, "dec", master, size_bits, node)
+        entry, keys = delivery.entry(key_ids), tuple(found)
         self._driver.ask(lambda request: KeysFetched(request, caller, master, node, keys, entry), answer)
         return future
+
+    def _origin(self, caller: str, master: str) -> Origin | None:
+        """What opens the IDs of this master's keys for this caller; None where no such key can be."""
+        node = self._node.supply.directory.get(AppId(master))
+        pair = self._node.context.pairs.get(node) if node is not None else None
+        if node is None or pair is None:
+            return None
+        epochs = pair.secrets[node]
+        origin = self._origins.get((caller, master))
+        if origin is None or origin.node != node or origin.epochs != epochs:
+            self._forget_seals(node)
+            if len(self._origins) >= ORIGINS_LIMIT:
+                self._origins.clear()
+            seals = [self._seal(node, node, epoch) for epoch in reversed(epochs)]
+            origin = self._origins[caller, master] = Origin(node, list(epochs), seals)
+        return origin
 
     def _delivery_of(self, caller: str, role: str, peer: str, size_bits: int, node: str) -> Delivery:
         found = self._deliveries.get((caller, role, peer, size_bits, node))
