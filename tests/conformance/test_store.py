@@ -340,6 +340,21 @@ def test_later_commits_act_on_what_fetches_left(opened: Opened) -> None:
     assert sorted(snapshot.used) == [Range(RUN, 0, 16), Range(RUN, 20, 4), Range(RUN, 48, 48)]
 
 
+@pytest.mark.parametrize(
+    "saves", [[Used(Range(RUN, 0, 32)), Put(Mark("a", 2))], [Remove(Mark("a", 0)), Put(Mark("b", 1))]]
+)
+def test_a_prepared_commit_is_one_only_when_it_is_carried_out(opened: Opened, saves: list[Save]) -> None:
+    opened.commit(Seal(Range(RUN, 0, 64)), Put(Mark("a", 1)))
+    opened.store.prepare(saves, bits_of)
+    assert rows(opened.reopened()) == {Mark("a", 1)} and not opened.snapshot.used
+    opened.store.prepare(saves, bits_of)()
+    model = Model()
+    for save in [Put(Mark("a", 1)), *saves]:
+        model.save(save)
+    assert rows(opened.reopened()) == set(model.rows.values())
+    assert opened.snapshot.used == model.used_ranges()
+
+
 RANGES = st.builds(Range, st.sampled_from([RUN, OTHER_RUN]), st.integers(0, 60), st.integers(1, 20))
 BLOCKS = st.builds(Range, st.sampled_from([RUN, OTHER_RUN]), st.sampled_from(range(0, 300, 20)), st.just(20))
 NAMES = st.sampled_from(["a", "b", "c"])

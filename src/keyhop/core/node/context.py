@@ -155,6 +155,8 @@ class Context:
         return NodeRow(self.epoch, self.start, self.journal, self.relay_number)
 
     def flush_books(self) -> None:
+        if not self._dirty_books:
+            return
         for peer, number in sorted(self._dirty_books):
             pair = self.pairs.get(peer)
             if pair is not None:

@@ -61,7 +61,7 @@ class Store(Protocol):
     def prepare(
         self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]
     ) -> Callable[[], None]:
-        """Does of `commit` what needs no disk; what it gives does the rest, in any thread, before the next is prepared."""
+        """Does what of `commit` needs no disk; what it gives does the rest, in any thread, before anything else."""
 
     def read(self, block: Range) -> bytearray:
         """The bits of a sealed block, named exactly as it was sealed; safe beside a running commit."""

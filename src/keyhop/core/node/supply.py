@@ -240,16 +240,20 @@ class Supply:
             self._refuse(event.request, Refusal.UNAVAILABLE, text, retry_after_s=1.0)
             return
         run = pair.their_key
+        run_id, used = run.id, run.used
         chosen: list[Range] = []
         segments: list[Segment] = []
+        total = 0
         for key in event.keys:
-            end = key.start + key.length
-            covering = run.leased(key.start, end, Purpose.SUPPLY) if key.run == run.id.number else None
-            if covering is None or run.used.touches(key.start, end):
+            start, length = key.start, key.length
+            end = start + length
+            covering = run.leased(start, end, Purpose.SUPPLY) if key.run == run_id.number else None
+            if covering is None or used.touches(start, end):
                 self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
                 return
-            chosen.append(Range(run.id, key.start, key.length))
+            chosen.append(Range(run_id, start, length))
             segments += covering
+            total += length
         if len(chosen) > 1:
             ordered = sorted(chosen, key=lambda range: range.start)
             if any(first.end > second.start for first, second in pairwise(ordered)):
@@ -257,9 +261,9 @@ class Supply:
                 return
         save = context.out.save
         for range in chosen:
-            run.used.add(range.start, range.start + range.length)
+            used.add(range.start, range.start + range.length)
             save.append(Used(range))
-        run.book.move(State.RESERVED_APP, Action.SUPPLY, sum([range.length for range in chosen]))
+        run.book.move(State.RESERVED_APP, Action.SUPPLY, total)
         for segment in segments:
             if segment.mark != GONE and run.used.covers(segment.start, segment.end):
                 run.set_mark(segment, GONE)
@@ -270,9 +274,9 @@ class Supply:
                 run.used.remove(segment.start, segment.end)
                 context.book(run)
         if event.audit is not None:
-            context.save(Audit(event.audit))
+            save.append(Audit(event.audit))
         context.out.answer.append(Deliver(event.request, tuple(chosen)))
-        context.out.wipe.extend(chosen)
+        context.out.wipe += chosen
 
     def _refuse(self, request: int, reason: Refusal, text: str, retry_after_s: float | None = None) -> None:
         error = RequestError(reason, text, retry_after_s=retry_after_s)

@@ -129,7 +129,8 @@ class Counter:
         self.on_delivered: list[Delivered] = []
         """Costs one truth test per request while nobody listens."""
         self.on_refused: list[Refused] = []
-        self._wiping = asyncio.get_running_loop().call_later(WIPE_EVERY_S, self._wipe_now)
+        self._loop = asyncio.get_running_loop()
+        self._wiping = self._loop.call_later(WIPE_EVERY_S, self._wipe_now)
 
     def __repr__(self) -> str:
         return f"Counter({self._own!r}, {len(self._accounts)} pairs of applications)"
@@ -349,7 +350,7 @@ class Counter:
             text = f"{len(key_ids)} key IDs: must be 1 to {self._settings.keys_per_request}"
             raise RequestError(Refusal.BAD_REQUEST, text)
         self._check_guesses(caller)
-        future: asyncio.Future[Keys] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Keys] = self._loop.create_future()
 
         def answer(deliver: Deliver, bits: Bits) -> None:
             if future.done():

@@ -1,0 +1,222 @@
+"""The driver: what shares a commit, what comes after it, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyhop.core.designs import DESIGNS
+from keyhop.core.machine import Deliver, Save
+from keyhop.core.model import AppId, NodeId, Range, Refusal, RunId
+from keyhop.core.node.context import Application, NodeSettings
+from keyhop.core.node.events import KeysWanted
+from keyhop.core.node.node import Node
+from keyhop.core.node.store import StoreError
+from keyhop.crypto.onetime import Bits
+from keyhop.daemon.driver import GATHER_NS, Driver, _joined
+from keyhop.daemon.store.memory import MemoryStore
+from keyhop.daemon.vault import NodeVault
+
+SETTINGS = NodeSettings(
+    node=NodeId("alice"),
+    applications=(
+        Application(id=AppId("one"), peers=frozenset({AppId("two")})),
+        Application(id=AppId("two"), peers=frozenset()),
+    ),
+)
+
+
+class WatchedStore(MemoryStore):
+    """Tells what was begun; a commit waits for `gate` and raises `error` if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = 0
+        self.done = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.refuses = False
+
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Callable[[], None]:
+        if self.refuses:
+            raise StoreError("the store is closed")
+        self.begun += 1
+        commit = super().prepare(saves, bits)
+
+        def work() -> None:
+            assert self.gate.wait(10)
+            if self.error is not None:
+                raise self.error
+            commit()
+            self.done += 1
+
+        return work
+
+
+class Driven:
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.store = WatchedStore()
+        snapshot = self.store.load()
+        vault = NodeVault(self.store, bytes(32))
+        node = Node(SETTINGS, DESIGNS["keyhop"], vault, os.urandom, snapshot, start=1, now=0)
+        self.driver = Driver(node, vault, self.store, send=lambda *_: None, close=lambda *_: None, clock=clock)
+        self.answers: list[Deliver] = []
+
+    def ask(self) -> None:
+        """A request that has to be committed: local keys have a record each."""
+        self.driver.ask(
+            lambda request: KeysWanted(request, "one", "two", 1, 256),
+            lambda deliver, _bits: self.answers.append(deliver),
+        )
+
+
+async def passes(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def run(work: Callable[[Driven], Coroutine[Any, Any, None]], clock: Callable[[], int] = lambda: 0) -> None:
+    async def main() -> None:
+        driven = Driven(clock)
+        await driven.driver.settled()
+        await work(driven)
+        driven.store.gate.set()
+        await driven.driver.stop()
+
+    asyncio.run(main())
+
+
+def test_requests_that_arrive_pass_by_pass_share_one_commit() -> None:
+    async def work(driven: Driven) -> None:
+        begun = driven.store.begun
+        for _ in range(20):
+            driven.ask()
+            await passes(1)
+        assert driven.store.begun == begun
+        await driven.driver.settled()
+        assert len(driven.answers) == 20 and driven.store.begun == begun + 1
+
+    run(work)
+
+
+def test_who_is_alone_waits_for_nobody() -> None:
+    async def work(driven: Driven) -> None:
+        begun = driven.store.begun
+        driven.ask()
+        await passes(3)
+        assert driven.store.begun == begun + 1
+        await driven.driver.settled()
+
+    run(work)
+
+
+def test_gathering_ends_though_requests_keep_coming() -> None:
+    ticks = count(0, GATHER_NS // 10)
+
+    async def work(driven: Driven) -> None:
+        begun = driven.store.begun
+        for _ in range(40):
+            driven.ask()
+            await passes(1)
+        assert driven.store.begun > begun
+        await driven.driver.settled()
+        assert len(driven.answers) == 40
+
+    run(work, lambda: next(ticks))
+
+
+def test_what_waits_during_a_commit_goes_into_the_next_one_all_in_one() -> None:
+    async def work(driven: Driven) -> None:
+        begun = driven.store.begun
+        driven.store.gate.clear()
+        for _ in range(5):
+            driven.ask()
+            await passes(5)
+        assert driven.store.begun == begun + 1 and not driven.answers
+        driven.store.gate.set()
+        await driven.driver.settled()
+        assert driven.store.begun == begun + 2 and len(driven.answers) == 5
+
+    run(work)
+
+
+def test_nothing_is_answered_before_it_is_durable() -> None:
+    async def work(driven: Driven) -> None:
+        driven.store.gate.clear()
+        driven.ask()
+        await asyncio.sleep(0.01)
+        assert not driven.answers
+        driven.store.gate.set()
+        await driven.driver.settled()
+        assert [deliver.refusal for deliver in driven.answers] == [None]
+
+    run(work)
+
+
+@pytest.mark.parametrize("error", [StoreError("the disk is gone"), ValueError("a bug")])
+def test_after_a_failed_commit_nothing_is_done_and_all_who_wait_are_told(error: Exception) -> None:
+    async def work(driven: Driven) -> None:
+        driven.store.error = error
+        driven.ask()
+        assert await driven.driver.failed is error
+        driven.ask()
+        refusals = [deliver.refusal for deliver in driven.answers]
+        assert [refusal is not None and refusal.reason for refusal in refusals] == [Refusal.UNAVAILABLE] * 2
+        begun = driven.store.begun
+        await passes(5)
+        assert driven.driver.stopped and driven.store.begun == begun
+
+    run(work)
+
+
+def test_a_commit_that_cannot_be_prepared_stops_the_driver_too() -> None:
+    async def work(driven: Driven) -> None:
+        driven.store.refuses = True
+        driven.ask()
+        assert isinstance(await driven.driver.failed, StoreError)
+
+    run(work)
+
+
+def test_stopping_waits_for_the_commit_under_way() -> None:
+    async def work(driven: Driven) -> None:
+        driven.store.gate.clear()
+        driven.ask()
+        await passes(5)
+        done = driven.store.done
+        stopping = asyncio.create_task(driven.driver.stop())
+        await asyncio.sleep(0.01)
+        assert not stopping.done() and driven.store.done == done
+        driven.store.gate.set()
+        await stopping
+        assert driven.store.done == done + 1
+
+    run(work)
+
+
+RUNS = st.sampled_from([RunId(NodeId("bob"), 0), RunId(NodeId("bob"), 1), RunId(NodeId("carol"), 0)])
+
+
+@given(st.lists(st.builds(Range, RUNS, st.integers(0, 60), st.integers(1, 9)), max_size=12))
+def test_joined_ranges_hold_the_same_bytes_and_no_byte_twice(ranges: list[Range]) -> None:
+    def held(some: Sequence[Range]) -> Iterator[tuple[RunId, int]]:
+        return ((one.run, position) for one in some for position in range(one.start, one.end))
+
+    wanted = set(held(ranges))
+    found = list(held(list(_joined(ranges))))
+    assert set(found) == wanted and len(found) == len(wanted)
+
+
+def test_neighbouring_keys_are_joined_whatever_their_order() -> None:
+    run = RunId(NodeId("bob"), 0)
+    keys = [Range(run, start, 32) for start in (64, 0, 32, 128)]
+    assert list(_joined(keys)) == [Range(run, 0, 96), Range(run, 128, 32)]
