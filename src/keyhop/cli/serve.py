@@ -15,7 +15,9 @@ from keyhop.cli.output import ExitCode, fail
 
 
 @click.command(epilog="Example:  keyhop serve --config /etc/keyhop/keyhop.yml")
-@click.option("--config", "path", type=click.Path(path_type=Path), default=Path("/etc/keyhop/keyhop.yml"), show_default=True)
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), default=Path("/etc/keyhop/keyhop.yml"), show_default=True
+)
 @click.option("--check", is_flag=True, help="Read the file, say what is wrong with it, and end.")
 def serve(path: Path, check: bool) -> None:
     """Run one node (one KME) until SIGTERM or Ctrl-C."""
@@ -32,7 +34,9 @@ def serve(path: Path, check: bool) -> None:
     except FileError as error:
         fail(str(error), "", f"keyhop config validate {path}", ExitCode.USAGE)
     if check:
-        click.echo(f"{path}: valid; node {file.node.id}, {len(file.links)} links, {len(file.applications)} applications")
+        click.echo(
+            f"{path}: valid; node {file.node.id}, {len(file.links)} links, {len(file.applications)} applications"
+        )
         return
     set_up_logging(file.log.level)
     app.harden()

@@ -22,7 +22,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from keyhop import __version__
 from keyhop.core.model import Refusal
@@ -199,7 +198,7 @@ class NodeCollector(Collector):
 def _histogram(series: Series) -> tuple[list[tuple[str, float]], float]:
     """Cumulative buckets and the sum in seconds."""
     counts = list(accumulate(series.buckets))
-    bounds = [floatToGoString(bound / 1e9) for bound in DURATION_BOUNDS_NS]
+    bounds = [str(bound / 1e9) for bound in DURATION_BOUNDS_NS]
     return list(zip([*bounds, "+Inf"], map(float, counts), strict=True)), series.total_ns / 1e9
 
 

@@ -1,4 +1,4 @@
-"""A pretend disk: commits that become durable late, are lost or kept by a crash, and old copies that can be put back."""
+"""A pretend disk: commits that are lost or kept by a crash, and old copies that can be put back."""
 
 from __future__ import annotations
 
@@ -94,6 +94,11 @@ class PretendDisk:
             blocks=list(image.blocks),
             secrets=list(image.secrets),
         )
+
+    def prepare(
+        self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]
+    ) -> Callable[[], None]:
+        return lambda: self.commit(saves, bits)
 
     def commit(self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]) -> None:
         if self.broken:

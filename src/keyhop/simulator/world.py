@@ -107,7 +107,7 @@ class Process:
         self.wake_due = None
         snapshot = self.disk.load()
         stored = max(
-            (row.start for row in snapshot.rows if hasattr(row, "journal") and hasattr(row, "epoch")), default=0
+            (row.start for row in snapshot.rows if isinstance(row, NodeRow)), default=0
         )
         restored = reason or ("the store is behind its anchor" if stored < self.anchor else "")
         self.anchor = max(self.anchor, stored) + 1

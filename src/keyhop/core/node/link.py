@@ -417,11 +417,12 @@ class Links:
             known = segment.end <= state.append
             if segment.mark == UNTOUCHED and (not known or touched.touches(segment.start, segment.end)):
                 self.burn_segment(run, segment.start)
-            elif segment.mark in (Purpose.SUPPLY, Purpose.PAD) and run.owned:
+                continue
+            leased_there = known and touched.covers(segment.start, segment.end)
+            if segment.mark in (Purpose.SUPPLY, Purpose.PAD) and run.owned and not leased_there:
                 # A lease that the follower does not know of cannot be fetched from: the follower was restored.
-                if not known or not touched.covers(segment.start, segment.end):
-                    self._take_back(pair, segment.start, segment.end)
-                    self.burn_segment(run, segment.start)
+                self._take_back(pair, segment.start, segment.end)
+                self.burn_segment(run, segment.start)
 
     def burn_segment(self, run: Run, start: int) -> None:
         """The segment's bytes are never used again; what was not used yet is lost."""
