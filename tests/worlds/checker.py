@@ -160,6 +160,8 @@ class Checker:
         self._tag_bits: dict[bytes, tuple[str, str, int, int]] = {}
         self._proofs: dict[tuple[str, str, int], Proof] = {}
         self._sealed: dict[tuple[str, str, int, int], bytes] = {}
+        self._places: dict[tuple[str, str, bytes], tuple[int, int]] = {}
+        """Where the bits that begin so were sealed first, by pair."""
         self._marks: dict[tuple[str, int, str, int], tuple[int, int, int]] = {}
         self._hands: dict[tuple[str, int, str], tuple[int, int, int]] = {}
         self._read_notices: dict[str, int] = {}
@@ -384,6 +386,9 @@ class Checker:
         known = self._sealed.setdefault((low, high, block.run.number, block.start), bits)
         if known != bits:
             raise Violation("I2", f"run {block.run.number} of {low}-{high} holds two different blocks at {block.start}")
+        place = (block.run.number, block.start)
+        if len(bits) >= 16 and self._places.setdefault((low, high, bits[:16]), place) != place:
+            raise Violation("I1", f"a block of {low}-{high} was taken in twice, the second time at {place}")
 
     def stepped(self, process: Process) -> None:
         self._read(process)
