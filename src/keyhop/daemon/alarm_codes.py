@@ -195,6 +195,14 @@ CODES: Mapping[str, Code] = MappingProxyType(
             remedy="Nothing.",
             ends=("KH-3101",),
         ),
+        "KH-3102": Code(
+            severity=Severity.MAJOR,
+            about=About.PATH,
+            title="Two nodes claim one application",
+            cause="A node says that it serves an application that another one serves already. The first is believed.",
+            remedy="If the application has moved, write it in the directory: of the node file; else look at that node.",
+            quiet_s=10 * MINUTE_S,
+        ),
         "KH-3201": Code(
             severity=Severity.WARNING,
             about=About.PATH,

@@ -44,6 +44,8 @@ class LinkStates:
         self.supply = supply
         self.policy = design.routing
         self.known: dict[str, Known] = {}
+        self._contested: set[tuple[str, str]] = set()
+        """Claims that were not believed and have been reported."""
         self._sequence = 0
         self._told: LinkState | None = None
         self._told_at = 0
@@ -120,13 +122,24 @@ class LinkStates:
             return
         self.known[state.node] = Known(state, context.now)
         for application in state.applications:
-            # What the operator wrote down and what we serve ourselves stand above what is told.
-            if (
-                AppId(application) not in self.context.settings.directory
-                and AppId(application) not in self.supply.applications
-            ):
-                self.supply.directory[AppId(application)] = NodeId(state.node)
+            self._learn(AppId(application), NodeId(state.node))
         self._flood(state, but=peer)
+
+    def _learn(self, application: AppId, node: NodeId) -> None:
+        """Who serves an application: the operator's word first, then ours, then whoever told of it first and still does.
+
+        A later claim changes nothing: else any node could draw the keys of others' applications to itself.
+        """
+        if application in self.context.settings.directory or application in self.supply.applications:
+            return
+        holder = self.supply.directory.get(application)
+        known = self.known.get(holder) if holder is not None else None
+        if holder is None or holder == node or known is None or application not in known.state.applications:
+            self.supply.directory[application] = node
+        elif (application, node) not in self._contested:
+            self._contested.add((application, node))
+            text = f"{node} says that it serves {application}, which {holder} serves: not believed"
+            self.context.notice("KH-3102", text, node)
 
     # --- routes -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,41 @@
+"""All benches in one command, with the method beside each figure: `python -m bench.run` (`--seconds` shortens it).
+
+Figures of supply are ratios to nginx in the same rounds. Nothing here is a bar: what falls short is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from bench import relay, supply
+from bench.measure import MeasureError, build_loadgen
+
+SUPPLY = ("enc_keys", "new_connection", "dec_keys")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=180.0, help="about how long all of it may take")
+    options = parser.parse_args()
+    began = time.monotonic()
+    short = options.seconds < 60
+    print("core, in-process: relay", flush=True)
+    print(relay.measure(2.0 if short else 10.0, 8 if short else 48), flush=True)
+    print("\nsupply by real nodes over mutual TLS 1.3, server on one core, load on the other", flush=True)
+    with tempfile.TemporaryDirectory(prefix="keyhop-bench-") as temporary:
+        folder = Path(temporary)
+        try:
+            loadgen = build_loadgen(folder)
+            for name in SUPPLY[:1] if short else SUPPLY:
+                stock = 16 << 20 if short else 64 << 20
+                print(supply.measure(folder / name, name, loadgen, 1 if short else 3, 2.0, stock), flush=True)
+        except MeasureError as error:
+            print(f"not measured: {error}")
+    print(f"\n{time.monotonic() - began:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
