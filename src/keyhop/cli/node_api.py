@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from keyhop.cli.output import ExitCode, Failure, fail, say
 from keyhop.cli.settings import settings
 from keyhop.files.places import Address
@@ -65,12 +67,15 @@ def _checked(address: str) -> str:
         fail(f"{address!r} is no address", "", f"write {Address.FORM}", ExitCode.USAGE)
 
 
-def ask(target: Target, path: str, kind: type[AnswerT]) -> AnswerT:
-    """Raises Failure with the exit code for what went wrong."""
+def ask(target: Target, path: str, kind: type[AnswerT], said: object = None) -> AnswerT:
+    """GET, or POST of what is said, as JSON. Raises Failure with the exit code for what went wrong."""
     found = Address.from_text(target.address)
     connection = http.client.HTTPConnection(found.host, found.port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", path, headers={"Accept": "application/json"})
+        if said is None:
+            connection.request("GET", path, headers={"Accept": "application/json"})
+        else:
+            connection.request("POST", path, msgspec.json.encode(said), {"Content-Type": "application/json"})
         answer = connection.getresponse()
         body = answer.read(ANSWER_LIMIT_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
