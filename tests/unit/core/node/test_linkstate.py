@@ -23,7 +23,9 @@ def node(**directory: str) -> Node:
         directory={AppId(app): NodeId(at) for app, at in directory.items()},
     )
     vault = NodeVault(MemoryStore(), bytes(32))
-    return Node(settings, DESIGNS["keyhop"], vault, random.Random(1).randbytes, Snapshot([], [], [], []), start=1, now=0)
+    return Node(
+        settings, DESIGNS["keyhop"], vault, random.Random(1).randbytes, Snapshot([], [], [], []), start=1, now=0
+    )
 
 
 def told(made: Node, name: str, sequence: int, *applications: str) -> None:
