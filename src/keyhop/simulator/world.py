@@ -106,9 +106,7 @@ class Process:
         self.under_way.clear()
         self.wake_due = None
         snapshot = self.disk.load()
-        stored = max(
-            (row.start for row in snapshot.rows if isinstance(row, NodeRow)), default=0
-        )
+        stored = max((row.start for row in snapshot.rows if isinstance(row, NodeRow)), default=0)
         restored = reason or ("the store is behind its anchor" if stored < self.anchor else "")
         self.anchor = max(self.anchor, stored) + 1
         self.vault = world.vault_factory(self.disk, self.vouch_key)
