@@ -34,6 +34,8 @@ BLOCK_LIMIT_BYTES = 8 << 20
 PLACEMENTS_LIMIT = 16
 OFFER_WAIT_NS = 30 * NANOSECONDS
 """How long the follower waits for its own copy of a proposed block (ends may deliver at different times)."""
+OVERTAKEN_WAIT_NS = NANOSECONDS
+"""The same once a later block of that module is here: what a crash took with it holds nothing up."""
 
 
 class OfferEnded(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +95,8 @@ class Intake:
         self.offers: dict[str, dict[tuple[str, int], Offer]] = {}
         self.unconfirmed: dict[tuple[str, str, int], tuple[Placement, ...]] = {}
         """Blocks we answered yes to, until the proposer says that it has stored them too."""
+        self._newest: dict[tuple[str, str], int] = {}
+        """(peer, module) -> highest number delivered in this process."""
         links.handlers[AgreeBlock] = self.agree
         links.handlers[AnswerBlock] = self.answered
         links.handlers[StoredBlock] = self.stored
@@ -126,7 +130,13 @@ class Intake:
         if pair.leads:
             self.propose(pair)
             return
-        offer = self.offers.get(event.peer, {}).pop(key, None)
+        offers = self.offers.get(event.peer, {})
+        if event.number > self._newest.get((event.peer, event.module), -1):
+            self._newest[event.peer, event.module] = event.number
+            for (module, number), overtaken in offers.items():
+                if module == event.module and number < event.number:
+                    self._wait(overtaken, event.peer, module, number, OVERTAKEN_WAIT_NS)
+        offer = offers.pop(key, None)
         if offer is not None and pair.current is not None and pair.current.id == offer.connection:
             self._judge(pair, offer.message, offer.key)
 
@@ -247,8 +257,12 @@ class Intake:
         elif name in self.waiting.get(pair.peer, ()):
             self._judge(pair, message, key)
         elif pair.current is not None:
-            offers[name] = Offer(message, key, pair.current.id)
-            context.at(context.now + OFFER_WAIT_NS, OfferEnded(pair.peer, *name, pair.current.id))
+            offer = offers[name] = Offer(message, key, pair.current.id)
+            overtaken = message.number < self._newest.get((pair.peer, message.module), -1)
+            self._wait(offer, pair.peer, *name, OVERTAKEN_WAIT_NS if overtaken else OFFER_WAIT_NS)
+
+    def _wait(self, offer: Offer, peer: str, module: str, number: int, wait_ns: int) -> None:
+        self.context.at(self.context.now + wait_ns, OfferEnded(peer, module, number, offer.connection))
 
     def check(self, pair: Pair, placements: tuple[Placement, ...], segment_bytes: int, length: int) -> bool:
         """Raises PeerError unless the placements are legal; False if they are below our append marks.

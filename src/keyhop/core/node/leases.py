@@ -23,8 +23,8 @@ TAG_RESERVE_BYTES = 1024
 class Asked(NamedTuple):
     purpose: Purpose
     spans: tuple[Span, ...]
-    secret: int
-    """Newest own key-ID secret that was named before: who answers this has handled that."""
+    namings: int
+    """How many key-ID secrets were named before: who answers this has handled those."""
 
 
 class Leases:
@@ -66,7 +66,7 @@ class Leases:
         if not spans:
             return False
         self._request += 1
-        asked = Asked(purpose, tuple(spans), pair.last_secret)
+        asked = Asked(purpose, tuple(spans), pair.namings)
         self.asked.setdefault(pair.peer, {})[self._request] = asked
         self.context.say(pair, RequestLease(self._request, purpose, asked.spans))
         return True
@@ -92,7 +92,7 @@ class Leases:
         if asked is None:
             raise PeerError(f"an answer for lease {message.request}, which was not asked for")
         purpose, spans = asked.purpose, asked.spans
-        pair.known_secret = max(pair.known_secret, asked.secret)
+        pair.namings_handled = max(pair.namings_handled, asked.namings)
         if not message.granted:
             # The two records differ: these segments can serve nobody.
             for start, _ in spans:

@@ -413,12 +413,15 @@ class Links:
             self.burn_leases(pair, f"{pair.peer} began epoch {proof.epoch}")
 
     def _merge_key_run(self, pair: Pair, run: Run, state: RunState, touched: Extents) -> None:
+        if run.owned:
+            # What the follower destroyed below its floor serves nobody: an owner with a lower floor was restored.
+            touched.add(0, state.floor)
         for segment in list(run.segments.values()):
             known = segment.end <= state.append
             if segment.mark == UNTOUCHED and (not known or touched.touches(segment.start, segment.end)):
                 self.burn_segment(run, segment.start)
                 continue
-            leased_there = known and touched.covers(segment.start, segment.end)
+            leased_there = known and segment.start >= state.floor and touched.covers(segment.start, segment.end)
             if segment.mark in (Purpose.SUPPLY, Purpose.PAD) and run.owned and not leased_there:
                 # A lease that the follower does not know of cannot be fetched from: the follower was restored.
                 self._take_back(pair, segment.start, segment.end)

@@ -126,7 +126,7 @@ class LinkStates:
         self._flood(state, but=peer)
 
     def _learn(self, application: AppId, node: NodeId) -> None:
-        """Who serves an application: the operator's word, then ours, then whoever told of it first and still does."""
+        """Who serves an application: the operator's word, then ours, then whoever told of it first and still does.
 
         A later claim changes nothing: else any node could draw the keys of others' applications to itself.
         """

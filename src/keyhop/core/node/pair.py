@@ -98,10 +98,10 @@ class Pair:
         self.pads = Extents()
         """Leased for pads, of our own run."""
         self.failures = 0
-        self.last_secret = 0
-        """Highest epoch number ever given to an own key-ID secret."""
-        self.known_secret = 0
-        """Own secrets up to this epoch are known to be at the peer durably."""
+        self.namings = 0
+        """Key-ID secrets that this process named to the peer."""
+        self.namings_handled = 0
+        """How many of them the peer has handled, durably."""
         self.rate_bps = 0
         """What the quantum link gives now."""
         self.module_state = "up"

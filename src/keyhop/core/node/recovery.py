@@ -94,7 +94,6 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
                 pair.secrets[row.issuer].append(row.epoch)
                 pair.secrets[row.issuer].sort()
                 if row.issuer == context.node:
-                    pair.last_secret = max(pair.last_secret, row.epoch)
                     if row.confirmed:
                         secrets.confirmed[row.peer] = max(row.epoch, secrets.confirmed.get(row.peer, 0))
             case BookRow() if row.peer in context.pairs:

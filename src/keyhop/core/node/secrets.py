@@ -30,6 +30,8 @@ class Secrets:
         """Peer -> newest own epoch that the peer has durably: what new key IDs are sealed under."""
         self._outlived: dict[str, int] = {}
         """Peer -> newest own epoch that is too old, or from before a restore: a later one is due."""
+        self._made_by: dict[str, int] = {}
+        """Peer -> which naming of this process made the newest own epoch."""
         self._watched: set[tuple[str, int]] = set()
         links.handlers[NameSecret] = self.named
         links.on_compared.append(self.compared)
@@ -44,15 +46,17 @@ class Secrets:
 
     def _name(self, pair: Pair) -> None:
         context = self.context
-        epoch = pair.last_secret + 1
-        pair.last_secret = epoch
+        pair.namings += 1
+        naming = pair.namings
 
         def make(key: Range) -> NameSecret:
-            self._keep(pair, context.node, epoch, key)
-            return NameSecret(epoch, key.start)
+            # The position is the epoch's number: it serves once in all time, whatever copy either end goes on from.
+            self._keep(pair, context.node, key.start, key)
+            self._made_by[pair.peer] = naming
+            self._watch(pair, key.start)
+            return NameSecret(key.start, key.start)
 
         context.say(pair, Keyed(make))
-        self._watch(pair, epoch)
 
     def _watch(self, pair: Pair, epoch: int) -> None:
         """An epoch that a restart found in force is renewed a lifetime after the restart."""
@@ -95,7 +99,8 @@ class Secrets:
     def lent(self, pair: Pair, purpose: Purpose) -> None:
         """A lease was acknowledged that was asked for after the secret was named: the peer has the secret durably."""
         own = pair.secrets[self.context.node]
-        if own and self._outlived.get(pair.peer, 0) < own[-1] <= pair.known_secret:
+        handled = pair.namings_handled >= self._made_by.get(pair.peer, 0)
+        if own and handled and own[-1] > self._outlived.get(pair.peer, 0):
             self._confirm(pair, own[-1])
 
     def _confirm(self, pair: Pair, epoch: int) -> None:
@@ -106,8 +111,6 @@ class Secrets:
     def compared(self, pair: Pair, proof: Proof) -> None:
         """A secret of ours that the peer does not hold can open nothing there: it is not used again."""
         own = pair.secrets[self.context.node]
-        # The peer may remember numbers that a restored issuer does not: they name other bits.
-        pair.last_secret = max(pair.last_secret, *proof.secrets, 0)
         for epoch in [epoch for epoch in own if epoch not in proof.secrets]:
             own.remove(epoch)
             self._forget(pair, self.context.node, epoch)
@@ -120,4 +123,4 @@ class Secrets:
         """After a restore: nothing more is sealed under the secrets of the copy."""
         self.confirmed.clear()
         for pair in self.context.pairs.values():
-            self._outlived[pair.peer] = pair.last_secret
+            self._outlived[pair.peer] = max(pair.secrets[self.context.node], default=0)
