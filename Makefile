@@ -15,7 +15,7 @@ fix:
 	$(PYTHON) -m ruff check --fix src tests bench
 
 test:
-	$(PYTHON) -m pytest -n auto
+	$(PYTHON) -m pytest
 
 worlds:
 	$(PYTHON) -m tests.worlds.run --schedules $(N)

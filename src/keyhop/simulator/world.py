@@ -108,7 +108,7 @@ class Process:
         snapshot = self.disk.load()
         stored = max((row.start for row in snapshot.rows if isinstance(row, NodeRow)), default=0)
         restored = reason or ("the store is behind its anchor" if stored < self.anchor else "")
-        self.anchor = max(self.anchor, stored) + 1
+        start = max(self.anchor, stored) + 1
         self.vault = world.vault_factory(self.disk, self.vouch_key)
         self.vault.recall_secrets(snapshot.secrets)
         self.node = Node(
@@ -117,7 +117,7 @@ class Process:
             self.vault,
             world.random.randbytes,
             snapshot,
-            start=self.anchor,
+            start=start,
             now=self.clock,
             restored=restored if snapshot.rows else "",
         )
@@ -205,6 +205,8 @@ class Process:
         self.disk.commit(output.save, bits)
         if world.crash_point(self.name, "after commit"):
             return
+        # The store goes first: a crash between the two must not look like a restored store.
+        self.anchor = max([self.anchor, *(save.row.start for save in output.save if is_start(save))])
         self.vault.committed(output.save)
         self._release(life, output, answers)
 
@@ -232,6 +234,10 @@ class Process:
             return
         self.wake_due = None
         self.feed(events.Woke())
+
+
+def is_start(save: Save) -> TypeGuard[Put]:
+    return type(save) is Put and type(save.row) is NodeRow
 
 
 class World:

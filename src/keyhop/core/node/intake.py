@@ -240,7 +240,6 @@ class Intake:
     # --- the higher-named end judges ----------------------------------------------------------------------------------
 
     def agree(self, pair: Pair, message: AgreeBlock) -> None:
-        context = self.context
         if pair.leads:
             raise PeerError("the higher-named end proposed a block")
         key = self.links.accept_key(pair, message.key_position)

@@ -93,9 +93,8 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
                 pair = context.pairs[row.peer]
                 pair.secrets[row.issuer].append(row.epoch)
                 pair.secrets[row.issuer].sort()
-                if row.issuer == context.node:
-                    if row.confirmed:
-                        secrets.confirmed[row.peer] = max(row.epoch, secrets.confirmed.get(row.peer, 0))
+                if row.issuer == context.node and row.confirmed:
+                    secrets.confirmed[row.peer] = max(row.epoch, secrets.confirmed.get(row.peer, 0))
             case BookRow() if row.peer in context.pairs:
                 context.pairs[row.peer].runs[row.run].book = Book(row.totals)
             case KeyRow():
