@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from keyhop.core.designs import Design
-from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Save, Send
+from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Put, Save, Send
 from keyhop.core.model import NANOSECONDS, NodeId, Range
 from keyhop.core.node import events
 from keyhop.core.node.context import Neighbour, NodeSettings
@@ -206,7 +206,9 @@ class Process:
         if world.crash_point(self.name, "after commit"):
             return
         # The store goes first: a crash between the two must not look like a restored store.
-        self.anchor = max([self.anchor, *(save.row.start for save in output.save if is_start(save))])
+        for save in output.save:
+            if type(save) is Put and isinstance(save.row, NodeRow):
+                self.anchor = max(self.anchor, save.row.start)
         self.vault.committed(output.save)
         self._release(life, output, answers)
 
@@ -234,10 +236,6 @@ class Process:
             return
         self.wake_due = None
         self.feed(events.Woke())
-
-
-def is_start(save: Save) -> TypeGuard[Put]:
-    return type(save) is Put and type(save.row) is NodeRow
 
 
 class World:
