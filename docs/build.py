@@ -10,18 +10,22 @@ import io
 import re
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.model import LIFE, State
 from keyhop.core.node.ledger import BOOKED
+from keyhop.daemon.alarm_codes import CODES
 
 DOCS = Path(__file__).resolve().parent
 DRAWN = "<!-- Drawn by docs/build.py; change the code, not this page. -->"
 
 SOURCE = re.compile(r" \((?:network digest|DESIGN)[^)]*\)")
 """Where a value was found: of use beside the code, not on a page."""
+
+LINE_CHARACTERS = 118
 
 PICTURE_COLUMNS = 144
 PICTURE_TALK_S = 25.0
@@ -122,6 +126,50 @@ def key_states_page() -> str:
     )
 
 
+SERIES = {
+    "1": "quantum and link",
+    "2": "pool and delivery",
+    "3": "relay and routing",
+    "4": "certificates and access",
+    "5": "node, store and audit",
+}
+
+
+def alarms_page() -> str:
+    """Every alarm code: what it means, why it comes, what to do, and what ends it."""
+    ended_by = {code: [other for other, entry in CODES.items() if code in entry.ends] for code in CODES}
+    lines = [
+        DRAWN,
+        "",
+        "# Alarms",
+        "",
+        "What a node says of itself, in `keyhop status`, in its log and at `/api/v1/alarms`. Codes are stable. Severities",
+        "are those of ITU-T X.733. An incident is over when it has not come again for its time; any other alarm lasts until",
+        "the code that ends it. Codes whose severity is `cleared` are good news: they only end others.",
+    ]
+    for series, title in SERIES.items():
+        lines += ["", f"## KH-{series}xxx: {title}"]
+        for code, entry in sorted(CODES.items()):
+            if not code.startswith(f"KH-{series}"):
+                continue
+            ends = ", ".join(entry.ends) if entry.is_news else ", ".join(ended_by[code]) or "a restart of the node"
+            over = f"ends {ends}" if entry.is_news else f"until {ends}"
+            if entry.quiet_s is not None:
+                over = f"over after {_period(entry.quiet_s)} of quiet" + (f", or by {ends}" if ended_by[code] else "")
+            lines += ["", f"### {code}", "", f"**{entry.title}.** {entry.severity}, about a {entry.about}; {over}.", ""]
+            lines += textwrap.wrap(f"Why: {entry.cause}", LINE_CHARACTERS)
+            lines += ["", *textwrap.wrap(f"What to do: {entry.remedy}", LINE_CHARACTERS)]
+    return "\n".join([*lines, ""])
+
+
+def _period(seconds: float) -> str:
+    for unit, name in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= unit:
+            count = int(seconds // unit)
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{seconds:g} s"
+
+
 def _account_doc(name: str) -> str:
     """The sentence that stands under the account in the source."""
     from keyhop.core.node import ledger
@@ -134,6 +182,7 @@ def _account_doc(name: str) -> str:
 def pages() -> dict[Path, str]:
     drawn = {DOCS / "designs" / f"{design.name}.md": design_page(design) for design in DESIGNS.values()}
     drawn[DOCS / "key-states.md"] = key_states_page()
+    drawn[DOCS / "alarms.md"] = alarms_page()
     return drawn
 
 
