@@ -143,9 +143,9 @@ def alarms_page() -> str:
         "",
         "# Alarms",
         "",
-        "What a node says of itself, in `keyhop status`, in its log and at `/api/v1/alarms`. Codes are stable. Severities",
-        "are those of ITU-T X.733. An incident is over when it has not come again for its time; any other alarm lasts until",
-        "the code that ends it. Codes whose severity is `cleared` are good news: they only end others.",
+        "What a node says of itself, in `keyhop status`, in its log and at `/api/v1/alarms`. Codes are stable.",
+        "Severities are those of ITU-T X.733. An incident is over when it has not come again for its time; any other",
+        "alarm lasts until the code that ends it. Codes of severity `cleared` are good news: they only end others.",
     ]
     for series, title in SERIES.items():
         lines += ["", f"## KH-{series}xxx: {title}"]
