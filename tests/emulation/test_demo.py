@@ -204,7 +204,7 @@ def test_by_hand_in_a_terminal_each_key_does_what_it_says(place: Path) -> None:
     with terminal(place, "line3") as screen:
         until(lambda: " up " in screen.row(west) and " up " in screen.row(east), 20.0, "a row for each link")
         assert west in screen.chosen()
-        until(lambda: "read and answered ✓" in screen.frame and "alice─relay─bob" in screen.frame, 15.0, "a message")
+        until(lambda: "read and answered ✓" in screen.frame and "alice─relay─bob" in screen.frame, 50.0, "a message")
         assert re.search(r"\d\.\d %", screen.row(west)), "the error rate of a link"
         assert re.search(r"\d [kM]b/s", screen.row(west)), "the key rate of a link"
 

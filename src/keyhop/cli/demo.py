@@ -28,6 +28,10 @@ def demo(network: str, once: bool, no_tui: bool, directory: Path | None) -> None
 
     NETWORK is a built-in network (secoqc, line3, ring, ...) or a topology file.
     """
+    import signal
+
+    # A shell that runs us in the background has it ignored; asked to end, we end all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from keyhop.emulator import demo as demos
     from keyhop.emulator.lab import LAB_FILE, LabError, open_lab
     from keyhop.emulator.processes import NodeFailure
