@@ -17,7 +17,7 @@ from keyhop.core.messages import (
     State,
     decode,
 )
-from keyhop.core.model import TAG_KEY_BYTES, NodeId, Purpose, Range, Refusal, RunId, RunKind, run_number
+from keyhop.core.model import TAG_KEY_BYTES, NodeId, Range, Refusal, RunId, RunKind, run_number
 from keyhop.core.node.events import LeaseCommitted
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.pair import Pair, Phase
@@ -424,7 +424,7 @@ class Checker:
         if run.owned:
             hand = pair.stock
             # What was dealt since the last look is booked at the next.
-            held = hand.left + hand.taken + hand.wasted + pair.pads.total() + self._pending(process, pair, run)
+            held = hand.left + hand.taken + hand.wasted + pair.pads.total() + self._pending(process, pair)
             held += sum(end - start for start, end in process.node.lifecycle.reserved(pair))
         else:
             held = 0
@@ -436,16 +436,13 @@ class Checker:
             raise Violation("I14", f"{where}: stock {stock}, untouched {untouched} and leased {held}")
 
     @staticmethod
-    def _pending(process: Process, pair: Pair, run: Run) -> int:
-        """Leases on their way through the commit that lets them be spent."""
+    def _pending(process: Process, pair: Pair) -> int:
+        """Leases on their way through the commit that lets them be spent; what is burnt of them is booked after it."""
         total = 0
         for output in process.under_way:
             for event in output.after:
                 if isinstance(event, LeaseCommitted) and event.peer == pair.peer:
-                    for start, length in event.spans:
-                        segment = run.segments.get(start)
-                        if segment is not None and segment.mark in (Purpose.SUPPLY, Purpose.PAD):
-                            total += length
+                    total += sum(length for _, length in event.spans)
         return total
 
     # --- restores: I7 ------------------------------------------------------------------------------------------------

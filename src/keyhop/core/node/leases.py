@@ -8,7 +8,7 @@ from typing import NamedTuple
 from keyhop.core.designs import Design
 from keyhop.core.machine import Drop
 from keyhop.core.messages import RANGES_PER_MESSAGE, AnswerLease, RequestLease, Span
-from keyhop.core.model import PeerError, Purpose
+from keyhop.core.model import Action, PeerError, Purpose, State
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import LeaseCommitted
 from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES
@@ -18,6 +18,9 @@ from keyhop.core.node.run import UNTOUCHED
 
 TAG_RESERVE_BYTES = 1024
 """With less of either tag run, supply and relay ask for nothing more; openings and agreements go on."""
+
+
+RESERVED = {Purpose.SUPPLY: State.RESERVED_APP, Purpose.PAD: State.RESERVED_INTERNAL}
 
 
 class Asked(NamedTuple):
@@ -118,12 +121,14 @@ class Leases:
     def committed(self, event: LeaseCommitted) -> None:
         """The lease is durable at both ends: now it may be spent, unless a restore came between."""
         context, pair = self.context, self.context.pairs[event.peer]
-        if event.epoch != context.epoch or event.pair_epoch != pair.peer_epoch:
-            return
-        purpose = Purpose(event.purpose)
+        valid = event.epoch == context.epoch and event.pair_epoch == pair.peer_epoch
+        purpose, run = Purpose(event.purpose), pair.own_key
         for start, length in event.spans:
-            segment = pair.own_key.segments.get(start)
-            if segment is None or segment.mark != purpose:
+            segment = run.segments.get(start)
+            if not valid or segment is None or segment.mark != purpose:
+                # Burnt while the commit was under way, when nobody held it who could have booked it.
+                run.book.move(RESERVED[purpose], Action.BURN, length)
+                context.book(run)
                 continue
             # Looked at while its commit was under way, it seemed spent.
             segment.spent_at = None
