@@ -86,29 +86,51 @@ def as_integer_digits(secret: bytes) -> list[bytes]:
 
 
 def decodings(text: bytes) -> Iterator[tuple[str, bytes]]:
-    """What the text says if parts of it are meant as hex, base64, a list of numbers, one number, or escapes."""
+    """What the text says if parts of it are meant as hex, base64, a list of numbers, one number, or escapes.
+
+    All parts of one form together: many are short, and each search has its price.
+    """
+    for form, parts in (
+        ("hex", _as_hex(text)),
+        ("base64", _as_base64(text)),
+        ("decimal list", _as_decimals(text)),
+        ("number", _as_numbers(text)),
+    ):
+        yield form, b"\0".join(parts)
+    unescaped = _ESCAPED.sub(_unescaped, text)
+    if len(unescaped) != len(text):
+        yield "escapes", unescaped
+
+
+def _as_hex(text: bytes) -> Iterator[bytes]:
     for match in _HEX.finditer(text):
         digits = re.sub(rb"[ :-]", b"", match[0])
         for skip in (0, 1):
-            yield "hex", bytes.fromhex(digits[skip : len(digits) - (len(digits) - skip) % 2].decode())
+            yield bytes.fromhex(digits[skip : len(digits) - (len(digits) - skip) % 2].decode())
+
+
+def _as_base64(text: bytes) -> Iterator[bytes]:
     for match in _BASE64.finditer(text):
         # Each run of letters begins anew, and where in a quartet it begins is not known.
         letters = match[0].replace(b"-", b"+").replace(b"_", b"/")
         for skip in range(4):
             part = letters[skip:]
-            yield "base64", base64.b64decode(part + b"A" * (-len(part) % 4))
+            yield base64.b64decode(part + b"A" * (-len(part) % 4))
+
+
+def _as_decimals(text: bytes) -> Iterator[bytes]:
     for match in _DECIMALS.finditer(text):
         numbers = [int(number) for number in re.findall(rb"\d+", match[0])]
         if all(number < 256 for number in numbers):
-            yield "decimal list", bytes(numbers)
+            yield bytes(numbers)
+
+
+def _as_numbers(text: bytes) -> Iterator[bytes]:
     for match in _NUMBER.finditer(text):
         value = int(match[0][:4096])
         length = (value.bit_length() + 7) // 8
-        yield "number", value.to_bytes(length, "big")
-        yield "number", value.to_bytes(length, "little")
-    unescaped = _ESCAPED.sub(_unescaped, text)
-    if len(unescaped) != len(text):
-        yield "escapes", unescaped
+        yield value.to_bytes(length, "big")
+        yield value.to_bytes(length, "little")
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

@@ -12,11 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 KEYHOP = [sys.executable, "-P", "-c", "from keyhop.cli.main import main; main()"]
+OF_A_TERMINAL = ("NO_COLOR", "COLUMNS", "LINES")
 
 
 def environment(**more: str) -> dict[str, str]:
     """Without what would lead a command to another lab, another node or another terminal."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYHOP_") and name != "NO_COLOR"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("KEYHOP_") and name not in OF_A_TERMINAL
+    }
     return kept | more
 
 

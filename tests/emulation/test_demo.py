@@ -22,7 +22,7 @@ from programs import KEYHOP, end_all_in, environment, keyhop, running_in, starte
 pytestmark = pytest.mark.emulation
 
 ONCE_LIMIT_S = 30.0
-ROWS, COLUMNS = 40, 160
+ROWS, COLUMNS = 40, 80
 DOWN = "\x1b[B"
 UP = "\x1b[A"
 
@@ -217,14 +217,14 @@ def test_by_hand_in_a_terminal_each_key_does_what_it_says(place: Path) -> None:
         screen.press("e")
         until(lambda: "somebody listens on" in screen.frame, 3.0, "the eavesdropper")
         until(lambda: " suspended " in screen.row(east), 10.0, "the suspension")
-        assert "above 11.0 %" in screen.row(east)
+        assert re.search(r"QBER 1\d\.\d % above", screen.row(east)), "the reason"
         assert " up " in screen.row(west)
         screen.press("e")
         until(lambda: "nobody listens on" in screen.frame and " up " in screen.row(east), 10.0, "the recovery")
 
         screen.press("kc")
         until(lambda: west in screen.chosen() and " is cut" in screen.frame, 3.0, "the cut")
-        until(lambda: "the fibre is cut" in screen.row(west), 10.0, "a link without light")
+        until(lambda: "the fibre" in screen.row(west), 10.0, "a link without light")
         assert " up " in screen.row(east)
         screen.press("c")
         until(lambda: " is spliced" in screen.frame and " up " in screen.row(west), 10.0, "the splice")

@@ -50,7 +50,6 @@ RELAYS = ("b", "c")
 QUIET_S = 2.5
 """Delivered bits are overwritten within a second, batches under way are done in a fraction of one."""
 MEMORY_PIECE_BYTES = 16
-CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
 
 @dataclass
@@ -92,13 +91,15 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
     (place / "tmp").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(place / "tmp"))
-        # As a careless operator has it: only the node itself may forbid a core.
-        patch.setattr(resource, "_before", resource.getrlimit(resource.RLIMIT_CORE), raising=False)
         lab = make(place, NET, node_files=lambda text: text + "log: {level: debug}\n")
         evidence = Evidence(place, lab)
+        usual, most = resource.getrlimit(resource.RLIMIT_CORE)
         try:
+            # As a careless operator has it: only the node itself forbids a core.
+            resource.setrlimit(resource.RLIMIT_CORE, (most, most))
             play(evidence)
         finally:
+            resource.setrlimit(resource.RLIMIT_CORE, (usual, most))
             labs.stop(labs.open_lab(lab.directory))
             end_all_in(place)
         take_files(evidence, "end")

@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from keyhop.core.machine import Drop
-from keyhop.core.messages import AnswerLease
-from keyhop.core.model import Purpose
+from keyhop.core.messages import AnswerLease, NameSecret
+from keyhop.core.model import Purpose, Range
 from keyhop.core.node import intake, link, node, recovery
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.link import Links
 from keyhop.core.node.node import Node
-from keyhop.core.node.pair import Pair
+from keyhop.core.node.pair import Keyed, Pair
 from keyhop.core.node.relay import Relay
 from keyhop.core.node.rows import SegmentRow
 from keyhop.core.node.run import UNTOUCHED, Run
+from keyhop.core.node.secrets import Secrets
 from keyhop.core.node.tags import Receiver
+from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.disk import PretendDisk
 
 from .run import Case, run_cases
@@ -171,6 +173,48 @@ def a_restore_ignored() -> Any:
     return swapped((Node, "_found_restored", lambda *_: None), (Links, "_check_restored", lambda *_: True))
 
 
+def proof_not_compared() -> Any:
+    """Each end keeps to its own record, whatever the other's PROOF says of the runs."""
+    return swapped((Links, "_merge_runs", lambda *_: None))
+
+
+def a_burn_forgotten() -> Any:
+    return swapped((Links, "burn_leases", lambda *_: None))
+
+
+def behind_judged_by_the_number_of_today() -> Any:
+    right = Links._check_restored
+
+    def check(self: Links, pair: Pair, proof: Any) -> bool:
+        ahead = proof.told_start > self.context.start or proof.told_journal > self.context.journal
+        return right(self, pair, proof) if ahead else True
+
+    return swapped((Links, "_check_restored", check))
+
+
+def a_secret_numbered_by_count() -> Any:
+    """A restored issuer counts up to numbers that its peer holds other bits under."""
+
+    def name(self: Secrets, pair: Pair) -> None:
+        epoch = max(pair.secrets[self.context.node], default=0) + 1
+
+        def make(key: Range) -> NameSecret:
+            self._keep(pair, self.context.node, epoch, key)
+            return NameSecret(epoch, key.start)
+
+        self.context.say(pair, Keyed(make))
+
+    return swapped((Secrets, "_name", name))
+
+
+def a_block_taken_unequal() -> Any:
+    return swapped((NodeVault, "matches", lambda *_: True))
+
+
+def a_tag_position_accepted_twice() -> Any:
+    return swapped((Receiver, "accept", lambda self, position: None))
+
+
 class Sabotage(NamedTuple):
     make: Callable[[], Any]
     nodes: int | None = None
@@ -190,6 +234,12 @@ SABOTAGES = (
     Sabotage(swapped_directions, 2),
     Sabotage(the_used_map_not_looked_at, 2),
     Sabotage(a_restore_ignored, 2),
+    Sabotage(proof_not_compared, 2),
+    Sabotage(a_burn_forgotten, 2),
+    Sabotage(behind_judged_by_the_number_of_today, 2),
+    Sabotage(a_secret_numbered_by_count, 2),
+    Sabotage(a_block_taken_unequal, 2),
+    Sabotage(a_tag_position_accepted_twice, 2),
 )
 
 

@@ -115,7 +115,7 @@ def _live(running, directory: Path, *, plain: bool) -> None:  # type: ignore[no-
     first, last = running.conversations[0].master, running.conversations[0].slave
     issued, authority = lab.credentials(first)
     say(f"  KMEs       https://{lab.serving(first).etsi014} ({first}), and {len(lab.state.nodes) - 1} more")
-    say(f"  Stop       q, or Ctrl-C (everything in ./{directory} can be deleted)")
+    say(f"  Stop       q, or Ctrl-C (everything in {directory} can be deleted)")
     say(f"  {WARNING}")
     asyncio.run(live(running, plain=plain))
     say("To ask a node yourself, keep the network with: keyhop lab up secoqc; then, with its own paths:")

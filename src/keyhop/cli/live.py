@@ -113,6 +113,8 @@ class View:
 
     def render(self) -> Group:
         parts: list[Table | Text] = [self._links(), Text(), self._applications(), Text()]
+        parts += [_last_words(c) for c in self.demo.conversations]
+        parts.append(Text())
         for node, why in self.demo.dead.items():
             parts.append(Text(f"node {node} has ended: {why}", style="red"))
         if self.message:
@@ -140,13 +142,11 @@ class View:
 
     def _applications(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for head in ("APP", "BETWEEN", "PATH", "REKEY", "LAST KEY", "MESSAGES", ""):
-            table.add_column(head, no_wrap=head != "")
+        for head in ("APP", "BETWEEN", "PATH", "REKEY", "LAST KEY", "MESSAGES"):
+            table.add_column(head, no_wrap=head != "PATH")
         for c in self.demo.conversations:
             age = time.monotonic() - c.last_key_at
             last = f"{c.last_key_id}… {'now' if age < 1 else f'{age:.0f} s ago'}" if c.last_key_id else "none yet"
-            said = f'"{c.last_text}" {c.last_bytes} B encrypted, read and answered ✓' if c.last_text else ""
-            trouble = c.last_failure if not c.messages or (c.failures and not c.last_key_id) else ""
             table.add_row(
                 c.name,
                 f"{c.master} ⇄ {c.slave}",
@@ -154,9 +154,17 @@ class View:
                 f"{c.rekey_s:.0f} s",
                 last,
                 str(c.messages),
-                Text(trouble, style="yellow") if trouble else said,
             )
         return table
+
+
+def _last_words(c: Conversation) -> Text:
+    """A line of its own: beside the path and the key it would not fit into 80 columns."""
+    if c.last_failure and (not c.messages or (c.failures and not c.last_key_id)):
+        return Text(f"{c.name}  {c.last_failure}", style="yellow")
+    if not c.last_text:
+        return Text(f"{c.name}  waits for its first key", style="dim")
+    return Text(f'{c.name}  "{c.last_text}" {c.last_bytes} B encrypted, read and answered ✓')
 
 
 def rate(bps: float | None) -> str:

@@ -50,8 +50,15 @@ class Devices:
     """A module that fails takes nothing along: the node goes on with the key it has."""
 
     def __init__(
-        self, node: str, entries: Sequence[LinkEntry], drivers: Mapping[str, MakeModule], driver: Driver
+        self,
+        node: str,
+        entries: Sequence[LinkEntry],
+        drivers: Mapping[str, MakeModule],
+        driver: Driver,
+        *,
+        restart_s: tuple[float, float] = RESTART_S,
     ) -> None:
+        self._restart_s = restart_s
         self._node = node
         self._drivers = drivers
         self._driver = driver
@@ -82,7 +89,7 @@ class Devices:
 
     async def _keep(self, module: Module, running: ModuleDriver | None) -> None:
         """Runs a driver as long as the node lives."""
-        wait_s = RESTART_S[0]
+        wait_s = self._restart_s[0]
         while True:
             began_s = time.monotonic()
             try:
@@ -96,13 +103,13 @@ class Devices:
             except Exception as error:
                 reason = f"its driver failed: {error or type(error).__name__}"
             if time.monotonic() - began_s >= STEADY_S:
-                wait_s = RESTART_S[0]
+                wait_s = self._restart_s[0]
             module.failures += 1
             running = None
             _log.error("module_failed", link=module.link, reason=reason, again_s=wait_s)
             self._report(module, Report("down", None, 0.0, 0.0, reason))
             await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, RESTART_S[1])
+            wait_s = min(2 * wait_s, self._restart_s[1])
 
     def _deliver(self, module: Module, block: Block) -> None:
         peer, length = module.entry.to, len(block.bits)

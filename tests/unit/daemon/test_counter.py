@@ -1,0 +1,461 @@
+"""The counter: who gets which key and who does not, what is written before it is given, and what stays in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import Awaitable
+from pathlib import Path
+
+import pytest
+from wired import WAIT_NS, End, Wired, wired
+
+from keyhop.core.model import Range, Refusal, RequestError
+from keyhop.core.node.events import RestoreDeclared
+from keyhop.daemon.audit import AuditLog
+from keyhop.daemon.supply.counter import FAILED_IDS_BURST, WIPE_EVERY_S
+from keyhop.daemon.supply.etsi014 import Keys
+from keyhop.wire.etsi014 import KeyRequest
+
+UUID_4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+async def refusal(asked: Awaitable[Keys]) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        await asked
+    return caught.value
+
+
+def lines(audit: Path, name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (audit / f"{name}.jsonl").read_text().splitlines()]
+
+
+def deliveries(audit: Path, name: str) -> list[dict[str, object]]:
+    return [line for line in lines(audit, name) if line.get("action") == "key.deliver"]
+
+
+async def a_lease(end: End, master: str = "sae-a", slave: str = "sae-b") -> None:
+    """The first key waits for it; from then on there is a Desk."""
+    await end.enc(master, slave)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_both_ends_get_the_same_key_under_its_id() -> None:
+    async def work(net: Wired) -> None:
+        for number, size_bits in ((1, 256), (3, 128), (1, 8192), (128, 64)):
+            keys = await net.alice.enc("sae-a", "sae-b", number, size_bits)
+            assert len(keys) == number and all(len(bits) * 8 == size_bits for _, bits in keys)
+            assert all(UUID_4.fullmatch(key_id) for key_id, _ in keys)
+            assert list(await net.bob.dec("sae-b", "sae-a", *(key_id for key_id, _ in keys))) == list(keys)
+
+    wired(work)
+
+
+def test_a_thousand_keys_are_all_different_over_many_leases() -> None:
+    async def work(net: Wired) -> None:
+        seen: set[bytes] = set()
+        ids: set[str] = set()
+        for _ in range(50):
+            for key_id, bits in await net.alice.enc("sae-a", "sae-b", 20):
+                seen.add(bytes(bits))
+                ids.add(key_id)
+        assert len(seen) == len(ids) == 1000
+
+    wired(work, blocks=4)
+
+
+def test_the_first_key_waits_for_a_lease_and_the_next_for_nothing() -> None:
+    async def work(net: Wired) -> None:
+        first = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        assert isinstance(first, asyncio.Future)
+        await first
+        assert not isinstance(net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None), asyncio.Future)
+
+    wired(work)
+
+
+def test_a_key_is_fetched_once() -> None:
+    async def work(net: Wired) -> None:
+        ((key_id, _),) = await net.alice.enc("sae-a", "sae-b")
+        await net.bob.dec("sae-b", "sae-a", key_id)
+        again = await refusal(net.bob.dec("sae-b", "sae-a", key_id))
+        assert again.reason is Refusal.NOT_FOUND
+
+    wired(work)
+
+
+def test_one_wrong_id_among_good_ones_leaves_these_to_be_fetched() -> None:
+    async def work(net: Wired) -> None:
+        ((key_id, bits),) = await net.alice.enc("sae-a", "sae-b")
+        wrong = await refusal(net.bob.dec("sae-b", "sae-a", key_id, str(uuid.uuid4())))
+        assert wrong.reason is Refusal.NOT_FOUND
+        assert list(await net.bob.dec("sae-b", "sae-a", key_id)) == [(key_id, bits)]
+
+    wired(work)
+
+
+def test_keys_for_two_applications_at_one_node_are_fetched_there() -> None:
+    async def work(net: Wired) -> None:
+        for master, slave in (("sae-a", "sae-a2"), ("sae-a2", "sae-a2")):
+            ((key_id, bits),) = await net.alice.enc(master, slave)
+            assert list(await net.alice.dec(slave, master, key_id)) == [(key_id, bits)]
+            assert (await refusal(net.alice.dec(slave, master, key_id))).reason is Refusal.NOT_FOUND
+
+    wired(work)
+
+
+# --- who may --------------------------------------------------------------------------------------------------------
+
+
+def test_a_caller_that_nobody_registered_is_refused_whatever_it_asks() -> None:
+    async def work(net: Wired) -> None:
+        counter = net.alice.counter
+        for number, size_bits in ((1, 256), (10_000, 256), (1, 9)):
+            error = await refusal(net.alice.enc("sae-evil", "sae-b", number, size_bits))
+            assert error.reason is Refusal.NOT_AUTHORISED
+        assert (await refusal(net.alice.dec("sae-evil", "sae-b", str(uuid.uuid4())))).reason is Refusal.NOT_AUTHORISED
+        with pytest.raises(RequestError) as caught:
+            counter.status("sae-evil", "sae-b")
+        assert caught.value.reason is Refusal.NOT_AUTHORISED
+        assert counter.refused[Refusal.NOT_AUTHORISED] == 5
+        assert "sae-evil" not in counter.tallies
+
+    wired(work)
+
+
+@pytest.mark.parametrize(("slave", "reason"), [("sae-b2", "not_authorised"), ("sae-unknown", "bad_request")])
+def test_a_pair_that_is_not_written_down_gets_no_key(slave: str, reason: str) -> None:
+    async def work(net: Wired) -> None:
+        assert (await refusal(net.alice.enc("sae-a", slave))).reason == reason
+
+    wired(work)
+
+
+def test_a_key_is_for_the_slave_it_was_made_for() -> None:
+    async def work(net: Wired) -> None:
+        ((key_id, bits),) = await net.alice.enc("sae-a", "sae-b")
+        error = await refusal(net.bob.dec("sae-b2", "sae-a", key_id))
+        assert error.reason is Refusal.NOT_AUTHORISED
+        # 401 goes before 400, also where an unknown ID comes first.
+        error = await refusal(net.bob.dec("sae-b2", "sae-a", str(uuid.uuid4()), key_id))
+        assert error.reason is Refusal.NOT_AUTHORISED
+        assert list(await net.bob.dec("sae-b", "sae-a", key_id)) == [(key_id, bits)]
+
+    wired(work)
+
+
+@pytest.mark.parametrize(("number", "size_bits"), [(129, 256), (1, 56), (1, 8200)])
+def test_what_is_out_of_range_is_refused_and_costs_nothing(number: int, size_bits: int) -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        left = net.alice.pair.stock.left
+        error = await refusal(net.alice.enc("sae-a", "sae-b", number, size_bits))
+        assert error.reason is Refusal.BAD_REQUEST and "must be" in error.message
+        assert net.alice.pair.stock.left == left
+
+    wired(work)
+
+
+def test_more_slaves_than_one_are_refused() -> None:
+    async def work(net: Wired) -> None:
+        with pytest.raises(RequestError, match="at most 0"):
+            net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, KeyRequest(additional_slave_SAE_IDs=("sae-b2",)))
+
+    wired(work)
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_application_gets_its_quota_and_is_told_when_to_come_again() -> None:
+    async def work(net: Wired) -> None:
+        for _ in range(4):
+            await net.alice.enc("sae-poor", "sae-b")
+        error = await refusal(net.alice.enc("sae-poor", "sae-b"))
+        assert error.reason is Refusal.RATE_LIMITED
+        assert error.retry_after_s is not None and 0 < error.retry_after_s <= 1
+        await net.alice.enc("sae-a", "sae-b")
+
+    wired(work)
+
+
+def test_more_at_once_than_a_quota_ever_holds_is_a_bad_request() -> None:
+    async def work(net: Wired) -> None:
+        error = await refusal(net.alice.enc("sae-poor", "sae-b", 5))
+        assert error.reason is Refusal.BAD_REQUEST and "1024 bit" in error.message
+        await net.alice.enc("sae-poor", "sae-b", 4)
+
+    wired(work)
+
+
+def test_a_refusal_for_lack_of_key_costs_no_quota_and_is_told_to_who_listens() -> None:
+    async def work(net: Wired) -> None:
+        told: list[tuple[str, str, str, Refusal]] = []
+        net.alice.counter.on_refused.append(lambda *said: told.append((*said[:3], said[3].reason)))
+        for _ in range(8):
+            error = await refusal(net.alice.enc("sae-poor", "sae-b"))
+            assert error.reason is Refusal.NOT_ENOUGH_KEY and error.retry_after_s is not None
+        assert told == [("enc", "sae-poor", "sae-b", Refusal.NOT_ENOUGH_KEY)] * 8
+        assert net.alice.counter.tallies["sae-poor"].refused == {Refusal.NOT_ENOUGH_KEY: 8}
+        net.block()
+        await net.until(lambda: net.alice.pair.own_key.untouched)
+        await net.alice.enc("sae-poor", "sae-b", 4)
+
+    wired(work, blocks=0)
+
+
+def test_every_refusal_that_time_can_heal_says_when_to_come_again() -> None:
+    async def work(net: Wired) -> None:
+        error = await refusal(net.alice.enc("sae-a", "sae-nowhere"))
+        assert error.reason in (Refusal.UNAVAILABLE, Refusal.BAD_REQUEST)
+        assert (error.retry_after_s is not None) == (error.reason is Refusal.UNAVAILABLE)
+        net.cut()
+        await net.until(lambda: not net.alice.pair.is_open)
+        error = await refusal(net.alice.enc("sae-a", "sae-b"))
+        assert error.reason is Refusal.NOT_ENOUGH_KEY and error.retry_after_s is not None
+
+    wired(work)
+
+
+def test_who_names_too_many_wrong_ids_is_not_listened_to_and_nobody_else_suffers() -> None:
+    async def work(net: Wired) -> None:
+        ((key_id, _),) = await net.alice.enc("sae-a", "sae-b")
+        reasons = []
+        for _ in range(FAILED_IDS_BURST + 200):
+            reasons.append((await refusal(net.bob.dec("sae-b2", "sae-a", str(uuid.uuid4())))).reason)
+        assert reasons[0] is Refusal.NOT_FOUND and reasons[-1] is Refusal.RATE_LIMITED
+        # Not even the right answer to a guess: the budget is asked before the ID.
+        error = await refusal(net.bob.dec("sae-b2", "sae-a", key_id))
+        assert error.reason is Refusal.RATE_LIMITED and error.retry_after_s is not None
+        await net.bob.dec("sae-b", "sae-a", key_id)
+
+    wired(work)
+
+
+def test_a_link_that_is_not_compared_yet_costs_no_guess() -> None:
+    async def work(net: Wired) -> None:
+        ((key_id, _),) = await net.alice.enc("sae-a", "sae-b")
+        net.bob.pair.compared = False
+        for _ in range(FAILED_IDS_BURST + 50):
+            assert (await refusal(net.bob.dec("sae-b", "sae-a", key_id))).reason is Refusal.UNAVAILABLE
+        net.bob.pair.compared = True
+        await net.bob.dec("sae-b", "sae-a", key_id)
+
+    wired(work)
+
+
+# --- the audit log --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_each_delivery_stands_in_the_log_when_it_is_answered(tmp_path: Path, sync: bool) -> None:
+    async def work(net: Wired) -> None:
+        keys = await net.alice.enc("sae-a", "sae-b", 2)
+        ids = [key_id for key_id, _ in keys]
+        (written,) = deliveries(tmp_path, "alice")
+        assert (written["role"], written["key_ids"], written["size"]) == ("enc", ids, 256)
+        assert (written["actor"], written["peer"]) == ({"sae": "sae-a"}, "sae-b")
+        await net.bob.dec("sae-b", "sae-a", *ids)
+        (written,) = deliveries(tmp_path, "bob")
+        assert (written["role"], written["key_ids"], written["path"]) == ("dec", ids, ["alice", "bob"])
+
+    wired(work, tmp_path, sync=sync)
+
+
+def test_no_bit_of_a_key_stands_in_the_log(tmp_path: Path) -> None:
+    async def work(net: Wired) -> None:
+        keys = await net.alice.enc("sae-a", "sae-b", 8)
+        await net.bob.dec("sae-b", "sae-a", *(key_id for key_id, _ in keys))
+        text = (tmp_path / "alice.jsonl").read_bytes() + (tmp_path / "bob.jsonl").read_bytes()
+        for _, bits in keys:
+            assert bytes(bits) not in text and bytes(bits).hex().encode() not in text
+
+    wired(work, tmp_path)
+
+
+class FullDisk:
+    """A log on a device that is always full."""
+
+    def __init__(self) -> None:
+        self.log = AuditLog(Path("/dev/full"))
+
+
+def test_what_cannot_be_recorded_is_not_given_and_never_given_later() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        counter, stock = net.alice.counter, net.alice.pair.stock
+        start = stock.cursor
+        counter._audit = FullDisk().log
+        error = await refusal(net.alice.enc("sae-a", "sae-b", 2))
+        assert error.reason is Refusal.UNAVAILABLE and "audit" in error.message
+        assert stock.cursor == start + 64
+        with pytest.raises(KeyError):
+            net.alice.vault.read(Range(net.alice.pair.own_key.id, start, 1))
+        # From now on nothing is even taken, by either role.
+        assert (await refusal(net.alice.enc("sae-a", "sae-b"))).reason is Refusal.UNAVAILABLE
+        assert (await refusal(net.alice.dec("sae-a", "sae-b", str(uuid.uuid4())))).reason is Refusal.UNAVAILABLE
+        assert stock.cursor == start + 64
+
+    wired(work)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_given_out_is_overwritten_within_a_second() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        start, run = net.alice.pair.stock.cursor, net.alice.pair.own_key.id
+        ((_, bits),) = await net.alice.enc("sae-a", "sae-b")
+        held = net.alice.vault.bits(Range(run, start, 32))
+        assert bytes(held) == bytes(bits)
+        await asyncio.sleep(WIPE_EVERY_S + 0.2)
+        assert bytes(held) == bytes(32)
+        with pytest.raises(KeyError):
+            net.alice.vault.read(Range(run, start, 32))
+        # The key behind it is untouched.
+        await net.alice.enc("sae-a", "sae-b")
+
+    wired(work)
+
+
+def test_closing_overwrites_what_was_given_out_last() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        start, run = net.alice.pair.stock.cursor, net.alice.pair.own_key.id
+        await net.alice.enc("sae-a", "sae-b")
+        held = net.alice.vault.bits(Range(run, start, 32))
+        net.alice.counter.close()
+        assert bytes(held) == bytes(32)
+
+    wired(work)
+
+
+def test_a_client_that_goes_away_while_it_waits_takes_no_key() -> None:
+    async def work(net: Wired) -> None:
+        net.alice.hold()
+        waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        assert isinstance(waiting, asyncio.Future)
+        await net.until(lambda: net.alice.node.supply.waiting.get("bob"))
+        waiting.cancel()
+        await net.until(lambda: not net.alice.node.supply.waiting["bob"])
+        net.alice.release()
+        await net.until(lambda: net.alice.pair.stock.left)
+        before = net.alice.pair.stock.left
+        await net.alice.enc("sae-a", "sae-b")
+        assert net.alice.pair.stock.left == before - 32
+        assert net.alice.counter.tallies["sae-a"].keys["enc"] == 1
+
+    wired(work)
+
+
+def test_what_came_for_a_client_that_is_gone_is_overwritten() -> None:
+    async def work(net: Wired) -> None:
+        waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        assert isinstance(waiting, asyncio.Future)
+        # It goes after the core has taken its key, and before the answer: that waits for the commit of the lease.
+        net.alice.driver.on_committed.append(lambda: net.alice.pair.stock.taken and waiting.cancel())
+        await asyncio.wait([waiting])
+        await net.alice.driver.settled()
+        assert waiting.cancelled() and "sae-a" not in net.alice.counter.tallies
+        with pytest.raises(KeyError):
+            net.alice.vault.read(Range(net.alice.pair.own_key.id, 0, 32))
+
+    wired(work)
+
+
+def test_secrets_that_are_over_are_not_kept_for_sealing() -> None:
+    async def work(net: Wired) -> None:
+        for end, peer in ((net.alice, net.bob), (net.bob, net.alice)):
+            own = "sae-a" if end is net.alice else "sae-b"
+            other = "sae-b" if end is net.alice else "sae-a"
+            ((key_id, _),) = await end.enc(own, other)
+            await peer.dec(other, own, key_id)
+        before = dict(net.alice.counter._seals)
+        assert len(before) == 2
+        net.alice.driver.feed(RestoreDeclared())
+        await net.until(lambda: not net.alice.pair.is_open)
+        net.connect()
+        net.block()
+        await net.until(lambda: net.alice.pair.is_open and net.alice.pair.own_key.untouched)
+        ((key_id, bits),) = await net.alice.enc("sae-a", "sae-b")
+        assert list(await net.bob.dec("sae-b", "sae-a", key_id)) == [(key_id, bits)]
+        live = net.alice.pair.secrets
+        assert {(seal.issuer, seal.epoch) for seal in net.alice.counter._seals.values()} <= {
+            (issuer, epoch) for issuer, epochs in live.items() for epoch in epochs
+        }
+
+    wired(work)
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def test_who_listens_is_told_of_every_key_and_others_cost_nothing() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        told: list[tuple[object, ...]] = []
+        net.alice.counter.on_delivered.append(lambda *said: told.append(said))
+        net.bob.counter.on_delivered.append(lambda *said: told.append(said))
+        keys = await net.alice.enc("sae-a", "sae-b", 2, 128)
+        ids = [key_id for key_id, _ in keys]
+        await net.bob.dec("sae-b", "sae-a", *ids)
+        assert told == [("enc", "sae-a", "sae-b", ids, 128), ("dec", "sae-b", "sae-a", ids, 128)]
+
+    wired(work)
+
+
+def test_tallies_count_keys_and_bytes_by_role() -> None:
+    async def work(net: Wired) -> None:
+        keys = await net.alice.enc("sae-a", "sae-b", 3)
+        await net.bob.dec("sae-b", "sae-a", *(key_id for key_id, _ in keys))
+        near, far = net.alice.counter.tallies["sae-a"], net.bob.counter.tallies["sae-b"]
+        assert (near.keys, near.bytes) == ({"enc": 3, "dec": 0}, {"enc": 96, "dec": 0})
+        assert (far.keys, far.bytes) == ({"enc": 0, "dec": 3}, {"enc": 0, "dec": 96})
+        assert near.last_id == far.last_id == keys[-1][0]
+        assert (near.last_role, far.last_role) == ("enc", "dec")
+
+    wired(work)
+
+
+def test_status_counts_what_could_be_delivered_now() -> None:
+    async def work(net: Wired) -> None:
+        before = net.alice.counter.status("sae-a", "sae-b")
+        assert before.stored_key_count == net.alice.pair.own_key.untouched // 32 > 0
+        await net.alice.enc("sae-a", "sae-b", 100)
+        after = net.alice.counter.status("sae-a", "sae-b")
+        assert after.stored_key_count == before.stored_key_count - 100
+        assert (after.source_KME_ID, after.target_KME_ID) == ("kme-alice", "bob")
+        assert (after.key_size, after.max_key_per_request, after.max_SAE_ID_count) == (256, 128, 0)
+
+    wired(work)
+
+
+def test_a_counter_shows_no_key_when_it_is_printed() -> None:
+    async def work(net: Wired) -> None:
+        ((key_id, bits),) = await net.alice.enc("sae-a", "sae-b")
+        shown = repr(net.alice.counter) + repr(net.alice.driver) + repr(net.alice.vault)
+        assert key_id not in shown and bytes(bits).hex() not in shown
+
+    wired(work)
+
+
+def test_after_the_driver_failed_who_waits_is_refused_at_once() -> None:
+    async def work(net: Wired) -> None:
+        net.alice.hold()
+        waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        assert isinstance(waiting, asyncio.Future)
+        await net.until(lambda: net.alice.node.supply.waiting.get("bob"))
+        net.alice.driver.fail(OSError("the disk is gone"))
+        error = await asyncio.wait_for(refusal(waiting), WAIT_NS / 1e9 / 2)
+        assert error.reason is Refusal.UNAVAILABLE and error.retry_after_s is not None
+        assert (await refusal(net.alice.dec("sae-a", "sae-b", str(uuid.uuid4())))).reason in (
+            Refusal.UNAVAILABLE,
+            Refusal.NOT_FOUND,
+        )
+
+    wired(work)
