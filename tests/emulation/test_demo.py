@@ -224,7 +224,7 @@ def test_by_hand_in_a_terminal_each_key_does_what_it_says(place: Path) -> None:
 
         screen.press("kc")
         until(lambda: west in screen.chosen() and " is cut" in screen.frame, 3.0, "the cut")
-        until(lambda: "the fibre" in screen.row(west), 10.0, "a link without light")
+        until(lambda: "no light" in screen.row(west), 10.0, "a link without light")
         assert " up " in screen.row(east)
         screen.press("c")
         until(lambda: " is spliced" in screen.frame and " up " in screen.row(west), 10.0, "the splice")
