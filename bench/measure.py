@@ -318,7 +318,7 @@ def compare(
     load: Mapping[str, Load] | Load,
     rounds: int,
     loadgen: Path,
-    pki: Pki,
+    pki: Mapping[str, Pki] | Pki,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Series]:
     """Run every server once a round, freshly started, in turn; a ratio compares neighbours of the same round.
@@ -331,7 +331,7 @@ def compare(
         for name, start in servers.items():
             chosen = load if isinstance(load, Load) else load[name]
             with start() as (port, group):
-                result = run_load(loadgen, chosen, port, group, pki)
+                result = run_load(loadgen, chosen, port, group, pki if isinstance(pki, Pki) else pki[name])
             if result.errors or result.non_200 or result.resumed:
                 raise MeasureError(
                     f"{name}: {result.errors} errors, {result.non_200} answers other than 200, "

@@ -51,13 +51,13 @@ STATIC_BODY = encode_container([("8d4f2b1a-6c3e-4f57-9b20-1e7a5c9d3f60", bytes(r
 FILL_TIMEOUT_S = 300.0
 
 
-def make_pair(folder: Path, stock_bytes: int) -> tuple[Lab, Pki]:
-    """Two nodes whose link fills each direction with about `stock_bytes`."""
+def make_pair(folder: Path, stock_bytes: int, most_bytes: int | None = None) -> tuple[Lab, Pki]:
+    """Two nodes whose link fills each direction with about `stock_bytes`; more than `most_bytes` is not kept."""
     plan = Plan(
         name="bench",
         nodes=(PlannedNode(id="a", applications=("sae-a",)), PlannedNode(id="b", applications=("sae-b",))),
         links=(PlannedLink(id="firehose", ends=("a", "b"), block_bytes=1 << 20, block_period_s=0.01, qber_ratio=0.02),),
-        stock_bytes=4 * stock_bytes + (64 << 20),
+        stock_bytes=4 * stock_bytes + (64 << 20) if most_bytes is None else most_bytes,
     )
     lab = network.create(plan, folder)
     told = {"bytes": 2 * stock_bytes + (8 << 20), "pause_s": 0.02}

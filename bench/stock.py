@@ -1,0 +1,73 @@
+"""What a key costs while little or much is stored: enc_keys per server CPU second, and memory, at 10³ to 10⁷ keys.
+
+`python -m bench.stock` fills both directions of a link with that many keys of 32 bytes, then measures as bench.supply
+does. While it measures, the link delivers a little more than is taken, so that the stock stays what it was: with 10³
+keys the pool would otherwise be empty after a twentieth of a second. All stocks run once per round, in turn; a ratio
+compares neighbours of one round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from bench.measure import HEADING, Load, build_loadgen, compare, say
+from bench.node import FIREHOSE_FILE
+from bench.supply import ENC_PATH, make_pair, running
+from keyhop.emulator.control import link_directory
+from keyhop.emulator.lab import Lab
+
+KEY_BYTES = 32
+TRICKLE = {"block_bytes": 1 << 14, "pause_s": 0.005}
+"""3.2 MB/s, half of it for either direction: about 50,000 keys of 32 bytes a second; what is too much is dropped."""
+
+
+@contextlib.contextmanager
+def watched(lab: Lab, stock_bytes: int, resident_bytes: list[int]) -> Iterator[tuple[int, int]]:
+    with running(lab, "a", stock_bytes) as (port, group):
+        yield port, group
+        resident_bytes.append(resident(group))
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds now, without pages of files."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+
+def measure(folder: Path, loadgen: Path, keys: list[int], rounds: int, seconds: float) -> str:
+    folder.mkdir()
+    memory: dict[str, list[int]] = {}
+    servers, pki = {}, {}
+    for count in keys:
+        stock_bytes = count * KEY_BYTES
+        name = f"{count:,} keys"
+        lab, pki[name] = make_pair(folder / f"lab-{count}", stock_bytes, max(stock_bytes, 16 * 1024))
+        told = {"bytes": 2 * stock_bytes, "pause_s": 0.02, "then": TRICKLE}
+        (link_directory(lab.directory, "firehose") / FIREHOSE_FILE).write_text(json.dumps(told))
+        memory[name] = []
+        servers[name] = partial(watched, lab, int(0.8 * stock_bytes), memory[name])
+    series = compare(servers, Load(ENC_PATH, "sae-a", seconds=seconds), rounds, loadgen, pki, say)
+    lines = [f"{one.line()}  {max(memory[name]) / 2**20:.0f} MiB" for name, one in series.items()]
+    return "\n".join(["\nenc_keys by stock, memory of the node after it", HEADING, *lines])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, nargs="*", default=[10**3, 10**5, 10**7])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="keyhop-bench-") as temporary:
+        folder = Path(temporary)
+        loadgen = build_loadgen(folder)
+        print(measure(folder / "stock", loadgen, options.keys, options.rounds, options.seconds))
+
+
+if __name__ == "__main__":
+    main()
