@@ -134,12 +134,11 @@ def measure(seconds: float, stock_mib: int) -> str:
                 for here, there in ((one, other), (other, one)):
                     world.deliver_block(here, there, "m", number, bits)
             world.run(world.now + 20 * MILLISECOND)
-        far = world.processes[NodeId("c")]
-        begun = received(far)
+        begun = received(world)
         watch.spent_s, deadline = 0.0, time.monotonic() + seconds
         while time.monotonic() < deadline and middle.node.context.pairs["c"].own_key.untouched > 4 * BLOCK_BYTES:
             world.run(world.now + 50 * MILLISECOND)
-        carried = received(far) - begun
+        carried = received(world) - begun
         rate = carried * 8 / watch.spent_s / 1e9
         batches = middle.node.context.counters.get("relay_hops", 0)
         return (
@@ -148,10 +147,13 @@ def measure(seconds: float, stock_mib: int) -> str:
         )
 
 
-def received(process: Process) -> int:
-    """Bytes of global key that this end has taken in."""
-    pair = process.node.context.pairs.get("a")
-    return 0 if pair is None else pair.their_key.append
+def received(world: World) -> int:
+    """Bytes of global key that arrived at both ends: the node in the middle carries both directions."""
+    total = 0
+    for here, there in ("ac", "ca"):
+        pair = world.processes[NodeId(here)].node.context.pairs.get(there)
+        total += 0 if pair is None else pair.their_key.append
+    return total
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""What a key costs while little or much is stored: enc_keys per server CPU second, and memory, at 10³ to 10⁷ keys.
+"""What a key costs while little or much is stored: enc_keys per server CPU second, and memory, at 10⁴ to 10⁷ keys.
 
 `python -m bench.stock` fills both directions of a link with that many keys of 32 bytes, then measures as bench.supply
-does. While it measures, the link delivers a little more than is taken, so that the stock stays what it was: with 10³
-keys the pool would otherwise be empty after a twentieth of a second. All stocks run once per round, in turn; a ratio
+does. While it measures, the link delivers a little more than is taken, so that the stock stays what it was. 10³ keys
+are a twentieth of a second of this load: a pool of that size answers 503 now and then, so 10⁴ is the least measured. All stocks run once per round, in turn; a ratio
 compares neighbours of one round.
 """
 
@@ -59,7 +59,7 @@ def measure(folder: Path, loadgen: Path, keys: list[int], rounds: int, seconds: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keys", type=int, nargs="*", default=[10**3, 10**5, 10**7])
+    parser.add_argument("--keys", type=int, nargs="*", default=[10**4, 10**5, 10**7])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
