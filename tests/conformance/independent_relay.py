@@ -31,8 +31,10 @@ def xor(left: bytes, right: bytes) -> bytes:
     return bytes(a ^ b for a, b in zip(left, right, strict=True))
 
 
-def confirmation(bits: bytes, key_at: int, number: int, placements: list, path: list[str]) -> bytes:
-    context = pack([placements, SEGMENT_BYTES, number.to_bytes(8, "big"), 0.0, path])
+def confirmation(
+    bits: bytes, key_at: int, number: int, placements: list, path: list[str], segment: int = SEGMENT_BYTES
+) -> bytes:
+    context = pack([placements, segment, number.to_bytes(8, "big"), 0.0, path])
     return Poly1305.generate_tag(bits[key_at : key_at + 32], len4(context) + bits[64:])
 
 
@@ -158,8 +160,10 @@ class Middle(Peer):
         theirs = (self.far.their_key, self.far.their_opening, self.far.their_tags)
         fits = all(self.far.runs[n] in theirs and start >= self.far.runs[n].append for n, start, _ in placements)
         require(fits, "placements in the source's own runs")
-        genuine = hmac.compare_digest(fingerprint, confirmation(bits, 0, number, placements, path))
-        if genuine and segment == SEGMENT_BYTES:
+        require(segment in (1 << exponent for exponent in range(10, 17)), "a size of segments")
+        answer = b""
+        if hmac.compare_digest(fingerprint, confirmation(bits, 0, number, placements, path, segment)):
             self.far.store(bits[64:], placements, segment)
             self.taken.append(number)
-        self.out.append([CONFIRM, number, path, confirmation(bits, 32, number, placements, path) if genuine else b""])
+            answer = confirmation(bits, 32, number, placements, path, segment)
+        self.out.append([CONFIRM, number, path, answer])

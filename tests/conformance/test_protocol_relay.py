@@ -150,11 +150,12 @@ PATH = ["c", "k", "m"]
 
 def manifest_of(bits: bytes, placements: list, number: int = 1, **changes: object) -> bytes:
     path = changes.get("path", PATH)
-    told = confirmation(bits, 0, number, placements, path)  # type: ignore[arg-type]
+    segment = changes.get("segment", SEGMENT_BYTES)
+    told = confirmation(bits, 0, number, placements, path, segment)  # type: ignore[arg-type]
     return pack(
         [
             placements,
-            changes.get("segment", SEGMENT_BYTES),
+            segment,
             changes.get("fingerprint", told),
             changes.get("epsilon", 0.0),
             path,
@@ -166,7 +167,9 @@ DEAD: dict[str, tuple[list, dict]] = {
     "a wrong fingerprint": ([[0, 0, 1024]], {"fingerprint": bytes(16)}),
     "a short fingerprint": ([[0, 0, 1024]], {"fingerprint": b""}),
     "another path": ([[0, 0, 1024]], {"path": ["c", "q", "m"]}),
-    "segments of another size": ([[0, 0, 1024]], {"segment": 2048}),
+    "segments of no power of two": ([[0, 0, 1024]], {"segment": 3072}),
+    "segments that are too small": ([[0, 0, 1024]], {"segment": 512}),
+    "segments that are too large": ([[0, 0, 1024]], {"segment": 131_072}),
     "a run of the destination": ([[1, 0, 1024]], {}),
     "a tag run of the destination": ([[5, 0, 1024]], {}),
     "a run nobody has": ([[6, 0, 1024]], {}),
@@ -188,6 +191,23 @@ def test_a_batch_dies_for(what: str) -> None:
     good = os.urandom(64 + 1024)
     answer = send(line, peer, good, manifest_of(good, [[0, 0, 1024]], 2), 2)
     assert answer == confirmation(good, 32, 2, [[0, 0, 1024]], PATH)
+
+
+@pytest.mark.parametrize("segment", [1024, 4096, 65_536])
+def test_the_source_says_how_a_batch_is_cut(segment: int) -> None:
+    line, peer = ready()
+    bits = os.urandom(64 + 6144)
+    answer = send(line, peer, bits, manifest_of(bits, [[0, 0, 6144]], segment=segment))
+    assert answer == confirmation(bits, 32, 1, [[0, 0, 6144]], PATH, segment)
+    cut = [s.length for s in line.node.context.pairs[NodeId("c")].runs[0].segments.values()]
+    assert cut == [min(segment, 6144 - start) for start in range(0, 6144, segment)]
+
+
+@pytest.mark.parametrize(("length", "closes"), [(64, True), (65, False), (262_144, False), (262_145, True)])
+def test_a_reservation_has_65_to_262144_bytes(length: int, closes: bool) -> None:
+    line, _ = network("k", "c", blocks=0)
+    line.receive(frame(PLAIN, 0, pack([[[RESERVE, 1, PATH, length]]])))
+    assert bool(line.closed) == closes
 
 
 @pytest.mark.parametrize("manifest", [b"", b"\xc1", pack([]), pack([[], 1024, b"", 0.0]), bytes(1000)])

@@ -44,7 +44,7 @@ STARTS_LIMIT = 256
 SILENCE_NS = 15 * NANOSECONDS
 """A peer that says nothing for this long is taken for gone; the next connection opens anew."""
 FRAME_PAYLOAD_BYTES = 512 * 1024
-"""A frame is closed when its messages reach this; relay batches are at most 64 KiB."""
+"""A frame is closed when its messages reach this; relay batches are at most 256 KiB."""
 CONNECTIONS_PER_PEER = 4
 
 

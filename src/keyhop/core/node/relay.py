@@ -39,11 +39,13 @@ from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 
 CONFIRMATION_BYTES = 2 * TAG_KEY_BYTES
 SEGMENT_BYTES = 1024
-"""Global key is cut small: a distant pair leases what its applications ask for, not what a link can give."""
+"""The least that a batch brings beside its confirmation keys: one segment of the smallest size."""
 RESERVATION_NS = 2 * NANOSECONDS
 BATCH_NS = 10 * NANOSECONDS
 """A batch without an answer after this is given up."""
 LOOK_NS = NANOSECONDS // 5
+RATE_WEIGHT = 0.1
+"""Of the newest look in the average: it follows in about two seconds."""
 PADS_AHEAD_NS = 60 * NANOSECONDS
 """A link that was asked for pads keeps some in hand for this long, so that the next reservation need not be refused."""
 FAILURES_BEFORE_NOTICE = 5
@@ -81,6 +83,18 @@ class Reservation(msgspec.Struct):
     expires: int
 
 
+class PadDemand(msgspec.Struct):
+    """Of one link."""
+
+    length: int
+    """Bytes last asked for."""
+    asked_at: int
+    taken: int = 0
+    """Bytes set aside since the last look."""
+    rate: float = 0.0
+    """Slow average, bytes per second."""
+
+
 class Relay:
     def __init__(
         self,
@@ -113,8 +127,8 @@ class Relay:
         self._starved: dict[str, int] = {}
         """Nodes that lacked pad, until when routes go round them."""
         self._next_number = 0
-        self._pad_demand: dict[str, tuple[int, int]] = {}
-        """Neighbour -> (bytes last asked for, when)."""
+        self._pad_demand: dict[str, PadDemand] = {}
+        """What relay asks of a link, by neighbour."""
         links.handlers[RelayBatch] = self.arrived
         links.on_compared.append(self.compared)
         links.plain_handlers[Reserve] = self.reserve
@@ -137,10 +151,12 @@ class Relay:
         for batch in list(self.batches.values()):
             if context.now - batch.began >= (BATCH_NS if batch.manifest else RESERVATION_NS):
                 self._give_up(batch, "no answer came in time")
-        for peer, (length, asked_at) in self._pad_demand.items():
+        for peer, demand in self._pad_demand.items():
             pair = context.pairs[peer]
-            if context.now - asked_at < PADS_AHEAD_NS and pair.is_hop and pair.pads.total() < length:
-                self.leases.want(pair, Purpose.PAD, 2 * length)
+            demand.rate += (demand.taken * NANOSECONDS / LOOK_NS - demand.rate) * RATE_WEIGHT
+            demand.taken = 0
+            if context.now - demand.asked_at < PADS_AHEAD_NS and pair.is_hop and pair.pads.total() < demand.length:
+                self._want_pads(pair, demand.length)
         self.fill()
 
     # --- the source ---------------------------------------------------------------------------------------------------
@@ -210,7 +226,7 @@ class Relay:
             return
         pads = self._take_pads(first, length)
         if pads is None:
-            self.leases.want(first, Purpose.PAD, length)
+            self._want_pads(first, length)
             return
         self._next_number += 1
         batch = Batch(self._next_number, route.path, length, pads, context.now)
@@ -225,7 +241,8 @@ class Relay:
 
     def _take_pads(self, pair: Pair, length: int) -> list[Span] | None:
         """Sets pads aside, all or nothing; at most half of what a link holds goes to paths at once."""
-        self._pad_demand[pair.peer] = (length, self.context.now)
+        demand = self._pad_demand.setdefault(pair.peer, PadDemand(length, 0))
+        demand.length, demand.asked_at = length, self.context.now
         if pair.pads.total() < length:
             return None
         taken: list[Span] = []
@@ -239,7 +256,15 @@ class Relay:
             return None
         for start, take in taken:
             pair.pads.remove(start, start + take)
+            demand.taken += take
         return taken
+
+    def _want_pads(self, pair: Pair, batch_bytes: int) -> None:
+        """Asks for a lease that lasts for some seconds of what relay takes of this link."""
+        demand = self._pad_demand.get(pair.peer)
+        by_demand = self.design.synchronisation.size(demand.rate if demand else 0.0)
+        stock, pads = pair.own_key.untouched, pair.pads.total()
+        self.leases.want(pair, Purpose.PAD, self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads))
 
     def _give_back(self, pair: Pair, pads: list[Span]) -> None:
         """Not a bit of them has left and no position was named: they are pads again, but for what was burnt."""
@@ -264,9 +289,10 @@ class Relay:
         context.vault.gather(name, pads)
         floor = FLOOR_BYTES if pair.direct else DISTANT_FLOOR_BYTES
         placements = self.intake.place(pair, batch.length - CONFIRMATION_BYTES, floor, own_only=True)
-        covered = self._covered(batch.path, batch.number, placements)
+        segment_bytes = self.design.relay.segment_bytes(batch.length - CONFIRMATION_BYTES)
+        covered = self._covered(batch.path, batch.number, placements, segment_bytes)
         manifest = Manifest(
-            placements, SEGMENT_BYTES, context.vault.fingerprint_inside(name, 0, covered), 0.0, batch.path
+            placements, segment_bytes, context.vault.fingerprint_inside(name, 0, covered), 0.0, batch.path
         )
         batch.manifest = encode(manifest)
         context.relay_number = max(context.relay_number, batch.number)
@@ -284,9 +310,11 @@ class Relay:
         self.context.book(pair.own_key)
 
     @staticmethod
-    def _covered(path: tuple[str, ...], number: int, placements: tuple[tuple[int, int, int], ...]) -> bytes:
+    def _covered(
+        path: tuple[str, ...], number: int, placements: tuple[tuple[int, int, int], ...], segment_bytes: int
+    ) -> bytes:
         """What both confirmation tags cover beside the bits."""
-        return encode(Manifest(placements, SEGMENT_BYTES, number.to_bytes(8, "big"), 0.0, path))
+        return encode(Manifest(placements, segment_bytes, number.to_bytes(8, "big"), 0.0, path))
 
     def confirmed(self, peer: str, message: Confirm) -> None:
         context = self.context
@@ -305,13 +333,13 @@ class Relay:
         pair = context.pairs[batch.path[-1]]
         name = BlockName(pair.peer, RELAY_SENT, batch.number)
         manifest = decode_manifest(batch.manifest)
-        covered = self._covered(batch.path, batch.number, manifest.placements)
+        covered = self._covered(batch.path, batch.number, manifest.placements, manifest.segment_bytes)
         if not context.vault.matches_inside(name, TAG_KEY_BYTES, covered, message.fingerprint):
             self._give_up(batch, "its confirmation is wrong")
             return
         del self.batches[batch.number]
         self.intake.store(
-            pair, name, manifest.placements, SEGMENT_BYTES, 0.0,
+            pair, name, manifest.placements, manifest.segment_bytes, 0.0,
             placed=True, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip
         took = context.now - batch.began
@@ -383,7 +411,7 @@ class Relay:
                 taken = self._take_pads(following, message.length)
                 if taken is None:
                     reason = "not enough pad on the next link"
-                    self.leases.want(following, Purpose.PAD, 2 * message.length)
+                    self._want_pads(following, message.length)
                 else:
                     pads = taken
         if reason:
@@ -509,7 +537,7 @@ class Relay:
         context = self.context
         try:
             manifest = decode_manifest(message.manifest)
-            if manifest.path != path or manifest.segment_bytes != SEGMENT_BYTES or path[0] != name.peer:
+            if manifest.path != path or path[0] != name.peer:
                 raise PeerError("a manifest of another path")
             if name.peer not in context.pairs and len(context.pairs) >= PAIRS_LIMIT:
                 raise PeerError(f"a source beyond the {PAIRS_LIMIT} that are known")
@@ -521,7 +549,7 @@ class Relay:
                 raise PeerError("only the source's own runs may be filled by its batch")
             if seen(self.intake.marks(pair.peer, RELAY), message.number):
                 raise PeerError("a batch number seen before")
-            covered = self._covered(path, message.number, manifest.placements)
+            covered = self._covered(path, message.number, manifest.placements, manifest.segment_bytes)
             if not context.vault.matches_inside(name, 0, covered, manifest.fingerprint):
                 raise PeerError("the source's tag is wrong")
         except PeerError as error:
@@ -532,7 +560,7 @@ class Relay:
             return
         answer = context.vault.fingerprint_inside(name, TAG_KEY_BYTES, covered)
         self.intake.store(
-            pair, name, manifest.placements, SEGMENT_BYTES, 0.0,
+            pair, name, manifest.placements, manifest.segment_bytes, 0.0,
             placed=False, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip
         self.intake.remember(pair, RELAY, message.number)

@@ -1,0 +1,43 @@
+"""How much relay carries at once, leases ahead, and how it cuts what it carried."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyhop.core.policy.relay import HopByHop
+
+RELAY = HopByHop()
+
+
+def test_a_batch_takes_a_tenth_of_the_poorest_hop() -> None:
+    assert RELAY.batch_bytes(1 << 20, 1_000_000, 1088) == 100_000
+
+
+def test_a_batch_is_never_longer_than_the_limit() -> None:
+    assert RELAY.batch_bytes(1 << 30, 1 << 30, 1088) == RELAY.max_batch_bytes == 262_144
+
+
+def test_a_poor_hop_gives_the_minimum_or_nothing() -> None:
+    assert RELAY.batch_bytes(5000, 4000, 1088) == 1088
+    assert RELAY.batch_bytes(5000, 2000, 1088) == 0
+
+
+@pytest.mark.parametrize(
+    ("payload", "segment"), [(1024, 1024), (4096, 1024), (32_768, 2048), (262_080, 8192), (1 << 24, 65_536)]
+)
+def test_a_batch_is_cut_into_about_sixteen_segments(payload: int, segment: int) -> None:
+    assert RELAY.segment_bytes(payload) == segment
+
+
+def test_a_lease_of_pads_follows_the_demand() -> None:
+    assert RELAY.pad_lease_bytes(4096, 1024, 1 << 20, 0) == 8192
+    assert RELAY.pad_lease_bytes(4096, 100_000, 1 << 20, 0) == 100_000
+
+
+def test_pads_never_hold_more_than_their_share_of_a_link() -> None:
+    assert RELAY.pad_lease_bytes(4096, 1 << 30, 1 << 20, 0) == 1 << 19
+    assert RELAY.pad_lease_bytes(4096, 1 << 30, 1 << 20, 1 << 18) == 655_360 - (1 << 18)
+
+
+def test_a_batch_is_leased_for_although_the_share_is_used_up() -> None:
+    assert RELAY.pad_lease_bytes(4096, 1 << 30, 10_000, 10_000) == 4096
