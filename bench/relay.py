@@ -89,7 +89,7 @@ def build(folder: Path, measured: str = "b") -> tuple[World, Process, Stopwatch]
     design = dataclasses.replace(
         DESIGNS["keyhop"],
         refill=ByDemand(min_bytes=1 << 28, max_bytes=1 << 29),
-        relay=HopByHop(stock_share=1.0, path_share=1.0),
+        relay=HopByHop(stock_share=1.0, source_share=1.0, neighbour_share=1.0, path_share=1.0),
     )
     timing = Timing(delay=(10_000, 10_000), commit=(10_000, 10_000), redial=(MILLISECOND, MILLISECOND))
     world = World(1, settings("abc"), design, NodeVault, timing)

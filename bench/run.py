@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import relay, supply
+from bench import burnt, hops, relay, stock, supply
 from bench.measure import MeasureError, build_loadgen
 
 SUPPLY = ("enc_keys", "new_connection", "dec_keys")
@@ -24,14 +24,20 @@ def main() -> None:
     short = options.seconds < 60
     print("core, in-process: relay", flush=True)
     print(relay.measure(2.0 if short else 10.0, 8 if short else 48), flush=True)
+    print("\nkey burnt per key delivered, in virtual time", flush=True)
+    for rate_kbps in burnt.RATES_KBPS:
+        print(burnt.measure(rate_kbps * 1000, 5 if short else 40), flush=True)
     print("\nsupply by real nodes over mutual TLS 1.3, server on one core, load on the other", flush=True)
     with tempfile.TemporaryDirectory(prefix="keyhop-bench-") as temporary:
         folder = Path(temporary)
         try:
             loadgen = build_loadgen(folder)
             for name in SUPPLY[:1] if short else SUPPLY:
-                stock = 16 << 20 if short else 64 << 20
-                print(supply.measure(folder / name, name, loadgen, 1 if short else 3, 2.0, stock), flush=True)
+                filled = 16 << 20 if short else 64 << 20
+                print(supply.measure(folder / name, name, loadgen, 1 if short else 3, 2.0, filled), flush=True)
+            if not short:
+                print(stock.measure(folder / "stock", loadgen, stock.KEYS, 3, 2.0), flush=True)
+                print(hops.measure(folder, 1000), flush=True)
         except MeasureError as error:
             print(f"not measured: {error}")
     print(f"\n{time.monotonic() - began:.0f} s in all")

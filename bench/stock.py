@@ -2,8 +2,8 @@
 
 `python -m bench.stock` fills both directions of a link with that many keys of 32 bytes, then measures as bench.supply
 does. While it measures, the link delivers a little more than is taken, so that the stock stays what it was. 10³ keys
-are a twentieth of a second of this load: a pool of that size answers 503 now and then, so 10⁴ is the least measured. All stocks run once per round, in turn; a ratio
-compares neighbours of one round.
+are a twentieth of a second of this load: a pool of that size answers 503 now and then, so 10⁴ is the least measured.
+All stocks run once per round, in turn; a ratio compares neighbours of one round.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from keyhop.emulator.control import link_directory
 from keyhop.emulator.lab import Lab
 
 KEY_BYTES = 32
+KEYS = [10**4, 10**5, 10**7]
 TRICKLE = {"block_bytes": 1 << 14, "pause_s": 0.005}
 """3.2 MB/s, half of it for either direction: about 50,000 keys of 32 bytes a second; what is too much is dropped."""
 
@@ -59,7 +60,7 @@ def measure(folder: Path, loadgen: Path, keys: list[int], rounds: int, seconds: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keys", type=int, nargs="*", default=[10**4, 10**5, 10**7])
+    parser.add_argument("--keys", type=int, nargs="*", default=KEYS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
