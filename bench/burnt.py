@@ -3,7 +3,7 @@
 `python -m bench.burnt` runs two real nodes in virtual time, with real vaults and tags, over a link of each rate that
 delivers a block of 64 KiB whenever it has one; the applications of both ends take 80 % of the rate in keys of 256 bits,
 evenly. The figure is read from the ledgers of the owned runs of both ends: (A + Y + O + C) / D, after a start of two
-blocks that is not counted. Key of the pre-shared secret is not QKD key and not in it.
+blocks, or a second, that is not counted. Key of the pre-shared secret is not QKD key and not in it.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def measure(rate_bps: int, blocks: int) -> str:
     world.start()
     world.run(world.now + NANOSECONDS)
     bring(0)
-    begin = world.now + 2 * period
+    begin = world.now + max(2 * period, NANOSECONDS)
     world.run(begin)
     before = booked(world)
     for here, there in ("ab", "ba"):
         ask(here, there)
-    world.run(begin + blocks * period)
+    world.run(begin + max(blocks * period, 2 * NANOSECONDS))
     after = booked(world)
     change = {account: after[account] - before[account] for account in Account}
     delivered = change[Account.D]

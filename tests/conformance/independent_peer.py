@@ -114,8 +114,9 @@ class Peer:
         self.start, self.journal, self.epoch = 1, 1, 1
         self.vouch_key = os.urandom(32)
         self.incarnation = os.urandom(8)
+        self.epoch_incarnation = self.incarnation
         self.told: tuple[int, int, bytes] = (0, 0, b"")
-        self.their_epoch = 0
+        self.their_epoch: tuple[int, bytes] | None = None
         self.seen: dict[str, set[int]] = {}
         self.blocks: dict[tuple[str, int], bytes] = {}
         """What modules delivered and was not yet agreed."""
@@ -233,7 +234,7 @@ class Peer:
             highest = max(numbers)
             intake.append([module, highest, sum(1 << highest - n for n in numbers if highest - n < 64)])
         self.journal += 1
-        mine = [self.epoch, self.journal, self.vouch(self.start, self.journal)]
+        mine = [self.epoch, self.epoch_incarnation, self.journal, self.vouch(self.start, self.journal)]
         return [*mine, *self.told, runs, intake, list(self.secrets[self.other]), credit]
 
     def on_proof(self, position: int, payload: bytes, tag: bytes) -> bytes:
@@ -241,7 +242,8 @@ class Peer:
         message = self.transcript() + struct.pack(">BQ", PROOF, position) + payload
         genuine = Poly1305.generate_tag(self.their_opening.key(position), message)
         require(hmac.compare_digest(genuine, tag), "tag of PROOF")
-        epoch, _journal, _vouch, told_start, told_journal, told_vouch, runs, intake, secrets, credit = unpack(payload)
+        body = unpack(payload)
+        epoch, (told_start, told_journal, told_vouch, runs, intake, secrets, credit) = tuple(body[:2]), body[4:]
         if told_vouch and told_vouch == self.vouch(told_start, told_journal):
             require((told_start, told_journal) <= (self.start, self.journal), "we were restored")
         require(sorted(r[0] for r in runs) == list(range(6)), "all six runs")
@@ -253,7 +255,7 @@ class Peer:
             run.set(BURNT, 0, run.mark)
         for number, append, floor, touched in runs:
             self.merge_run(self.runs[number], append, floor, touched, number)
-        if epoch > self.their_epoch > 0:
+        if self.their_epoch not in (None, epoch):
             for run in (self.own_key, self.their_key):
                 for flag in (SUPPLY, PAD):
                     run.flags[:] = run.flags.replace(bytes([flag]), bytes([BURNT]))
@@ -263,7 +265,7 @@ class Peer:
         for dead in set(self.secrets[self.name]) - set(secrets):
             del self.secrets[self.name][dead]
             self.confirmed_secrets.discard(dead)
-        self.their_epoch = max(epoch, self.their_epoch)
+        self.their_epoch = epoch
         self.proved = True
         self.journal += 1
         return self.tagged([])

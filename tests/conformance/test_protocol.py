@@ -223,7 +223,7 @@ def test_a_node_put_back_to_an_old_store_finds_out_and_burns(other: str) -> None
     talk(line, peer, peer.connect(), line.connect())
     assert line.closed and any("restored" in notice for notice in line.notices)
     goes_on(line, peer)
-    assert peer.their_epoch > 1
+    assert peer.their_epoch == (line.node.context.start, line.node.context.incarnation)
 
 
 @BOTH_ORDERS
@@ -317,7 +317,7 @@ BEFORE_OPEN["no tag key claimed"] = lambda peer, hello: hello_of(peer, tags=[]) 
 
 def proof_of(peer: Peer) -> bytes:
     states = [[number, run.append, 0, []] for number, run in enumerate(peer.runs)]
-    return pack([1, 1, b"", 0, 0, b"", states, [], [], [[0, 256]]])
+    return pack([1, bytes(8), 1, b"", 0, 0, b"", states, [], [], [[0, 256]]])
 
 
 @BOTH_ORDERS
@@ -358,9 +358,10 @@ def liar(other: str) -> tuple[Line, Liar]:
     return line, peer
 
 
-E_EPOCH, E_JOURNAL, E_VOUCH, E_TOLD_START, E_TOLD_JOURNAL, E_TOLD_VOUCH, E_RUNS, E_INTAKE, E_SECRETS, E_CREDIT = range(
-    10
-)
+(
+    E_EPOCH, E_EPOCH_INCARNATION, E_JOURNAL, E_VOUCH, E_TOLD_START, E_TOLD_JOURNAL, E_TOLD_VOUCH, E_RUNS, E_INTAKE,
+    E_SECRETS, E_CREDIT,
+) = range(11)  # fmt: skip
 
 
 def put(index: int, value: object) -> Callable[[list], list]:
@@ -396,6 +397,7 @@ BAD_PROOFS: dict[str, Callable[[list], list]] = {
     "a negative block number": put(E_INTAKE, [["q", -1, 1]]),
     "a negative journal number": put(E_JOURNAL, -1),
     "a journal number beyond 63 bits": put(E_JOURNAL, 1 << 63),
+    "short random bits of the epoch": put(E_EPOCH_INCARNATION, bytes(7)),
     "a long vouch": put(E_VOUCH, bytes(1000)),
     "told a negative number": put(E_TOLD_START, -1),
     "too few elements": lambda body: body[:-1],
@@ -450,7 +452,7 @@ def test_the_node_closes_for_a_second_proof(other: str) -> None:
 @pytest.mark.parametrize("told_vouch", [bytes(16), b"x", b""])
 def test_an_invented_journal_number_restores_nobody(other: str, told_vouch: bytes) -> None:
     line, peer = liar(other)
-    peer.twist = lambda body: [*body[:3], 1 << 40, 1 << 40, told_vouch, *body[6:]]
+    peer.twist = lambda body: [*body[:4], 1 << 40, 1 << 40, told_vouch, *body[7:]]
     meet(line, peer)
     assert line.node.context.epoch == 1
     supplies(line, peer)

@@ -96,6 +96,7 @@ class Schedule:
 
     def __init__(self, seed: int, *, nodes: int | None = None, shape: str | None = None) -> None:
         self.rng = random.Random(f"schedule {seed}")
+        self._anchors = random.Random(f"anchors {seed}")
         self.plan = draw_plan(self.rng, nodes, shape)
         self.log: list[str] | None = None
         self.links = [
@@ -369,7 +370,7 @@ class Schedule:
             self._copies.setdefault(node, []).append((self.world.now, process.disk.keep_copy()))
 
     def _restore(self) -> None:
-        """An old copy of one end; of the same end perhaps twice, with or without the anchor."""
+        """An old copy of one end; of the same end perhaps twice, with the anchor of today, its own, or none."""
         rng = self.rng
         node = rng.choice(NAMES[: self.plan.nodes])
         copies = self._copies.get(node)
@@ -385,9 +386,10 @@ class Schedule:
         # All ends at once cannot be noticed (reliability, I7): while one has not met its peers, the others are spared.
         if not process.alive or not self.checker.is_settled(node) or self._calm:
             return
-        self.say(f"{node} is restored to its copy of {copied_at / NANOSECONDS:.4f}, {anchor_too=}")
+        anchor_lost = self._anchors.random() < 0.2
+        self.say(f"{node} is restored to its copy of {copied_at / NANOSECONDS:.4f}, {anchor_too=}, {anchor_lost=}")
         self.checker.restored(node, copied_at, image)
-        self.world.crash(node, image, anchor_too=anchor_too)
+        self.world.crash(node, image, anchor_too=anchor_too, anchor_lost=anchor_lost)
 
     def _second_connection(self) -> None:
         a, b = self.rng.choice(self.links)

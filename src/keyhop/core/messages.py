@@ -103,6 +103,9 @@ class RunState(Strict, frozen=True, gc=False, array_like=True):
 
 class Proof(Strict, frozen=True, gc=False, array_like=True):
     epoch: Number
+    """Start number of the incarnation of the sender that burnt its leases last; of its first, if none did."""
+    epoch_incarnation: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    """That incarnation's random bits: who lost its anchor may come to the same start number again."""
     journal: Number
     vouch: Vouch
     """The sender's authenticator over its start and journal numbers, which only it can check."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, NewType
@@ -69,6 +69,22 @@ class Range(NamedTuple):
     @property
     def end(self) -> int:
         return self.start + self.length
+
+
+def joined(ranges: Iterable[Range]) -> list[Range]:
+    """The same bytes in as few ranges as hold them: neighbouring keys are often asked for together."""
+    found: list[Range] = []
+    run, start, end = None, 0, 0
+    for other, at, length in sorted(ranges):
+        if other == run and at <= end:
+            end = max(end, at + length)
+            continue
+        if run is not None:
+            found.append(Range(run, start, end - start))
+        run, start, end = other, at, at + length
+    if run is not None:
+        found.append(Range(run, start, end - start))
+    return found
 
 
 class Purpose(StrEnum):

@@ -138,6 +138,7 @@ class NodeProcess:
         self._open.push_async_callback(self.driver.stop)
         self.driver.on_notice.append(self._noticed)
         self.driver.on_committed.append(self._take_audit)
+        self.driver.on_committed.append(lambda: anchor.follow(self.driver.durable_start))
         # The start number is durable in the store, then in the anchor, before a neighbour may see it.
         await self.driver.settled()
         anchor.confirm()

@@ -77,6 +77,8 @@ class Driver:
         self.on_committed: list[Callable[[], None]] = []
         """Called after each commit, before what it sends and answers (the audit log takes its entries there)."""
         self.commits = 0
+        self.durable_start = 0
+        """The start number that the store holds; a node that finds itself restored takes a higher one as it runs."""
         self.stopped = False
         self._waiting.merge(node.begin())
         self._flow()
@@ -168,7 +170,8 @@ class Driver:
         """Commits what waits, or, where nothing is to be saved and no commit is under way, does it at once."""
         if self._committing:
             return
-        batch = Batch(self._waiting, self._waiting_answers, self._waiting_settled)
+        start = self.node.context.start
+        batch = Batch(self._waiting, self._waiting_answers, self._waiting_settled, start)
         self._waiting, self._waiting_answers, self._waiting_settled = Output(), [], []
         self._plan_wake()
         output = batch.output
@@ -202,6 +205,7 @@ class Driver:
             return
         try:
             self.commits += 1
+            self.durable_start = batch.start
             self.vault.committed(batch.output.save)
             for call in self.on_committed:
                 call()
@@ -278,6 +282,8 @@ class Batch(NamedTuple):
     output: Output
     answers: Sequence[tuple[Deliver, Bits]]
     settled: Sequence[asyncio.Future[None]]
+    start: int
+    """The node's start number, which goes into each commit."""
 
 
 def _joined(ranges: list[Range]) -> Iterator[Range]:

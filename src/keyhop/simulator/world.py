@@ -26,6 +26,9 @@ from keyhop.core.node.vault import BlockName, Vault
 from keyhop.simulator.disk import Image, PretendDisk
 
 MILLISECOND = NANOSECONDS // 1000
+LOST = -1
+"""An anchor that is gone: the start number jumps by up to `LOST_JUMP`."""
+LOST_JUMP = 1000
 
 
 class WorldVault(Vault, Protocol):
@@ -109,6 +112,9 @@ class Process:
         stored = max((row.start for row in snapshot.rows if isinstance(row, NodeRow)), default=0)
         restored = reason or ("the store is behind its anchor" if stored < self.anchor else "")
         start = max(self.anchor, stored) + 1
+        if self.anchor == LOST and snapshot.rows:
+            restored = "the anchor is missing"
+            start = stored + world.random.randint(2, LOST_JUMP)
         self.vault = world.vault_factory(self.disk, self.vouch_key)
         self.vault.recall_secrets(snapshot.secrets)
         self.node = Node(
@@ -390,7 +396,9 @@ class World:
             return True
         return False
 
-    def crash(self, name: str, image: Image | None = None, *, anchor_too: bool = False) -> None:
+    def crash(
+        self, name: str, image: Image | None = None, *, anchor_too: bool = False, anchor_lost: bool = False
+    ) -> None:
         """The process dies; it starts again after a while, from its disk or from the old copy given."""
         process = self.processes[NodeId(name)]
         if not process.alive:
@@ -398,9 +406,11 @@ class World:
         process.crash()
         for watch in self.on_crash:
             watch(name)
-        self.at(self.now + self.draw(self.restart_after), self._restart, name, process.life, image, anchor_too)
+        self.at(
+            self.now + self.draw(self.restart_after), self._restart, name, process.life, image, anchor_too, anchor_lost
+        )
 
-    def _restart(self, name: str, life: int, image: Image | None, anchor_too: bool) -> None:
+    def _restart(self, name: str, life: int, image: Image | None, anchor_too: bool, anchor_lost: bool) -> None:
         process = self.processes[NodeId(name)]
         if process.life != life or process.alive:
             return
@@ -408,6 +418,8 @@ class World:
             process.disk.put_back(image)
             if anchor_too:
                 process.anchor = max((row.start for row in image.rows.values() if isinstance(row, NodeRow)), default=0)
+        if anchor_lost:
+            process.anchor = LOST
         process.start()
 
     # --- applications and modules -------------------------------------------------------------------------------------

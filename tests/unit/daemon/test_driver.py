@@ -17,7 +17,7 @@ from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Deliver, Save
 from keyhop.core.model import AppId, NodeId, Range, Refusal, RunId
 from keyhop.core.node.context import Application, NodeSettings
-from keyhop.core.node.events import KeysWanted
+from keyhop.core.node.events import KeysWanted, RestoreDeclared
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import StoreError
 from keyhop.crypto.onetime import Bits
@@ -145,6 +145,21 @@ def test_what_waits_during_a_commit_goes_into_the_next_one_all_in_one() -> None:
         driven.store.gate.set()
         await driven.driver.settled()
         assert driven.store.begun == begun + 2 and len(driven.answers) == 5
+
+    run(work)
+
+
+def test_a_higher_start_number_counts_only_once_the_store_holds_it() -> None:
+    async def work(driven: Driven) -> None:
+        assert driven.driver.durable_start == 1
+        driven.store.gate.clear()
+        driven.driver.feed(RestoreDeclared())
+        await asyncio.sleep(0.01)
+        higher = driven.driver.node.context.start
+        assert higher > 1 and driven.driver.durable_start == 1
+        driven.store.gate.set()
+        await driven.driver.settled()
+        assert driven.driver.durable_start == higher
 
     run(work)
 

@@ -81,11 +81,11 @@ class Context:
         self.now = now
         self.out = Output()
         self.pairs: dict[str, Pair] = {}
-        self.epoch = 1
+        self.epoch = start
+        """Start number of the incarnation that burnt all leases last; with its random bits this names the epoch."""
+        self.epoch_incarnation = self.incarnation
         self.journal = 0
         self.relay_number = 0
-        self.restored = ""
-        """Why this node holds itself for restored, until every link has been told; empty if it does not."""
         self.audit_head = b""
         self.counters: dict[str, int] = {}
         self._due: list[tuple[int, int, object]] = []
@@ -152,7 +152,11 @@ class Context:
             pair.outbox.clear()
 
     def node_row(self) -> NodeRow:
-        return NodeRow(self.epoch, self.start, self.journal, self.relay_number)
+        return NodeRow(self.epoch, self.start, self.journal, self.relay_number, self.epoch_incarnation)
+
+    def epochs(self, pair: Pair) -> tuple[int, bytes, int, bytes]:
+        """What a lease with this peer is good for: a burning at either end changes it."""
+        return self.epoch, self.epoch_incarnation, pair.peer_epoch, pair.peer_epoch_incarnation
 
     def flush_books(self) -> None:
         if not self._dirty_books:

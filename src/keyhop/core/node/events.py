@@ -8,6 +8,7 @@ import msgspec
 
 from keyhop.core.machine import Frame
 from keyhop.core.messages import Span
+from keyhop.crypto.keyid import Coordinates
 
 
 class PeerConnected(msgspec.Struct, frozen=True, gc=False):
@@ -65,28 +66,25 @@ class KeysWanted(msgspec.Struct, frozen=True, gc=False):
     size_bits: int
 
 
-class Coordinates(msgspec.Struct, frozen=True, gc=False):
-    """What a key ID said, opened by the edge."""
-
-    run: int
-    start: int
-    length: int
-
-
-class KeysFetched(msgspec.Struct, frozen=True, gc=False):
-    """A slave application asks for keys by ID; the edge has judged every tag."""
+class Fetch(msgspec.Struct, frozen=True, gc=False):
+    """One request of a slave application for keys by ID."""
 
     request: int
-    slave: str
-    master: str
-    peer: str
-    """The key manager that serves the master."""
     keys: tuple[Coordinates, ...]
+    """What the key IDs said; the edge has opened them and judged every tag."""
     audit: bytes | None = None
 
 
+class KeysFetched(msgspec.Struct, frozen=True, gc=False):
+    """Slave applications ask for keys by ID: all requests of one moment, each judged for itself."""
+
+    peer: str
+    """The key manager that serves the masters."""
+    fetches: tuple[Fetch, ...]
+
+
 class RecordsFetched(msgspec.Struct, frozen=True, gc=False):
-    """As KeysFetched, for keys with random IDs and records."""
+    """A slave application asks for keys with random IDs and records."""
 
     request: int
     slave: str
@@ -107,8 +105,8 @@ class LeaseCommitted(msgspec.Struct, frozen=True, gc=False):
     peer: str
     purpose: str
     spans: tuple[Span, ...]
-    epoch: int
-    pair_epoch: int
+    epochs: tuple[int, bytes, int, bytes]
+    """Ours and the peer's when it was taken: `Context.epochs`."""
 
 
 class BatchCommitted(msgspec.Struct, frozen=True, gc=False):

@@ -116,12 +116,12 @@ class Leases:
             context.save(Drop(run.range(segment)))
             context.put(run.segment_row(segment))
         context.book(run)
-        context.out.after.append(LeaseCommitted(pair.peer, purpose, spans, context.epoch, pair.peer_epoch))
+        context.out.after.append(LeaseCommitted(pair.peer, purpose, spans, context.epochs(pair)))
 
     def committed(self, event: LeaseCommitted) -> None:
         """The lease is durable at both ends: now it may be spent, unless a restore came between."""
         context, pair = self.context, self.context.pairs[event.peer]
-        valid = event.epoch == context.epoch and event.pair_epoch == pair.peer_epoch
+        valid = event.epochs == context.epochs(pair)
         purpose, run = Purpose(event.purpose), pair.own_key
         for start, length in event.spans:
             segment = run.segments.get(start)

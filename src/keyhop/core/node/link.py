@@ -90,20 +90,19 @@ class Links:
     # --- starts of this node ------------------------------------------------------------------------------------------
 
     def record_start(self) -> None:
-        """Names the present start, durably before a number of it is told; a new one is due after a burning, too."""
+        """Names the present start, durably before a number of it is told."""
         context = self.context
-        if context.start in self.starts:
-            return
-        if context.restored:
-            # What was told before this burning needs no second one; an epoch has a number that was never used.
-            context.epoch = max(context.epoch, context.start)
-            for row in self.starts.values():
-                context.remove(row)
-            self.starts.clear()
         while len(self.starts) >= STARTS_LIMIT:
             context.remove(self.starts.pop(min(self.starts)))
         self.starts[context.start] = StartRow(context.start, context.incarnation, -1)
         context.put(self.starts[context.start])
+
+    def forget_starts(self) -> None:
+        """After a burning, which has taken a start number of its own: what was told before it needs no second one."""
+        for row in self.starts.values():
+            self.context.remove(row)
+        self.starts.clear()
+        self.record_start()
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -261,7 +260,6 @@ class Links:
         if hello is None or connection.peer_grant is None:
             return
         run, position = pair.own_opening, connection.peer_grant.position
-        self.record_start()
         # Durable before use: the saves of this step come before its frames.
         run.mark = position + TAG_KEY_BYTES
         tags = pair.their_tags
@@ -282,6 +280,7 @@ class Links:
         )
         proof = Proof(
             context.epoch,
+            context.epoch_incarnation,
             context.journal + 1,
             self.vouch(context.start, context.journal + 1),
             pair.peer_start,
@@ -343,7 +342,7 @@ class Links:
         context.put(tags.row())
         self._merge_runs(pair, proof)
         # Its numbers are kept from its first further frame on: only then has it seen what we return.
-        pair.peer_epoch = max(pair.peer_epoch, proof.epoch)
+        pair.peer_epoch, pair.peer_epoch_incarnation = proof.epoch, proof.epoch_incarnation
         context.put(pair.row())
         connection.phase = Phase.PROVED
         pair.current = connection
@@ -363,7 +362,7 @@ class Links:
             return True
         genuine = context.vault.vouch(encode_numbers(start, journal) + incarnation)[:8]
         if not compare_digest(genuine, proof.told_vouch[8:]):
-            # An invented number, or a new vouch key after a lost anchor (which counts as a restore anyway).
+            # An invented number; closing for it would let a neighbour with a damaged store keep the link down.
             context.count("unvouched_numbers")
             return True
         if start < min(self.starts):
@@ -409,7 +408,8 @@ class Links:
                 run.append = state.append
             context.put(run.row())
             context.book(run)
-        if proof.epoch > pair.peer_epoch and pair.peer_epoch:
+        known = (pair.peer_epoch, pair.peer_epoch_incarnation)
+        if pair.peer_epoch and (proof.epoch, proof.epoch_incarnation) != known:
             self.burn_leases(pair, f"{pair.peer} began epoch {proof.epoch}")
 
     def _merge_key_run(self, pair: Pair, run: Run, state: RunState, touched: Extents) -> None:

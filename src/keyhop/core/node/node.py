@@ -164,9 +164,10 @@ class Node:
     def _found_restored(self, reason: str, start: int) -> None:
         """This store is an old copy of itself: what was leased is burnt, a new epoch begins, every link opens anew."""
         context = self.context
-        context.epoch += 1
         context.start = max(context.start, start + 1)
-        context.restored = reason
+        # The stored epoch plus one would come twice from two restores of one copy: the peers would not burn again.
+        context.epoch, context.epoch_incarnation = context.start, context.incarnation
+        self.links.forget_starts()
         context.notice("KH-5101", f"this node was restored from an old copy: {reason}; open keys and leases are burnt")
         for pair in context.pairs.values():
             self.links.burn_leases(pair, "this node was restored")

@@ -86,6 +86,7 @@ class Pair:
         """Whether marks were compared since this node started: before that nothing is supplied."""
         self.outbox: deque[TaggedMessage | Keyed] = deque()
         self.peer_epoch = 0
+        self.peer_epoch_incarnation = bytes(8)
         self.peer_start = 0
         self.peer_journal = 0
         self.peer_vouch = b""
@@ -145,4 +146,12 @@ class Pair:
         return self.direct and self.current is not None and self.is_open and not self.current.tunnelled
 
     def row(self) -> PairRow:
-        return PairRow(self.peer, self.link, self.peer_epoch, self.peer_start, self.peer_journal, self.peer_vouch)
+        return PairRow(
+            self.peer,
+            self.link,
+            self.peer_epoch,
+            self.peer_start,
+            self.peer_journal,
+            self.peer_vouch,
+            self.peer_epoch_incarnation,
+        )

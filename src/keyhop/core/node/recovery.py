@@ -68,7 +68,8 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
                     )
                     continue
                 pair = context.pairs[row.peer] = Pair(context.node, NodeId(row.peer), row.link, direct=False)
-            pair.peer_epoch, pair.peer_start = row.peer_epoch, row.peer_start
+            pair.peer_epoch, pair.peer_epoch_incarnation = row.peer_epoch, row.peer_epoch_incarnation
+            pair.peer_start = row.peer_start
             pair.peer_journal, pair.peer_vouch = row.peer_journal, row.peer_vouch
     segments: list[SegmentRow] = []
     starts: dict[int, StartRow] = {}
@@ -76,7 +77,8 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
     for row in snapshot.rows:
         match row:
             case NodeRow():
-                context.epoch, context.journal, context.relay_number = row.epoch, row.journal, row.relay_number
+                context.epoch, context.epoch_incarnation = row.epoch, row.epoch_incarnation
+                context.journal, context.relay_number = row.journal, row.relay_number
                 last = row.start
             case StartRow():
                 starts[row.start] = row

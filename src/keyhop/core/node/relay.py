@@ -8,6 +8,8 @@ does, and a batch that dies leaves a hole (DESIGN 8; network digest 6.7).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from keyhop.core.designs import Design
@@ -31,28 +33,23 @@ from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.linkstate import LinkStates
+from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT_BYTES, Holding, Pads
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.run import GONE
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 
-CONFIRMATION_BYTES = 2 * TAG_KEY_BYTES
-SEGMENT_BYTES = 1024
-"""The least that a batch brings beside its confirmation keys: one segment of the smallest size."""
 RESERVATION_NS = 2 * NANOSECONDS
 BATCH_NS = 10 * NANOSECONDS
 """A batch without an answer after this is given up."""
 LOOK_NS = NANOSECONDS // 5
-RATE_WEIGHT = 0.1
-"""Of the newest look in the average: it follows in about two seconds."""
-PADS_AHEAD_NS = 60 * NANOSECONDS
-"""A link that was asked for pads keeps some in hand for this long, so that the next reservation need not be refused."""
 FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
 PAD_WAIT_NS = NANOSECONDS // 20
 """A node that lacked pad has asked for a lease: it is there after one round trip and two commits."""
 RESERVATIONS_LIMIT = 256
+RESERVATIONS_PER_NEIGHBOUR = 64
 PATH_LIMIT = 32
 PAIRS_LIMIT = 4096
 """A neighbour that invents sources makes no more pairs than this."""
@@ -83,18 +80,6 @@ class Reservation(msgspec.Struct):
     expires: int
 
 
-class PadDemand(msgspec.Struct):
-    """Of one link."""
-
-    length: int
-    """Bytes last asked for."""
-    asked_at: int
-    taken: int = 0
-    """Bytes set aside since the last look."""
-    rate: float = 0.0
-    """Slow average, bytes per second."""
-
-
 class Relay:
     def __init__(
         self,
@@ -115,8 +100,10 @@ class Relay:
         self.states = states
         self.tunnel = tunnel
         self.design = design
+        self.pads = Pads(context, leases, design)
         self.batches: dict[int, Batch] = {}
-        self.reservations: dict[tuple[str, int], Reservation] = {}
+        self.reservations: dict[tuple[str, str, int], Reservation] = {}
+        """By the neighbour it came from, source and number: nobody can take the place of another's."""
         self.relay_ns: dict[str, int] = {}
         """Slow average of the time from decision to append, by destination."""
         self.paths: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -127,8 +114,8 @@ class Relay:
         self._starved: dict[str, int] = {}
         """Nodes that lacked pad, until when routes go round them."""
         self._next_number = 0
-        self._pad_demand: dict[str, PadDemand] = {}
-        """What relay asks of a link, by neighbour."""
+        self._held_back = False
+        """Whether a batch of ours did not start because we hold our share of its first link."""
         links.handlers[RelayBatch] = self.arrived
         links.on_compared.append(self.compared)
         links.plain_handlers[Reserve] = self.reserve
@@ -151,12 +138,7 @@ class Relay:
         for batch in list(self.batches.values()):
             if context.now - batch.began >= (BATCH_NS if batch.manifest else RESERVATION_NS):
                 self._give_up(batch, "no answer came in time")
-        for peer, demand in self._pad_demand.items():
-            pair = context.pairs[peer]
-            demand.rate += (demand.taken * NANOSECONDS / LOOK_NS - demand.rate) * RATE_WEIGHT
-            demand.taken = 0
-            if context.now - demand.asked_at < PADS_AHEAD_NS and pair.is_hop and pair.pads.total() < demand.length:
-                self._want_pads(pair, demand.length)
+        self.pads.look(LOOK_NS)
         self.fill()
 
     # --- the source ---------------------------------------------------------------------------------------------------
@@ -177,6 +159,7 @@ class Relay:
 
     def fill(self) -> None:
         """Starts a batch for each destination whose pool is below its low mark; the emptiest first."""
+        self._held_back = False
         due: list[tuple[int, str, int]] = []
         busy = {batch.path[-1] for batch in self.batches.values()}
         wanted = self.wanted()
@@ -219,14 +202,17 @@ class Relay:
         pair = context.pairs.get(node)
         if not pair or not pair.own_opening.append:
             # The first batch must at least bring the keys to open with, and something to share.
-            length = max(length, min(wanted, CONFIRMATION_BYTES + 2 * DISTANT_FLOOR_BYTES + SEGMENT_BYTES))
+            length = max(length, min(wanted, FIRST_BATCH_BYTES, self.design.relay.all_may_hold(route.narrowest_bytes)))
         first = context.pairs[route.path[1]]
         if length == 0 or not first.is_hop:
             self._later(node)
             return
-        pads = self._take_pads(first, length)
+        if self.pads.refusal(first, length, context.node, context.node, self._holdings(first)):
+            self._held_back = True
+            return
+        pads = self.pads.take(first, length)
         if pads is None:
-            self._want_pads(first, length)
+            self.pads.want(first, length)
             return
         self._next_number += 1
         batch = Batch(self._next_number, route.path, length, pads, context.now)
@@ -238,44 +224,6 @@ class Relay:
         self._retry_at[node] = (
             self.context.now + wait_ns + wait_ns * int.from_bytes(self.context.entropy(2), "big") // 65_536
         )
-
-    def _take_pads(self, pair: Pair, length: int) -> list[Span] | None:
-        """Sets pads aside, all or nothing; at most half of what a link holds goes to paths at once."""
-        demand = self._pad_demand.setdefault(pair.peer, PadDemand(length, 0))
-        demand.length, demand.asked_at = length, self.context.now
-        if pair.pads.total() < length:
-            return None
-        taken: list[Span] = []
-        for start, end in pair.pads:
-            take = min(length, end - start)
-            taken.append((start, take))
-            length -= take
-            if not length:
-                break
-        if len(taken) > RANGES_PER_MESSAGE:
-            return None
-        for start, take in taken:
-            pair.pads.remove(start, start + take)
-            demand.taken += take
-        return taken
-
-    def _want_pads(self, pair: Pair, batch_bytes: int) -> None:
-        """Asks for a lease that lasts for some seconds of what relay takes of this link."""
-        demand = self._pad_demand.get(pair.peer)
-        by_demand = self.design.synchronisation.size(demand.rate if demand else 0.0)
-        stock, pads = pair.own_key.untouched, pair.pads.total()
-        self.leases.want(pair, Purpose.PAD, self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads))
-
-    def _give_back(self, pair: Pair, pads: list[Span]) -> None:
-        """Not a bit of them has left and no position was named: they are pads again, but for what was burnt."""
-        run = pair.own_key
-        for start, length in pads:
-            for low, high, segment in run.parts(start, start + length):
-                if segment.mark == Purpose.PAD:
-                    pair.pads.add(low, high)
-                else:
-                    run.book.move(State.RESERVED_INTERNAL, Action.BURN, high - low)
-                    self.context.book(run)
 
     def _send(self, batch: Batch) -> None:
         """The path is reserved: the batch gets its place and leaves."""
@@ -301,6 +249,8 @@ class Relay:
             first,
             RelayBatch(context.node, destination, batch.number, tuple(batch.pads), batch.length, b"", batch.manifest),
         )
+        if self._held_back:
+            self.fill()
 
     def _spend(self, pair: Pair, pads: tuple[Range, ...]) -> None:
         """Own pads are used: booked, and overwritten once the frame is out."""
@@ -321,7 +271,7 @@ class Relay:
         if not self._on_path(message.path, peer, backwards=True):
             raise PeerError("a confirmation that did not come along its path")
         if message.path[0] != context.node:
-            self._drop_reservation(message.path[0], message.number)
+            self._drop_reservation(message.path, message.number)
             context.say_plain(message.path[message.path.index(context.node) - 1], message)
             return
         batch = self.batches.get(message.number)
@@ -363,7 +313,7 @@ class Relay:
         if batch.manifest:
             context.vault.discard(BlockName(NodeId(destination), RELAY_SENT, batch.number))
         else:
-            self._give_back(context.pairs[batch.path[1]], batch.pads)
+            self.pads.give_back(context.pairs[batch.path[1]], batch.pads)
         context.count("batches_given_up")
         failures = self._failures[destination] = self._failures.get(destination, 0) + 1
         if failures == FAILURES_BEFORE_NOTICE:
@@ -372,13 +322,18 @@ class Relay:
             )
         self._later(destination, wait_ns)
 
+    def _holdings(self, pair: Pair) -> Iterator[Holding]:
+        """What is set aside of a link and still to be spent."""
+        for batch in self.batches.values():
+            if not batch.manifest and batch.path[1] == pair.peer:
+                yield Holding(pair.own, pair.own, batch.pads)
+        for (neighbour, source, _), reservation in self.reservations.items():
+            if reservation.pads and reservation.path[reservation.path.index(pair.own) + 1] == pair.peer:
+                yield Holding(source, neighbour, reservation.pads)
+
     def reserved(self, pair: Pair) -> list[tuple[int, int]]:
         """Pads of a link that are set aside for batches under way: still to be spent."""
-        held = [b.pads for b in self.batches.values() if not b.manifest and b.path[1] == pair.peer]
-        for reservation in self.reservations.values():
-            if reservation.pads and reservation.path[reservation.path.index(pair.own) + 1] == pair.peer:
-                held.append(reservation.pads)
-        return [(start, start + length) for pads in held for start, length in pads]
+        return [(start, start + length) for holding in self._holdings(pair) for start, length in holding.pads]
 
     # --- every node of the path ---------------------------------------------------------------------------------------
 
@@ -398,20 +353,24 @@ class Relay:
             or not CONFIRMATION_BYTES < message.length <= self.design.relay.max_batch_bytes
         ):
             raise PeerError("a reservation that is not along its path, or of an illegal length")
-        key = (path[0], message.number)
+        key = (peer, path[0], message.number)
         pads: list[Span] = []
         reason = ""
-        if key in self.reservations or len(self.reservations) >= RESERVATIONS_LIMIT:
-            reason = "too many reservations"
+        if key in self.reservations:
+            reason = f"batch {message.number} of {path[0]} is reserved already"
+        elif len(self.reservations) >= RESERVATIONS_LIMIT:
+            reason = f"{RESERVATIONS_LIMIT} reservations are open: no more are legal"
+        elif sum(way == peer for way, _, _ in self.reservations) >= RESERVATIONS_PER_NEIGHBOUR:
+            reason = f"{RESERVATIONS_PER_NEIGHBOUR} reservations by way of {peer} are open: no more are legal"
         elif path[-1] != context.node:
             following = context.pairs.get(path[path.index(context.node) + 1])
             if following is None or not following.is_hop:
                 reason = "the next link is down"
-            else:
-                taken = self._take_pads(following, message.length)
+            elif not (reason := self.pads.refusal(following, message.length, path[0], peer, self._holdings(following))):
+                taken = self.pads.take(following, message.length)
                 if taken is None:
                     reason = "not enough pad on the next link"
-                    self._want_pads(following, message.length)
+                    self.pads.want(following, message.length)
                 else:
                     pads = taken
         if reason:
@@ -429,7 +388,7 @@ class Relay:
             raise PeerError("an answer to a reservation that did not come along its path")
         if path[0] != context.node:
             if not message.reserved:
-                self._drop_reservation(path[0], message.number)
+                self._drop_reservation(path, message.number)
             context.say_plain(path[path.index(context.node) - 1], message)
             return
         batch = self.batches.get(message.number)
@@ -444,10 +403,11 @@ class Relay:
     def _release(self, reservation: Reservation) -> None:
         if reservation.pads:
             following = reservation.path[reservation.path.index(self.context.node) + 1]
-            self._give_back(self.context.pairs[following], reservation.pads)
+            self.pads.give_back(self.context.pairs[following], reservation.pads)
 
-    def _drop_reservation(self, source: str, number: int) -> None:
-        reservation = self.reservations.pop((source, number), None)
+    def _drop_reservation(self, path: tuple[str, ...], number: int) -> None:
+        neighbour = path[path.index(self.context.node) - 1]
+        reservation = self.reservations.pop((neighbour, path[0], number), None)
         if reservation is not None:
             self._release(reservation)
 
@@ -462,7 +422,7 @@ class Relay:
             raise PeerError("only the source may send its own link key as the payload")
         pads = tuple(Range(run.id, start, length) for start, length in message.pads)
         self._use(pair, pads)
-        reservation = self.reservations.pop((message.source, message.number), None)
+        reservation = self.reservations.pop((pair.peer, message.source, message.number), None)
         name = BlockName(NodeId(message.source), RELAY, message.number)
         if (
             reservation is None
@@ -519,7 +479,7 @@ class Relay:
         live = all(following.own_key.leased(start, start + length, Purpose.PAD) for start, length in reservation.pads)
         if not following.is_hop or not live:
             context.vault.discard(name)
-            self._give_back(following, reservation.pads)
+            self.pads.give_back(following, reservation.pads)
             self._dead(reservation.path, message.number)
             return
         pads = tuple(Range(following.own_key.id, start, length) for start, length in reservation.pads)

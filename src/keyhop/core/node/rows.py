@@ -11,12 +11,14 @@ class NodeRow(Row, frozen=True, gc=False, array_like=True, tag="node"):
     """One per store."""
 
     epoch: int
-    """Raised after a restore: everything leased in earlier epochs is burnt."""
+    """Start number of the incarnation that burnt all leases last, after a restore; the first one's, if none did."""
     start: int
     journal: int
     """Raised by every commit and told to every neighbour."""
     relay_number: int
     """Numbers of own relay batches below this are used."""
+    epoch_incarnation: bytes = bytes(8)
+    """Random bits of that incarnation."""
 
     @property
     def key(self) -> str:
@@ -43,9 +45,11 @@ class PairRow(Row, frozen=True, gc=False, array_like=True, tag="pair"):
     link: bytes
     """Link number; 16 zero bytes for a distant pair started by relay."""
     peer_epoch: int
+    """0: never heard of."""
     peer_start: int
     peer_journal: int
     peer_vouch: bytes
+    peer_epoch_incarnation: bytes = bytes(8)
 
     @property
     def key(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from keyhop.core.designs import Design
-from keyhop.core.machine import Audit, Deliver, Drop, ForgetUsed, Remove, Seal, Used
+from keyhop.core.machine import Audit, Deliver, Drop, ForgetUsed, Remove, Save, Seal, Used
 from keyhop.core.model import (
     NANOSECONDS,
     POSITION_LIMIT,
@@ -20,10 +21,11 @@ from keyhop.core.model import (
     RequestError,
     RunId,
     State,
+    joined,
 )
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import KeysFetched, KeysWanted, RecordsFetched, RequestEnded
+from keyhop.core.node.events import Coordinates, KeysFetched, KeysWanted, RecordsFetched, RequestEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.rows import KeyRow
@@ -233,39 +235,60 @@ class Supply:
     # --- the slave's side ---------------------------------------------------------------------------------------------
 
     def fetched(self, event: KeysFetched) -> None:
-        """All of the keys or none; used durably, with the audit record, before the answer."""
+        """Of each request all keys or none; used durably, with the audit records, before the answers."""
         context, pair = self.context, self.context.pairs.get(event.peer)
         if pair is None or not pair.compared:
             text = f"the link to KME {event.peer} has not been compared since this KME started"
-            self._refuse(event.request, Refusal.UNAVAILABLE, text, retry_after_s=1.0)
+            for fetch in event.fetches:
+                self._refuse(fetch.request, Refusal.UNAVAILABLE, text, retry_after_s=1.0)
             return
         run = pair.their_key
-        run_id, used = run.id, run.used
+        used, answer = run.used, context.out.answer
+        taken: list[Range] = []
+        records: list[Save] = []
+        touched: dict[int, Segment] = {}
+        for fetch in event.fetches:
+            chosen = self._choose(run, fetch.keys, touched)
+            if chosen is None:
+                self._refuse(fetch.request, Refusal.NOT_FOUND, NOT_FOUND)
+                continue
+            # At once: who asks for the same key in this very moment comes too late.
+            for _, start, length in chosen:
+                used.add(start, start + length)
+            taken += chosen
+            if fetch.audit is not None:
+                records.append(Audit(fetch.audit))
+            answer.append(Deliver(fetch.request, chosen))
+        if taken:
+            self._use_up(run, taken, records, touched)
+
+    def _choose(self, run: Run, keys: Sequence[Coordinates], touched: dict[int, Segment]) -> tuple[Range, ...] | None:
+        """The ranges of these keys, if each is leased and unused; the segments they lie in are added to `touched`."""
+        run_id = run.id
         chosen: list[Range] = []
-        segments: list[Segment] = []
-        total = 0
-        for key in event.keys:
-            start, length = key.start, key.length
+        for number, start, length in keys:
             end = start + length
-            covering = run.leased(start, end, Purpose.SUPPLY) if key.run == run_id.number else None
-            if covering is None or used.touches(start, end):
-                self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
-                return
+            covering = run.leased(start, end, Purpose.SUPPLY) if number == run_id.number else None
+            if covering is None or run.used.touches(start, end):
+                return None
             chosen.append(Range(run_id, start, length))
-            segments += covering
-            total += length
+            for segment in covering:
+                touched[segment.start] = segment
         if len(chosen) > 1:
             ordered = sorted(chosen, key=lambda range: range.start)
             if any(first.end > second.start for first, second in pairwise(ordered)):
-                self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
-                return
-        save = context.out.save
-        for range in chosen:
-            used.add(range.start, range.start + range.length)
-            save.append(Used(range))
-        run.book.move(State.RESERVED_APP, Action.SUPPLY, total)
-        for segment in segments:
-            if segment.mark != GONE and run.used.covers(segment.start, segment.end):
+                return None
+        return tuple(chosen)
+
+    def _use_up(self, run: Run, taken: list[Range], records: list[Save], touched: dict[int, Segment]) -> None:
+        """What these keys leave behind: marks, records, a book entry, and segments of which nothing is left."""
+        context = self.context
+        ranges = joined(taken)
+        context.save(*map(Used, ranges), *records)
+        context.out.wipe += ranges
+        run.book.move(State.RESERVED_APP, Action.SUPPLY, sum(range.length for range in ranges))
+        for segment in touched.values():
+            if run.used.covers(segment.start, segment.end):
                 run.set_mark(segment, GONE)
                 segment.spent_at = context.now
                 segment.stored = False
@@ -273,10 +296,6 @@ class Supply:
                 context.save(Drop(run.range(segment)), ForgetUsed(run.range(segment)))
                 run.used.remove(segment.start, segment.end)
                 context.book(run)
-        if event.audit is not None:
-            save.append(Audit(event.audit))
-        context.out.answer.append(Deliver(event.request, tuple(chosen)))
-        context.out.wipe += chosen
 
     def _refuse(self, request: int, reason: Refusal, text: str, retry_after_s: float | None = None) -> None:
         error = RequestError(reason, text, retry_after_s=retry_after_s)

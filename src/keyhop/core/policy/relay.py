@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Held(NamedTuple):
+    """Bytes of a link that reservations hold: those of one source, those by way of one neighbour, all of them."""
+
+    by_source: int
+    by_neighbour: int
+    by_all: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,10 +20,15 @@ class HopByHop:
 
     max_batch_bytes: int = 262_144
     """What a batch costs beside its bytes (four messages, a commit at each node) is shared by more of them."""
-    stock_share: float = 0.1
-    """A batch takes at most this share of the poorest hop's stock."""
+    stock_share: float = 0.08
+    """A batch takes at most this share of the poorest hop's stock: a fifth below what a hop lets one source hold,
+    because what links tell of their stock is a moment old."""
+    source_share: float = 0.1
+    """What of a link's stock the reservations of one source may hold."""
+    neighbour_share: float = 0.25
+    """The same for all sources that come by way of one neighbour: it may have invented them."""
     path_share: float = 0.5
-    """All reservations together take at most this share of a link's pads."""
+    """The same for all reservations together."""
     segments_per_batch: int = 16
     min_segment_bytes: int = 1024
     max_segment_bytes: int = 65_536
@@ -22,9 +36,27 @@ class HopByHop:
     def batch_bytes(self, wanted: int, poorest_stock_bytes: int, minimum: int) -> int:
         """How much to carry now; 0 if the poorest hop cannot even give the minimum."""
         allowed = min(self.max_batch_bytes, max(minimum, int(poorest_stock_bytes * self.stock_share)))
-        if poorest_stock_bytes * self.path_share < minimum:
+        if self.all_may_hold(poorest_stock_bytes) < minimum:
             return 0
         return max(minimum, min(wanted, allowed))
+
+    def all_may_hold(self, stock_bytes: int) -> int:
+        """What of a link's stock reservations may hold together."""
+        return int(stock_bytes * self.path_share)
+
+    def refusal(self, length: int, minimum: int, stock_bytes: int, held: Held) -> str:
+        """Why a link refuses to set `length` bytes more aside; empty if it does not.
+
+        One batch of the minimum is granted to everybody who holds nothing, as long as all together keep to their share.
+        """
+        for who, limit, holds in (
+            ("this source", max(minimum, int(stock_bytes * self.source_share)), held.by_source),
+            ("this neighbour", max(minimum, int(stock_bytes * self.neighbour_share)), held.by_neighbour),
+            ("relay", self.all_may_hold(stock_bytes), held.by_all),
+        ):
+            if holds + length > limit:
+                return f"{who} may hold {limit} bytes of the next link: {holds} are held, {length} more asked for"
+        return ""
 
     def pad_lease_bytes(self, batch_bytes: int, by_demand: int, stock_bytes: int, pads_bytes: int) -> int:
         """How much to lease as pads: what the demand asks for, at least two batches, and never so much that paths

@@ -1,8 +1,9 @@
-"""The anchor: a small file outside the store that remembers the start number, and the key this node vouches with."""
+"""The anchor: a small file outside the store that remembers the start number; and the key this node vouches with."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,13 @@ from keyhop.crypto.keywrap import NotAuthentic
 from keyhop.daemon.store.sealing import NodeKey, sync_directory
 
 ANCHOR_LIMIT_BYTES = 4096
-VOUCH_KEY_BYTES = 32
+
+LOST_JUMP = 1 << 20
+"""Starts above its store's number that a node goes on with when its anchor is lost, and up to as many more at random.
+
+The store beside a lost anchor may be an old copy, and the neighbours that know better may be away. Link state numbers
+its messages from start number x 2^32, which leaves room for a thousand lost anchors.
+"""
 
 _PLACE = b"keyhop anchor v1"
 
@@ -21,7 +28,6 @@ _PLACE = b"keyhop anchor v1"
 class _Content(msgspec.Struct, array_like=True):
     node: str
     start_number: int
-    vouch_key: bytes
 
 
 class Anchor:
@@ -42,6 +48,7 @@ class Anchor:
         self.start_number = start_number
         """Of this start; higher than any this store or this anchor ever saw."""
         self.vouch_key = vouch_key
+        """Made from the node key: what neighbours return still counts when the anchor is lost, or is an old copy."""
         self.restored = restored
         """The store is older than the anchor, or nobody can tell."""
         self.reason = reason
@@ -54,8 +61,14 @@ class Anchor:
         """The store holds the start number durably: now the anchor does too. Raises StoreError."""
         self._write(self.start_number)
 
+    def follow(self, start_number: int) -> None:
+        """The store holds this number durably: a node that finds itself restored takes a higher one as it runs."""
+        if start_number > self.start_number:
+            self.start_number = start_number
+            self.confirm()
+
     def _write(self, start_number: int) -> None:
-        content = msgspec.msgpack.encode(_Content(self._node, start_number, self.vouch_key))
+        content = msgspec.msgpack.encode(_Content(self._node, start_number))
         sealed = keywrap.seal_again(self._key, os.urandom(keywrap.NONCE_BYTES), content, _PLACE)
         beside = self._path.with_name(self._path.name + ".new")
         try:
@@ -74,12 +87,13 @@ class Anchor:
 def open_anchor(path: Path, node_key: NodeKey, node: str, store_start_number: int) -> Anchor:
     """Compares the anchor with the start number that the store remembers (0: a new store); raises StoreError."""
     key = node_key.derive("anchor", node.encode())
+    vouch_key = node_key.derive("vouch", node.encode())
     content, trouble = _read(path, key, node)
     if content is None:
         restored = store_start_number > 0
         reason = f"{trouble}, and the store has started {store_start_number} times" if restored else ""
-        vouch_key = os.urandom(VOUCH_KEY_BYTES)
-        anchor = Anchor(path, key, node, store_start_number + 1, vouch_key, restored, reason)
+        start_number = _far_above(store_start_number) if restored else 1
+        anchor = Anchor(path, key, node, start_number, vouch_key, restored, reason)
         if not restored:
             # Else a first start that is broken off would look like a lost anchor.
             anchor._write(0)
@@ -92,11 +106,18 @@ def open_anchor(path: Path, node_key: NodeKey, node: str, store_start_number: in
         # The store never runs ahead by more than the one start that was broken off: the anchor is an old copy.
         reason = f"the anchor remembers start {content.start_number}, the store {store_start_number}"
     start_number = max(store_start_number, content.start_number) + 1
-    anchor = Anchor(path, key, node, start_number, content.vouch_key, bool(reason), reason)
+    if ahead > 1:
+        # Nobody can tell how old the store is.
+        start_number = _far_above(store_start_number)
+    anchor = Anchor(path, key, node, start_number, vouch_key, bool(reason), reason)
     if ahead == 1:
         # Else a second start broken off at the same place would put the store ahead by two.
         anchor._write(store_start_number)
     return anchor
+
+
+def _far_above(start_number: int) -> int:
+    return start_number + LOST_JUMP + secrets.randbelow(LOST_JUMP)
 
 
 def _read(path: Path, key: bytes, node: str) -> tuple[_Content | None, str]:
