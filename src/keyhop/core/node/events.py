@@ -8,7 +8,7 @@ import msgspec
 
 from keyhop.core.machine import Frame
 from keyhop.core.messages import Span
-from keyhop.crypto.keyid import Coordinates
+from keyhop.crypto.keyid import Coordinates as Coordinates
 
 
 class PeerConnected(msgspec.Struct, frozen=True, gc=False):

@@ -25,11 +25,12 @@ from keyhop.core.model import (
 )
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import Coordinates, KeysFetched, KeysWanted, RecordsFetched, RequestEnded
+from keyhop.core.node.events import KeysFetched, KeysWanted, RecordsFetched, RequestEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.rows import KeyRow
 from keyhop.core.node.run import GONE, Run, Segment
+from keyhop.crypto.keyid import Coordinates
 
 NOT_FOUND = "one or more keys specified are not found on KME"
 WAITING_LIMIT = 1024

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, NodeId, Range, Refusal, RequestError, RunId
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import Coordinates, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, StockLow
+from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, StockLow
 from keyhop.core.node.rows import secret_name
 from keyhop.core.node.supply import NOT_FOUND
-from keyhop.crypto.keyid import Coordinates as Opened
-from keyhop.crypto.keyid import KeyIdSeal, Unopened, open_in_any
+from keyhop.crypto.keyid import Coordinates, KeyIdSeal, Unopened, open_in_any
 from keyhop.daemon.audit import AuditError, AuditLog, Delivery
 from keyhop.daemon.driver import Bits, Driver
 from keyhop.daemon.supply.etsi014 import Keys
@@ -378,8 +377,8 @@ class Counter:
         unknown = False
         for key_id in key_ids:
             opened = open_in_any(origin.seals, key_id, master, caller)
-            if isinstance(opened, Opened):
-                found.append(Coordinates(opened.run, opened.start, opened.length))
+            if isinstance(opened, Coordinates):
+                found.append(opened)
             elif opened is Unopened.FOREIGN:
                 text = f"SAE {caller!r} was not named for every one of these keys"
                 raise self._failed(caller, Refusal.NOT_AUTHORISED, text)
@@ -392,7 +391,7 @@ class Counter:
         if delivery is None:
             delivery = origin.deliveries[size_bits] = self._delivery_of(caller, "dec", master, size_bits, node)
         entry, keys = delivery.entry(key_ids), tuple(found)
-        self._driver.ask(lambda request: KeysFetched(request, caller, master, node, keys, entry), answer)
+        self._driver.ask(lambda request: KeysFetched(node, (Fetch(request, keys, entry),)), answer)
         return future
 
     def _origin(self, caller: str, master: str) -> Origin | None:
