@@ -83,7 +83,7 @@ class Vault(Protocol):
         """Overwrites it."""
 
     def vouch(self, statement: bytes) -> bytes:
-        """16 bytes that only this node can make (a key kept beside its anchor), for numbers that neighbours return."""
+        """16 bytes that only this node can make (under a key of its node key), for numbers that neighbours return."""
 
     def vouched(self, statement: bytes, proof: bytes) -> bool:
         """Whether `proof` is ours."""
