@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from keyhop.core.node.relay import CONFIRMATION_BYTES, SEGMENT_BYTES
+from keyhop.core.node.pads import CONFIRMATION_BYTES, SEGMENT_BYTES
 from keyhop.core.policy.routing import Edge, LinkState
 from keyhop.core.policy.routing import Route as Found
 from keyhop.wire.manage import Route, RouteAnswer

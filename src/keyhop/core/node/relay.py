@@ -15,7 +15,6 @@ import msgspec
 from keyhop.core.designs import Design
 from keyhop.core.machine import Drop, ForgetUsed, Used
 from keyhop.core.messages import (
-    RANGES_PER_MESSAGE,
     AnswerReserve,
     Confirm,
     Manifest,

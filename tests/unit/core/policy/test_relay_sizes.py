@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from keyhop.core.policy.relay import HopByHop
+from keyhop.core.policy.relay import Held, HopByHop
 
 RELAY = HopByHop()
 
 
-def test_a_batch_takes_a_tenth_of_the_poorest_hop() -> None:
-    assert RELAY.batch_bytes(1 << 20, 1_000_000, 1088) == 100_000
+def test_a_batch_is_less_than_what_a_hop_lets_one_source_hold() -> None:
+    length = RELAY.batch_bytes(1 << 20, 1_000_000, 1088)
+    assert length == 80_000
+    assert RELAY.refusal(length, 1088, 1_000_000, Held(0, 0, 0)) == ""
+    assert RELAY.refusal(length, 1088, 800_000, Held(0, 0, 0)) == ""
 
 
 def test_a_batch_is_never_longer_than_the_limit() -> None:
@@ -41,3 +44,17 @@ def test_pads_never_hold_more_than_their_share_of_a_link() -> None:
 
 def test_a_batch_is_leased_for_although_the_share_is_used_up() -> None:
     assert RELAY.pad_lease_bytes(4096, 1 << 30, 10_000, 10_000) == 4096
+
+
+@pytest.mark.parametrize(
+    ("held", "who"),
+    [
+        (Held(96_000, 96_000, 96_000), "this source may hold 100000 bytes"),
+        (Held(0, 246_000, 246_000), "this neighbour may hold 250000 bytes"),
+        (Held(0, 0, 496_000), "relay may hold 500000 bytes"),
+    ],
+)
+def test_a_refusal_says_who_holds_how_much(held: Held, who: str) -> None:
+    reason = RELAY.refusal(4096, 1088, 1_000_000, held)
+    assert reason.startswith(who) and f"{max(held)} are held" in reason and reason.endswith("4096 more asked for")
+    assert RELAY.refusal(4000, 1088, 1_000_000, held) == ""

@@ -1,0 +1,119 @@
+"""Pads for relay: leased ahead by demand, set aside for a batch before it moves, shared out among those who ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from keyhop.core.designs import Design
+from keyhop.core.messages import RANGES_PER_MESSAGE, Span
+from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, Action, Purpose, State
+from keyhop.core.node.context import Context
+from keyhop.core.node.intake import DISTANT_FLOOR_BYTES
+from keyhop.core.node.leases import Leases
+from keyhop.core.node.pair import Pair
+from keyhop.core.policy.relay import Held
+
+CONFIRMATION_BYTES = 2 * TAG_KEY_BYTES
+SEGMENT_BYTES = 1024
+"""The least that a batch brings beside its confirmation keys: one segment of the smallest size."""
+FIRST_BATCH_BYTES = CONFIRMATION_BYTES + 2 * DISTANT_FLOOR_BYTES + SEGMENT_BYTES
+"""What lets a distant pair open and share a first key; a poor link lets every source hold as much."""
+AHEAD_NS = 60 * NANOSECONDS
+"""A link that was asked for pads keeps some in hand for this long, so that the next reservation need not be refused."""
+RATE_WEIGHT = 0.1
+"""Of the newest look in the average: with five looks a second it follows in about two."""
+
+
+class Demand(msgspec.Struct):
+    """Of one link."""
+
+    length: int
+    """Bytes last asked for."""
+    asked_at: int
+    taken: int = 0
+    """Bytes set aside since the last look."""
+    rate: float = 0.0
+    """Slow average, bytes per second."""
+
+
+class Holding(NamedTuple):
+    """Pads of a link that are set aside for a batch and still to be spent."""
+
+    source: str
+    """As the reservation says: only the neighbour is known to be who it says it is."""
+    neighbour: str
+    """By way of whom the reservation came; this node for its own batches."""
+    pads: list[Span]
+
+
+class Pads:
+    def __init__(self, context: Context, leases: Leases, design: Design) -> None:
+        self.context = context
+        self.leases = leases
+        self.design = design
+        self._demand: dict[str, Demand] = {}
+        """By neighbour."""
+
+    def look(self, elapsed_ns: int) -> None:
+        """Called from time to time: measures the demand, and leases ahead where there was some lately."""
+        context = self.context
+        for peer, demand in self._demand.items():
+            pair = context.pairs[peer]
+            demand.rate += (demand.taken * NANOSECONDS / elapsed_ns - demand.rate) * RATE_WEIGHT
+            demand.taken = 0
+            if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and pair.pads.total() < demand.length:
+                self.want(pair, demand.length)
+
+    def refusal(self, pair: Pair, length: int, source: str, neighbour: str, holdings: Iterable[Holding]) -> str:
+        """Why a source may not set so much more aside; empty if it may. The stock of a link is for all who relay."""
+        by_source = by_neighbour = by_all = 0
+        for holding in holdings:
+            size = sum(span for _, span in holding.pads)
+            by_all += size
+            by_source += size if holding.source == source else 0
+            by_neighbour += size if holding.neighbour == neighbour else 0
+        stock = pair.own_key.untouched + pair.pads.total() + by_all
+        held = Held(by_source, by_neighbour, by_all)
+        return self.design.relay.refusal(length, FIRST_BATCH_BYTES, stock, held)
+
+    def take(self, pair: Pair, length: int) -> list[Span] | None:
+        """Sets pads aside, all or nothing."""
+        demand = self._demand.setdefault(pair.peer, Demand(length, 0))
+        demand.length, demand.asked_at = length, self.context.now
+        if pair.pads.total() < length:
+            return None
+        taken: list[Span] = []
+        missing = length
+        for start, end in pair.pads:
+            size = min(missing, end - start)
+            taken.append((start, size))
+            missing -= size
+            if not missing:
+                break
+        if len(taken) > RANGES_PER_MESSAGE:
+            return None
+        for start, size in taken:
+            pair.pads.remove(start, start + size)
+        demand.taken += length
+        return taken
+
+    def want(self, pair: Pair, batch_bytes: int) -> None:
+        """Asks for a lease that lasts for some seconds of what relay takes of this link."""
+        demand = self._demand.get(pair.peer)
+        by_demand = self.design.synchronisation.size(demand.rate if demand else 0.0)
+        stock, pads = pair.own_key.untouched, pair.pads.total()
+        self.leases.want(pair, Purpose.PAD, self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads))
+
+    def give_back(self, pair: Pair, pads: list[Span]) -> None:
+        """Not a bit of them has left and no position was named: they are pads again, but for what was burnt."""
+        run = pair.own_key
+        for start, length in pads:
+            for low, high, segment in run.parts(start, start + length):
+                if segment.mark == Purpose.PAD:
+                    pair.pads.add(low, high)
+                else:
+                    run.book.move(State.RESERVED_INTERNAL, Action.BURN, high - low)
+                    self.context.book(run)

@@ -1,0 +1,148 @@
+"""Who may hold how much of a link's pads: no source, and no neighbour, takes all of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from keyhop.core.designs import DESIGNS
+from keyhop.core.messages import AnswerReserve, Reserve
+from keyhop.core.model import NANOSECONDS, NodeId, Purpose
+from keyhop.core.node.context import Neighbour, NodeSettings
+from keyhop.core.node.node import Node
+from keyhop.core.node.pads import FIRST_BATCH_BYTES
+from keyhop.daemon.vault import NodeVault
+from keyhop.simulator.world import World
+
+LINKS = ("fm", "gm", "hm", "md")
+BLOCK_BYTES = 64 * 1024
+
+
+def link(one: str, other: str) -> bytes:
+    return "-".join(sorted((one, other))).encode().ljust(16, b".")
+
+
+def middle(blocks: int) -> Node:
+    """m stands between f, g and h on one side and d on the other, with pads for its link to d in hand."""
+    settings = [
+        NodeSettings(
+            node=NodeId(name),
+            neighbours=tuple(
+                Neighbour(node=NodeId(peer), link=link(name, peer), rate_bps=10**6, segment_bytes=1024)
+                for peer in sorted({end for ends in LINKS if name in ends for end in ends} - {name})
+            ),
+        )
+        for name in "fghmd"
+    ]
+    world = World(1, settings, DESIGNS["keyhop"], NodeVault)
+    world.start()
+    world.run(world.now + NANOSECONDS)
+    for number in range(blocks):
+        bits = world.random.randbytes(BLOCK_BYTES)
+        world.deliver_block("m", "d", "q", number, bits)
+        world.deliver_block("d", "m", "q", number, bits)
+        world.run(world.now + NANOSECONDS // 10)
+    node = world.processes[NodeId("m")].node
+    pair = node.context.pairs["d"]
+    node.leases.want(pair, Purpose.PAD, pair.own_key.untouched // 2)
+    node.links.flush()
+    world.processes[NodeId("m")].perform(node.context.out)
+    world.run(world.now + NANOSECONDS // 10)
+    assert pair.pads.total() > 0
+    node.context.plain_outbox.clear()
+    return node
+
+
+numbers = itertools.count(1)
+
+
+def ask(node: Node, neighbour: str, source: str, length: int) -> str:
+    """Why m refuses a reservation; empty if it passes it on."""
+    path = (source, neighbour, "m", "d") if source != neighbour else (neighbour, "m", "d")
+    node.relay.reserve(neighbour, Reserve(next(numbers), path, length))
+    said = node.context.plain_outbox.pop(neighbour, [])
+    handed_on = node.context.plain_outbox.pop("d", [])
+    assert bool(said) != bool(handed_on)
+    return said[0].reason if said and isinstance(said[0], AnswerReserve) else ""
+
+
+def total(node: Node) -> int:
+    pair = node.context.pairs["d"]
+    return pair.own_key.untouched + pair.pads.total() + held(node)
+
+
+def held(node: Node) -> int:
+    return sum(end - start for start, end in node.relay.reserved(node.context.pairs["d"]))
+
+
+def test_a_greedy_source_leaves_the_rest_of_a_hop_to_others() -> None:
+    node = middle(16)
+    stock = total(node)
+    while not (reason := ask(node, "g", "g", 4096)):
+        pass
+    assert reason.startswith("this source may hold ") and str(held(node)) in reason
+    assert stock // 10 - 4096 < held(node) <= stock // 10
+    assert ask(node, "h", "h", 4096) == ""
+
+
+def test_a_neighbour_that_invents_sources_leaves_the_rest_to_others() -> None:
+    node = middle(16)
+    stock = total(node)
+    invented = (f"ghost{number}" for number in itertools.count())
+    while not (reason := ask(node, "g", next(invented), 8192)):
+        pass
+    assert reason.startswith("this neighbour may hold ")
+    assert held(node) <= stock // 4
+    assert ask(node, "h", "h", 4096) == ""
+
+
+def test_all_reservations_together_leave_half_of_the_link() -> None:
+    node = middle(16)
+    stock = total(node)
+    reasons = {ask(node, way, f"{way}{number}", 4096) for number, way in itertools.product(range(40), "fgh")}
+    assert any(reason.startswith("relay may hold ") for reason in reasons)
+    assert stock // 2 - 4096 < held(node) <= stock // 2
+
+
+def test_many_small_reservations_of_one_neighbour_leave_room_for_others() -> None:
+    node = middle(16)
+    reasons = [ask(node, "g", f"ghost{number}", 65) for number in range(300)]
+    assert "64 reservations by way of g are open: no more are legal" in reasons
+    assert ask(node, "h", "h", 4096) == ""
+
+
+def test_a_neighbour_cannot_take_the_place_of_anothers_batch() -> None:
+    node = middle(16)
+    for neighbour, path in (("g", ("h", "g", "m", "d")), ("h", ("h", "m", "d"))):
+        node.relay.reserve(neighbour, Reserve(7, path, 1088))
+        assert node.context.plain_outbox.pop(neighbour, []) == []
+
+
+def test_a_batch_is_reserved_once() -> None:
+    node = middle(16)
+    message = Reserve(7, ("g", "m", "d"), 1088)
+    node.relay.reserve("g", message)
+    node.relay.reserve("g", message)
+    (answer,) = node.context.plain_outbox["g"]
+    assert isinstance(answer, AnswerReserve) and answer.reason == "batch 7 of g is reserved already"
+    assert held(node) == 1088
+
+
+def test_what_is_given_back_may_be_held_again() -> None:
+    node = middle(16)
+    length = total(node) // 10 - 10
+    node.relay.reserve("g", Reserve(8, ("g", "m", "d"), length))
+    node.context.plain_outbox.clear()
+    assert ask(node, "g", "g", length) != ""
+    node.relay.answered("d", AnswerReserve(8, ("g", "m", "d"), False, "d", "full"))
+    node.context.plain_outbox.clear()
+    assert held(node) == 0 and ask(node, "g", "g", length) == ""
+
+
+@pytest.mark.parametrize("length", [FIRST_BATCH_BYTES, 65])
+def test_a_poor_link_lets_a_source_hold_one_first_batch(length: int) -> None:
+    node = middle(1)
+    assert total(node) // 10 < FIRST_BATCH_BYTES
+    assert ask(node, "g", "g", length) == ""
+    assert ask(node, "g", "g", FIRST_BATCH_BYTES) != ""
