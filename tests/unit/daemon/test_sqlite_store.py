@@ -338,9 +338,11 @@ def test_both_files_of_yesterday_open_and_show_the_start_number_of_yesterday(dir
     store.close()
 
 
-def test_a_lost_slot_file_is_noticed(directory: Path) -> None:
-    (directory / "node.db.slots").unlink()
-    assert "not the slot file of this store" in refused(directory)
+@pytest.mark.parametrize("name", ["node.db.slots", "node.db.log"])
+def test_a_lost_file_is_noticed_and_no_new_one_takes_its_place(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    assert f"{name} is missing: put it back" in refused(directory)
+    assert not (directory / name).exists()
 
 
 def test_a_lost_database_is_noticed_and_its_slots_are_left_alone(directory: Path) -> None:
@@ -392,9 +394,9 @@ def test_one_damaged_byte_anywhere_is_an_error_or_changes_nothing(
         store.close()
 
 
-def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "node.db").write_bytes(b"x" * 10_000)
-    assert "is damaged" in refused(tmp_path)
+def test_a_file_that_is_no_database_is_an_error(directory: Path) -> None:
+    (directory / "node.db").write_bytes(b"x" * 10_000)
+    assert "is damaged" in refused(directory)
 
 
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -82,11 +82,7 @@ class SlotFile:
 
     def begin(self, node_key: NodeKey, store_id: bytes, now_s: float) -> None:
         """Makes the file that of a new store; raises Damaged if it belongs to one whose database is gone."""
-        if self._read(len(BOUND), BOUND_OFFSET) == BOUND:
-            raise Damaged(
-                f"{self._path} belongs to a database that is gone or empty: put the database back, or remove both "
-                f"files to start a new store"
-            )
+        self.refuse_without_database()
         self._bind(node_key, store_id)
         os.ftruncate(self._descriptor, 0)
         self._write(MAGIC + store_id + node_key.check(store_id), 0)
@@ -96,6 +92,14 @@ class SlotFile:
         os.fsync(self._descriptor)
         sync_directory(self._path.parent)
         self._dirty = False
+
+    def refuse_without_database(self) -> None:
+        """Raises Damaged if there was a database beside this file."""
+        if self._read(len(BOUND), BOUND_OFFSET) == BOUND:
+            raise Damaged(
+                f"{self._path} belongs to a database that is gone or empty: put the database back, or remove both "
+                f"files to start a new store"
+            )
 
     def bind_to_database(self) -> None:
         """The database is durable: from now on neither file goes without the other."""

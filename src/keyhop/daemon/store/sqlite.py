@@ -103,6 +103,7 @@ class SqliteStore:
         self._run_ids: dict[int, RunId] = {}
         self._files: list[sqlite3.Connection | FrameLog | SlotFile] = []
         with self._guarded("be opened"):
+            self._check_complete()
             self._slots = SlotFile(path.with_name(path.name + ".slots"))
             self._files.append(self._slots)
             try:
@@ -217,7 +218,21 @@ class SqliteStore:
 
     # Opening.
 
+    def _check_complete(self) -> None:
+        """Before anything is made: a file that was lost must not be found in its place, new and empty.
+
+        A start that was broken off has made the other files before there is anything in the database.
+        """
+        if not self._path.exists() or not self._path.stat().st_size:
+            return
+        for ending in (".slots", ".log"):
+            beside = self._path.with_name(self._path.name + ending)
+            if not beside.exists():
+                raise Damaged(f"{beside} is missing: put it back; the three files of a store belong together")
+
     def _open(self, node_key: NodeKey) -> None:
+        if not self._path.exists():
+            self._slots.refuse_without_database()
         # SQLite would make the file with the umask's mode; its log takes the mode of the file.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._log = FrameLog(self._path.with_name(self._path.name + ".log"))
