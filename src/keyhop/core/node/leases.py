@@ -61,7 +61,12 @@ class Leases:
             return False
         spans: list[Span] = []
         total = 0
+        under_way = self.asked.get(pair.peer, {}).values()
+        taken = {start for asked in under_way for start, _ in asked.spans}
         for segment in pair.own_key.oldest_untouched():
+            if segment.start in taken:
+                # For the other purpose: the peer grants them once.
+                continue
             spans.append((segment.start, segment.length))
             total += segment.length
             if total >= size_bytes or len(spans) == RANGES_PER_MESSAGE:
