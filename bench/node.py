@@ -61,7 +61,7 @@ def main() -> None:
         return Firehose(settings.directory, after)
 
     app.harden()
-    sys.exit(run(app.serve(file, path.absolute().parent, {"emulated": firehose})))
+    sys.exit(run(app.serve([(file, path.absolute().parent)], {"emulated": firehose})))
 
 
 if __name__ == "__main__":

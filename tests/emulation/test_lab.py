@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -194,3 +195,21 @@ def test_a_lab_that_was_taken_down_goes_on_with_the_key_it_has(tmp_path: Path) -
         assert sum(heard(lab, node, "KH-1102") for node in ("alice", "relay", "bob")) == 0
     finally:
         labs.stop(lab)
+
+
+def test_nodes_in_one_process_deliver_the_same_and_end_together(tmp_path: Path) -> None:
+    lab = make(tmp_path)
+    labs.start(lab, one_process=True)
+    try:
+        assert len({node.process for node in lab.state.nodes}) == 1
+        exchange(lab, 3)
+        process = lab.node("relay").process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        until(lambda: set(labs.deaths(lab)) == {"alice", "relay", "bob"})
+        assert "ran in the process of alice" in labs.deaths(lab)["bob"]
+        labs.stop(lab)
+        labs.start(lab, one_process=True)
+        exchange(lab, 1)
+    finally:
+        assert labs.stop(lab) == []

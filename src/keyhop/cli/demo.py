@@ -19,11 +19,12 @@ WARNING = "This is an emulation with keys from your operating system's generator
 @click.command(epilog="Example:  keyhop demo            (then: e = eavesdrop, c = cut, q = quit)")
 @click.argument("network", default="secoqc")
 @click.option("--once", is_flag=True, help="Deliver ten keys end to end, compare both ends, and end: exit 0 or 1.")
+@click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
 @click.option("--no-tui", is_flag=True, help="Print a line now and then instead of the live view.")
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path), help="Where the network lives (default ./keyhop-demo)."
 )
-def demo(network: str, once: bool, no_tui: bool, directory: Path | None) -> None:
+def demo(network: str, once: bool, one_process: bool, no_tui: bool, directory: Path | None) -> None:
     """Run a QKD network on this machine: real nodes, emulated QKD, two pairs of applications.
 
     NETWORK is a built-in network (secoqc, line3, ring, ...) or a topology file.
@@ -58,7 +59,7 @@ def demo(network: str, once: bool, no_tui: bool, directory: Path | None) -> None
         nodes = len(running.lab.state.nodes)
         say(f"  pki        2 authorities, {nodes} KMEs, {applications} applications        {directory / 'pki'}")
         try:
-            demos.start(running, lambda node: None)
+            demos.start(running, lambda node: None, one_process=one_process)
             say(f"  nodes      {nodes} of {nodes} ready                                {running.ready_s:.1f} s")
             if once:
                 sys.exit(_once(running))

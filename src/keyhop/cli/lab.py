@@ -38,8 +38,9 @@ def lab() -> None:
 @lab.command()
 @click.argument("network", metavar="[FILE|NAME]", required=False)
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help=f"Where it lives; {DEFAULT_DIRECTORY}.")
+@click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
 @common_options
-def up(network: str | None, directory: Path | None) -> None:
+def up(network: str | None, directory: Path | None, one_process: bool) -> None:
     """Start a network: a topology file, a built-in one, or the lab that is in the directory.
 
     Makes certificates, link secrets and node files, and starts one process per node. A lab that was taken down goes
@@ -56,7 +57,11 @@ def up(network: str | None, directory: Path | None) -> None:
     place = _place(directory, network)
     found = _made(place, network)
     output.say(f"{found.state.title or found.state.name}: emulated QKD, real key managers, everything on this machine")
-    _told(lambda: labs.start(found, became_ready=lambda node: output.say(f"  {node} is ready")))
+
+    def ready(node: str) -> None:
+        output.say(f"  {node} is ready")
+
+    _told(lambda: labs.start(found, became_ready=ready, one_process=one_process))
     output.say("Key comes from this machine's generator: do not protect real data with it.")
     _show(found)
 

@@ -16,10 +16,16 @@ from keyhop.cli.output import ExitCode, fail
 
 @click.command(epilog="Example:  keyhop serve --config /etc/keyhop/keyhop.yml")
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), default=Path("/etc/keyhop/keyhop.yml"), show_default=True
+    "--config",
+    "paths",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=[Path("/etc/keyhop/keyhop.yml")],
+    show_default=True,
+    help="The node's file. Given more than once: several nodes in one process, for an emulation.",
 )
 @click.option("--check", is_flag=True, help="Read the file, say what is wrong with it, and end.")
-def serve(path: Path, check: bool) -> None:
+def serve(paths: tuple[Path, ...], check: bool) -> None:
     """Run one node (one KME) until SIGTERM or Ctrl-C."""
     from keyhop.core.node.store import StoreError
     from keyhop.daemon import app
@@ -29,24 +35,29 @@ def serve(path: Path, check: bool) -> None:
     from keyhop.emulator.module import DRIVERS, EmulatedModule
     from keyhop.files import FileError
 
-    try:
-        file = load_node_file(path, DRIVERS)
-    except FileError as error:
-        fail(str(error), "", f"keyhop config validate {path}", ExitCode.USAGE)
+    nodes = []
+    for path in paths:
+        try:
+            file = load_node_file(path, DRIVERS)
+        except FileError as error:
+            fail(str(error), "", f"keyhop config validate {path}", ExitCode.USAGE)
+        nodes.append((file, path.absolute().parent))
+        if check:
+            click.echo(
+                f"{path}: valid; node {file.node.id}, {len(file.links)} links, {len(file.applications)} applications"
+            )
     if check:
-        click.echo(
-            f"{path}: valid; node {file.node.id}, {len(file.links)} links, {len(file.applications)} applications"
-        )
         return
+    names = ", ".join(file.node.id for file, _ in nodes)
     set_up_logging(file.log.level)
     app.harden()
     drivers = {
         "emulated": lambda settings, node, after: EmulatedModule(settings.directory, node, after_number=after),
     }
     try:
-        code = run(app.serve(file, path.absolute().parent, drivers, manage))
+        code = run(app.serve(nodes, drivers, manage))
     except (app.StartError, StoreError, AuditError, OSError, ValueError) as error:
-        fail(f"node {file.node.id} cannot start: {error}", "", f"keyhop serve --check --config {path}", ExitCode.FAILED)
+        fail(f"node {names} cannot start: {error}", "", f"keyhop serve --check --config {path}", ExitCode.FAILED)
     sys.exit(code)
 
 

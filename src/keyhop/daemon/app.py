@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
@@ -192,9 +192,19 @@ class NodeProcess:
         if entry.path is None:
             return MemoryStore()
         directory = self.path(entry.path)
+        if not directory.exists():
+            self._check_beginning(directory)
         with _naming(f"store.path: {directory}"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return SqliteStore(directory / "node.db", node_key, self.file.node.id, ROW_TYPES)
+
+    def _check_beginning(self, directory: Path) -> None:
+        """Before a store is made: where one was lost, a new and empty one must not take its place unasked."""
+        try:
+            for key in first_contacts(self.file, {}, self.source).values():
+                key.wipe()
+        except StartError as error:
+            raise StartError(f"there is no store in {directory}, and a new one cannot be begun: {error}") from None
 
     def _make_node(self, node_key: NodeKey) -> tuple[Anchor, dict[str, LinkKey]]:
         """The core as it comes back from the store, and the first-contact secrets it has yet to be given."""
@@ -363,17 +373,36 @@ def harden() -> None:
 
 
 async def serve(
-    file: NodeFile, directory: Path, drivers: Mapping[str, MakeModule], around: Around | None = None
+    nodes: Sequence[tuple[NodeFile, Path]], drivers: Mapping[str, MakeModule], around: Around | None = None
 ) -> int:
-    """Runs a node until SIGTERM or SIGINT: 0; or until it fails: 1. Raises what `NodeProcess.start` raises.
+    """Runs a node, or several, until SIGTERM or SIGINT: 0; or until one fails: 1. Raises what `NodeProcess.start` does.
 
-    `around` makes an async context for as long as the process lasts (the node API).
+    Each comes with the directory that its file's paths start from. `around` makes an async context for as long as a
+    node lasts (the node API).
     """
-    process = NodeProcess(file, directory, drivers)
+    processes = [NodeProcess(file, directory, drivers) for file, directory in nodes]
+
+    def stop() -> None:
+        for process in processes:
+            process.stop()
+
+    def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # Whose callback it was is not told: none can be trusted any more.
+        for process in processes:
+            process.loop_failed(loop, context)
+
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(process.loop_failed)
+    loop.set_exception_handler(failed)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, process.stop)
+        loop.add_signal_handler(number, stop)
+    running = [asyncio.create_task(_serve(process, around), name="node") for process in processes]
+    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    stop()
+    await asyncio.wait(running)
+    return max(task.result() for task in running)
+
+
+async def _serve(process: NodeProcess, around: Around | None) -> int:
     async with around(process) if around is not None else nullcontext():
         try:
             error = await process.run()
@@ -382,7 +411,7 @@ async def serve(
     if error is not None:
         _log.critical("node_failed", reason=f"{type(error).__name__}: {error}")
         return 1
-    _log.info("node_stopped", node=file.node.id)
+    _log.info("node_stopped", node=process.file.node.id)
     return 0
 
 

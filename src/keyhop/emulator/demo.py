@@ -122,10 +122,10 @@ def prepare(topology: Topology, directory: Path) -> Demo:
     return Demo(topology, lab, talks, links)
 
 
-def start(demo: Demo, became_ready: Callable[[str], None]) -> None:
+def start(demo: Demo, became_ready: Callable[[str], None], *, one_process: bool = False) -> None:
     """Starts all nodes; raises LabError or NodeFailure. The epoch of the modules is now."""
     began = time.monotonic()
-    labs.start(demo.lab, became_ready=became_ready)
+    labs.start(demo.lab, became_ready=became_ready, one_process=one_process)
     demo.ready_s = time.monotonic() - began
 
 

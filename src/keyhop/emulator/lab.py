@@ -75,6 +75,8 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """When the first block period began, in wall-clock nanoseconds: block numbers go on from there."""
     nodes: tuple[LabNode, ...]
     links: tuple[LabLink, ...]
+    one_process: bool = False
+    """All nodes were started in one process: it saves memory, and they end together."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ class Lab:
         return self.directory / NODES_DIRECTORY / node_id / NODE_FILE
 
     def log(self, node_id: str) -> Path:
-        return self.directory / NODES_DIRECTORY / node_id / LOG_FILE
+        return self.directory / LOG_FILE if self.state.one_process else self.config(node_id).parent / LOG_FILE
 
     @property
     def pki_directory(self) -> Path:
@@ -170,9 +172,10 @@ def start(
     *,
     timeout_s: float | None = None,
     became_ready: Callable[[str], None] = lambda node: None,
-    command: Callable[[Path], list[str]] = processes.node_command,
+    command: Callable[..., list[str]] = processes.node_command,
+    one_process: bool = False,
 ) -> None:
-    """Starts one process per node and waits until all are ready, by default 30 s and 2 s more for each node.
+    """Starts one process per node, or one for all, and waits until all are ready: 30 s and 2 s more for each node.
 
     Raises LabError if the lab runs already or a port was taken meanwhile, NodeFailure (with the node's last words,
     after ending the others) if a node does not come up.
@@ -185,19 +188,23 @@ def start(
             )
         _check_ports(lab)
         _begin_periods(lab)
+        lab.state = msgspec.structs.replace(lab.state, one_process=one_process)
+        names = [node.id for node in lab.state.nodes]
         started: list[Process] = []
         try:
-            for node in lab.state.nodes:
+            for together in [names] if one_process else [[name] for name in names]:
                 with processes.held_back():
-                    process = processes.spawn(command(lab.config(node.id)), lab.log(node.id))
+                    process = processes.spawn(command(*map(lab.config, together)), lab.log(together[0]))
                     started.append(process)
-                    _record(lab, node.id, process)
+                    for name in together:
+                        _record(lab, name, process)
             processes.wait_ready(
                 {
-                    node.id: (process, *_host_port(node.manage), lab.log(node.id))
-                    for node, process in zip(lab.state.nodes, started, strict=True)
+                    node.id: (node.process, *_host_port(node.manage), lab.log(node.id))
+                    for node in lab.state.nodes
+                    if node.process is not None
                 },
-                processes.READY_TIMEOUT_S + 2 * len(started) if timeout_s is None else timeout_s,
+                processes.READY_TIMEOUT_S + 2 * len(names) if timeout_s is None else timeout_s,
                 became_ready,
             )
         except BaseException:
@@ -224,6 +231,8 @@ def restart_node(lab: Lab, node_id: str, *, timeout_s: float = processes.READY_T
         node = lab.node(node_id)
         if lab.alive(node_id):
             raise LabError(f"node {node_id} runs already", "end it first")
+        if lab.state.one_process:
+            raise LabError(f"node {node_id} ran in one process with the others", "start them with `keyhop lab up`")
         with processes.held_back():
             process = processes.spawn(processes.node_command(lab.config(node_id)), lab.log(node_id))
             _record(lab, node_id, process)
@@ -232,11 +241,17 @@ def restart_node(lab: Lab, node_id: str, *, timeout_s: float = processes.READY_T
 
 def deaths(lab: Lab) -> dict[str, str]:
     """Nodes that were started and have ended by themselves, with why."""
-    return {
-        node.id: processes.why_it_ended(node.id, node.process, lab.log(node.id))
-        for node in lab.state.nodes
-        if node.process is not None and not processes.alive(node.process)
-    }
+    told: dict[Process, str] = {}
+    found = {}
+    for node in lab.state.nodes:
+        if node.process is None or processes.alive(node.process):
+            continue
+        if node.process in told:
+            found[node.id] = f"node {node.id} ran in the process of {told[node.process]}"
+        else:
+            told[node.process] = node.id
+            found[node.id] = processes.why_it_ended(node.id, node.process, lab.log(node.id))
+    return found
 
 
 def _begin_periods(lab: Lab) -> None:

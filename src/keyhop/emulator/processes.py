@@ -39,9 +39,11 @@ class NodeFailure(Exception):
     """A node did not start, or ended by itself; the text says which and why."""
 
 
-def node_command(config: Path) -> list[str]:
+def node_command(*configs: Path) -> list[str]:
+    """Serves one node, or several in one process."""
     # -P: nothing that lies in the node's directory can stand for a module of ours.
-    return [sys.executable, "-P", "-c", "from keyhop.cli.main import main; main()", "serve", "--config", str(config)]
+    files = [word for config in configs for word in ("--config", str(config))]
+    return [sys.executable, "-P", "-c", "from keyhop.cli.main import main; main()", "serve", *files]
 
 
 def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Process:
@@ -95,7 +97,10 @@ def alive(process: Process) -> bool:
     if child is not None and child.poll() is not None:
         return False
     found = _stat(process.pid)
-    return found is not None and found[0] not in "ZX" and found[1] == process.birth_ticks
+    if found is None or found[1] != process.birth_ticks:
+        return False
+    # While another of its threads still ends, its ports are taken.
+    return found[0] not in "ZX" or _threads(process.pid) > 1
 
 
 def exit_status(process: Process) -> int | None:
@@ -112,6 +117,13 @@ def _stat(pid: int) -> tuple[str, int] | None:
         return None
     fields = text[text.rindex(b")") + 2 :].split()
     return fields[0].decode(), int(fields[19])
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def stop(processes: Sequence[Process], timeout_s: float = STOP_TIMEOUT_S) -> list[Process]:
