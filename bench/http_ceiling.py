@@ -33,7 +33,7 @@ from bench.measure import (
 from keyhop.daemon.http import HttpServer
 from keyhop.daemon.http_framing import Head
 from keyhop.daemon.identity import Identities
-from keyhop.daemon.routes import Route, Series
+from keyhop.daemon.routes import Later, Route, Series
 from keyhop.daemon.supply.etsi014 import Door, Keys
 from keyhop.daemon.tls import TlsFiles, TlsLibrary, server_context
 from keyhop.wire.etsi014 import KeyRequest, Operation, Status, build_path, encode_container, encode_key_ids
@@ -62,11 +62,10 @@ class EndlessSupplier:
             keys.append((text, self._random[start : start + length]))
         return keys
 
-    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Keys] = loop.create_future()
-        loop.call_soon(future.set_result, [(key_id, self._random[:32]) for key_id in key_ids])
-        return future
+    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later:
+        later = Later()
+        asyncio.get_running_loop().call_soon(later.give, [(key_id, self._random[:32]) for key_id in key_ids])
+        return later
 
     def status(self, caller: str, slave: str) -> Status:
         raise NotImplementedError

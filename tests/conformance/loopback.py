@@ -27,6 +27,7 @@ from keyhop.core.model import Refusal, RequestError
 from keyhop.daemon.http import HttpServer
 from keyhop.daemon.identity import Identities
 from keyhop.daemon.listener import Patience
+from keyhop.daemon.routes import Later
 from keyhop.daemon.supply.etsi014 import Door
 from keyhop.daemon.tls import TlsFiles, TlsLibrary, server_context
 from keyhop.wire.etsi014 import KEYS_NOT_FOUND, MANDATORY_UNMET, KeyRequest, Status
@@ -153,14 +154,14 @@ class MemorySupplier:
         keys = [(str(uuid.uuid4()), os.urandom((size_bits or 256) // 8)) for _ in range(number)]
         self.issued.update({key_id: (caller, slave, key) for key_id, key in keys})
         if self.async_enc:
-            future = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_later(0.005, future.set_result, keys)
-            return future
+            later = Later()
+            asyncio.get_running_loop().call_later(0.005, later.give, keys)
+            return later
         return keys
 
-    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Any]:
+    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later:
         self.asked.append((caller, master, key_ids))
-        future = asyncio.get_running_loop().create_future()
+        later = Later()
 
         def answer() -> None:
             try:
@@ -172,17 +173,15 @@ class MemorySupplier:
                     raise RequestError(Refusal.NOT_FOUND, KEYS_NOT_FOUND)
                 keys = [(key_id, self.issued.pop(key_id)[2]) for key_id in key_ids]
             except RequestError as error:
-                if not future.done():
-                    future.set_exception(error)
+                later.give(error)
             else:
-                if not future.done():
-                    future.set_result(keys)
+                later.give(keys)
 
         if self.hold is not None:
             self.hold.append(answer)
         else:
             asyncio.get_running_loop().call_soon(answer)
-        return future
+        return later
 
     def status(self, caller: str, slave: str) -> Status:
         self._check(caller, slave)

@@ -156,7 +156,7 @@ class Line:
 
     def fetch(self, request: int, *keys: tuple[int, int, int]) -> None:
         coordinates = tuple(events.Coordinates(*key) for key in keys)
-        self.step(events.KeysFetched(self.other, (events.Fetch(request, coordinates),)))
+        self.step(events.KeysFetched(self.other, [events.Fetch(request, coordinates)]))
 
     def step(self, event: object) -> None:
         self.perform(self.node.step(event, self.now))

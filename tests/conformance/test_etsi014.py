@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from base64 import b64decode
@@ -502,9 +503,10 @@ def test_keys_asked_for_on_one_connection_come_in_the_order_of_the_requests(serv
 def test_a_key_manager_that_stops_answers_503(authority: Authority, saes: dict[str, Issued]) -> None:
     class Stopping(MemorySupplier):
         def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Any:
-            future = super().dec_keys(caller, master, key_ids)
-            future.get_loop().call_soon(future.cancel)
-            return future
+            later = super().dec_keys(caller, master, key_ids)
+            stopping = RequestError(Refusal.UNAVAILABLE, "the key manager is stopping")
+            asyncio.get_running_loop().call_soon(later.give, stopping)
+            return later
 
     supplier = Stopping()
     supplier.hold = []

@@ -94,7 +94,7 @@ def test_a_distant_pair_opens_and_keys_go_both_ways(middle: str, far: str) -> No
     _, bits_of_far = peer.far.issue(32, "distant", "here")
     keys = (events.Coordinates(peer.far.runs.index(peer.far.own_key), 0, 32),)
     for request, refused in ((2, False), (3, True)):
-        line.step(events.KeysFetched(far, (events.Fetch(request, keys),)))
+        line.step(events.KeysFetched(far, [events.Fetch(request, keys)]))
         deliver, bits = line.answers[request]
         assert (deliver.refusal is not None) == refused and bits == (() if refused else (bits_of_far,))
 

@@ -250,7 +250,7 @@ class Conversation:
         else:
             owner = keys[0].owner if keys[0] is not None else names[0][:3].replace(slave[0], "").strip(">")
             coordinates = tuple(self._coordinates(name) for name in names)
-            event = events.KeysFetched(owner, (events.Fetch(request, coordinates),))
+            event = events.KeysFetched(owner, [events.Fetch(request, coordinates)])
         self.process(slave[0]).feed(event)
         self._listen()
 

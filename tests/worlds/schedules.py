@@ -300,7 +300,7 @@ class Schedule:
         request = self.world.request()
         self.checker.asked[request] = Fetch(node, peer, keys)
         coordinates = tuple(events.Coordinates(*key) for key in keys)
-        event = events.KeysFetched(peer, (events.Fetch(request, coordinates),))
+        event = events.KeysFetched(peer, [events.Fetch(request, coordinates)])
         self.world.processes[NodeId(node)].feed(event)
         return request
 

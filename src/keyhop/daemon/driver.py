@@ -10,23 +10,24 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import NamedTuple
 
 from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Send
-from keyhop.core.model import Range, Refusal, RequestError
-from keyhop.core.node.events import Woke
+from keyhop.core.model import Refusal, RequestError
+from keyhop.core.node.events import Fetch, KeysFetched, Woke
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import Store
+from keyhop.crypto.keyid import Coordinates
 from keyhop.daemon.vault import NodeVault
 
 Bits = tuple[bytes, ...]
 Answer = Callable[[Deliver, Bits], None]
 
 EVENTS_PER_TURN = 512
-"""Stepped before sockets get their turn again."""
+"""Stepped before sockets get their turn again; each fetch counts."""
 GATHER_NS = 500_000
 """A commit waits no longer than this for requests that are just arriving; it costs the same for one as for fifty."""
 RETRY_S = 5.0
@@ -96,12 +97,27 @@ class Driver:
 
     def ask(self, make: Callable[[int], object], answer: Answer) -> int:
         """Feeds the event that `make` gives for a fresh request number; `answer` is called once with what comes."""
+        request = self._expect(answer)
+        if not self.stopped:
+            self.feed(make(request))
+        return request
+
+    def fetch(self, peer: str, keys: tuple[Coordinates, ...], audit: bytes, answer: Answer) -> None:
+        """As `ask`, for keys by ID. Requests that come one after another are one event: it is judged in one step."""
+        fetch = Fetch(self._expect(answer), keys, audit)
+        last = self._inbox[-1] if self._inbox else None
+        if isinstance(last, KeysFetched) and last.peer == peer and len(last.fetches) < EVENTS_PER_TURN:
+            last.fetches.append(fetch)
+        elif not self.stopped:
+            self.feed(KeysFetched(peer, [fetch]))
+
+    def _expect(self, answer: Answer) -> int:
+        """A fresh request number. Whoever asks a driver that has stopped is told so at once."""
         self._requests += 1
         if self.stopped:
             answer(Deliver(self._requests, refusal=_stopping()), ())
-            return self._requests
-        self._answers[self._requests] = answer
-        self.feed(make(self._requests))
+        else:
+            self._answers[self._requests] = answer
         return self._requests
 
     async def settled(self) -> None:
@@ -118,12 +134,14 @@ class Driver:
             return
         try:
             step, batch, now = self.node.step, self._waiting, self._clock()
-            for _ in range(min(len(self._inbox), EVENTS_PER_TURN)):
+            left = EVENTS_PER_TURN
+            while self._inbox and left > 0:
                 event = self._inbox.popleft()
                 if isinstance(event, asyncio.Future):
                     self._waiting_settled.append(event)
                 else:
                     step(event, now, batch)
+                left -= len(event.fetches) if isinstance(event, KeysFetched) else 1
             self._read_answers()
             if self._inbox:
                 self._turn_due = True
@@ -229,7 +247,7 @@ class Driver:
                 answer(deliver, bits)
         for event in output.after:
             self.feed(event)
-        for range in _joined(output.wipe):
+        for range in output.wipe:
             self.vault.wipe(range)
         for notice in output.notice:
             for call in self.on_notice:
@@ -284,21 +302,6 @@ class Batch(NamedTuple):
     settled: Sequence[asyncio.Future[None]]
     start: int
     """The node's start number, which goes into each commit."""
-
-
-def _joined(ranges: list[Range]) -> Iterator[Range]:
-    """The same bytes in as few ranges as hold them: neighbouring keys are often asked for together."""
-    if len(ranges) < 2:
-        yield from ranges
-        return
-    ranges.sort()
-    run, start, end = ranges[0].run, ranges[0].start, ranges[0].end
-    for other, at, length in ranges:
-        if at > end or other != run:
-            yield Range(run, start, end - start)
-            run, start, end = other, at, at
-        end = max(end, at + length)
-    yield Range(run, start, end - start)
 
 
 def _stopping() -> RequestError:

@@ -23,7 +23,7 @@ from keyhop.daemon.http_framing import (
 )
 from keyhop.daemon.identity import Identities
 from keyhop.daemon.listener import Listener, Patience, Report, SecureConnection
-from keyhop.daemon.routes import Answer, Prepare, Reply, Route, Series, error_answer
+from keyhop.daemon.routes import Answer, Later, Prepare, Reply, Route, Series, error_answer
 from keyhop.daemon.tls import TlsContext
 
 HEAD_BYTES_LIMIT = 16 * 1024
@@ -116,6 +116,7 @@ class HttpServer(Listener):
 
 class HttpConnection(SecureConnection):
     __slots__ = (
+        "_awaited",
         "_buffer",
         "_chunks",
         "_entry",
@@ -145,7 +146,8 @@ class HttpConnection(SecureConnection):
         """The request whose body is being read."""
         self._chunks: Chunks | None = None
         self._outstanding: _Entry | None = None
-        """The request whose answer a future will bring. The next one waits: answers go out in order."""
+        """The request whose answer comes later. The next one waits: answers go out in order."""
+        self._awaited: Later | None = None
         self._started_ns = 0
         self._phase = "idle"
         self._quiet = True
@@ -187,30 +189,28 @@ class HttpConnection(SecureConnection):
         self._buffer += data
         self._pump()
 
-    def _settle(self, entry: _Entry, started_ns: int, reply: Reply | asyncio.Future[Any]) -> None:
+    def _settle(self, entry: _Entry, started_ns: int, reply: Reply | Later) -> None:
         """Send a reply of any kind, or wait for it."""
-        if isinstance(reply, asyncio.Future):
-            if not reply.done():
+        if isinstance(reply, Later):
+            if reply.outcome is None:
                 self._quiet = False
-                self._outstanding = entry
+                self._outstanding, self._awaited = entry, reply
                 self._started_ns = started_ns
                 self._phase = "answer"
                 self.deadline = self._server.answer_deadline
-                reply.add_done_callback(self._on_reply)
+                reply.listen(self._replied)
                 return
-            reply = entry.render(reply)
+            reply = entry.render(reply.outcome)
         self._answer(entry, started_ns, reply)
 
-    def _on_reply(self, future: asyncio.Future[Any]) -> None:
+    def _replied(self, outcome: Any) -> None:
+        """What was outstanding has come."""
         entry = self._outstanding
+        self._outstanding = self._awaited = None
         if entry is None or not self._up:
-            # The client is gone. The future is asked all the same, or asyncio reports an error nobody fetched.
-            if not future.cancelled():
-                future.exception()
             return
-        self._outstanding = None
         try:
-            reply = entry.render(future)
+            reply = entry.render(outcome)
         except Exception as error:
             self._bug(error)
             return
@@ -416,5 +416,7 @@ class HttpConnection(SecureConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._awaited is not None:
+            self._awaited.abandon()
         self._buffer.clear()
         self._known.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +33,43 @@ Reply = bytes | Answer
 """bytes: the JSON body of a 200."""
 
 
+class Later:
+    """The outcome of a request that has to wait: given once, and passed on at the moment it is given.
+
+    A future of the loop would take a turn of its own to pass it on.
+    """
+
+    __slots__ = ("_listener", "on_abandoned", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: Any = None
+        """What a route renders; None until it is there."""
+        self.on_abandoned: Callable[[], None] | None = None
+        self._listener: Callable[[Any], None] | None = None
+
+    def give(self, outcome: Any) -> None:
+        """Only the first outcome counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            if self._listener is not None:
+                self._listener(outcome)
+
+    def listen(self, listener: Callable[[Any], None]) -> None:
+        """To an outcome that is not there yet; one may listen."""
+        self._listener = listener
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        if self.outcome is None:
+            self.outcome, self._listener = ABANDONED, None
+            if self.on_abandoned is not None:
+                self.on_abandoned()
+
+
+ABANDONED = object()
+"""The outcome of a request whose client is gone."""
+
+
 class Series:
     """Requests of one kind as plain numbers, for the metrics to read: by code, and by duration until the answer."""
 
@@ -61,15 +97,15 @@ class Route:
 
     def __init__(
         self,
-        respond: Callable[[bytes], Reply | asyncio.Future[Any]],
+        respond: Callable[[bytes], Reply | Later],
         series: Series,
-        render: Callable[[asyncio.Future[Any]], Reply] = asyncio.Future.result,
+        render: Callable[[Any], Reply] = lambda outcome: outcome,
     ) -> None:
         self.respond = respond
-        """Takes the body, gives the reply or a future. Refusals are replies, not exceptions."""
+        """Takes the body, gives the reply, or says that it comes later. Refusals are replies, not exceptions."""
         self.series = series
         self.render = render
-        """Turns a future that is done into the reply; without one, its result is the reply."""
+        """Turns what came later into the reply; without one, it is the reply."""
 
 
 Prepare = Callable[[Head, str], Route]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +11,7 @@ from uuid import uuid4
 from click.testing import Result
 
 from keyhop.core.model import Refusal, RequestError
-from keyhop.daemon.supply.etsi014 import Keys
+from keyhop.daemon.routes import Later
 from keyhop.wire import manage
 from keyhop.wire.etsi014 import KEYS_NOT_FOUND, KeyRequest, Status
 
@@ -74,19 +73,19 @@ class Supplier:
             self.delivered.append(bits)
         return keys
 
-    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]:
-        future: asyncio.Future[Keys] = asyncio.get_running_loop().create_future()
+    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later:
+        later = Later()
         entries = [self.waiting.get(key_id) for key_id in key_ids]
         if any(entry is None or entry[0] != master for entry in entries):
-            future.set_exception(RequestError(Refusal.NOT_FOUND, KEYS_NOT_FOUND))
+            later.give(RequestError(Refusal.NOT_FOUND, KEYS_NOT_FOUND))
         elif any(entry is not None and entry[1] != caller for entry in entries):
-            future.set_exception(RequestError(Refusal.NOT_AUTHORISED, "not for you"))
+            later.give(RequestError(Refusal.NOT_AUTHORISED, "not for you"))
         else:
             bits = [self.waiting.pop(key_id)[2] for key_id in key_ids]
-            future.set_result(
+            later.give(
                 [(key_id, bytes(len(one)) if self.damage else one) for key_id, one in zip(key_ids, bits, strict=True)]
             )
-        return future
+        return later
 
     def status(self, caller: str, slave: str) -> Status:
         return Status(

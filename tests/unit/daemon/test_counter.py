@@ -10,11 +10,12 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
-from wired import WAIT_NS, End, Wired, wired
+from wired import WAIT_NS, End, Wired, outcome, wired
 
 from keyhop.core.model import Range, Refusal, RequestError
 from keyhop.core.node.events import RestoreDeclared
 from keyhop.daemon.audit import AuditLog
+from keyhop.daemon.routes import ABANDONED, Later
 from keyhop.daemon.supply.counter import FAILED_IDS_BURST, WIPE_EVERY_S
 from keyhop.daemon.supply.etsi014 import Keys
 from keyhop.wire.etsi014 import KeyRequest
@@ -71,9 +72,9 @@ def test_a_thousand_keys_are_all_different_over_many_leases() -> None:
 def test_the_first_key_waits_for_a_lease_and_the_next_for_nothing() -> None:
     async def work(net: Wired) -> None:
         first = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
-        assert isinstance(first, asyncio.Future)
-        await first
-        assert not isinstance(net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None), asyncio.Future)
+        assert isinstance(first, Later)
+        await outcome(first)
+        assert not isinstance(net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None), Later)
 
     wired(work)
 
@@ -339,9 +340,9 @@ def test_a_client_that_goes_away_while_it_waits_takes_no_key() -> None:
     async def work(net: Wired) -> None:
         net.alice.hold()
         waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
-        assert isinstance(waiting, asyncio.Future)
+        assert isinstance(waiting, Later)
         await net.until(lambda: net.alice.node.supply.waiting.get("bob"))
-        waiting.cancel()
+        waiting.abandon()
         await net.until(lambda: not net.alice.node.supply.waiting["bob"])
         net.alice.release()
         await net.until(lambda: net.alice.pair.stock.left)
@@ -356,12 +357,12 @@ def test_a_client_that_goes_away_while_it_waits_takes_no_key() -> None:
 def test_what_came_for_a_client_that_is_gone_is_overwritten() -> None:
     async def work(net: Wired) -> None:
         waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
-        assert isinstance(waiting, asyncio.Future)
+        assert isinstance(waiting, Later)
         # It goes after the core has taken its key, and before the answer: that waits for the commit of the lease.
-        net.alice.driver.on_committed.append(lambda: net.alice.pair.stock.taken and waiting.cancel())
-        await asyncio.wait([waiting])
+        net.alice.driver.on_committed.append(lambda: net.alice.pair.stock.taken and waiting.abandon())
+        await net.until(lambda: waiting.outcome)
         await net.alice.driver.settled()
-        assert waiting.cancelled() and "sae-a" not in net.alice.counter.tallies
+        assert waiting.outcome is ABANDONED and "sae-a" not in net.alice.counter.tallies
         with pytest.raises(KeyError):
             net.alice.vault.read(Range(net.alice.pair.own_key.id, 0, 32))
 
@@ -448,10 +449,10 @@ def test_after_the_driver_failed_who_waits_is_refused_at_once() -> None:
     async def work(net: Wired) -> None:
         net.alice.hold()
         waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
-        assert isinstance(waiting, asyncio.Future)
+        assert isinstance(waiting, Later)
         await net.until(lambda: net.alice.node.supply.waiting.get("bob"))
         net.alice.driver.fail(OSError("the disk is gone"))
-        error = await asyncio.wait_for(refusal(waiting), WAIT_NS / 1e9 / 2)
+        error = await asyncio.wait_for(refusal(outcome(waiting)), WAIT_NS / 1e9 / 2)
         assert error.reason is Refusal.UNAVAILABLE and error.retry_after_s is not None
         assert (await refusal(net.alice.dec("sae-a", "sae-b", str(uuid.uuid4())))).reason in (
             Refusal.UNAVAILABLE,

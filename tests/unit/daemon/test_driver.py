@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Deliver, Save
-from keyhop.core.model import AppId, NodeId, Range, Refusal, RunId
+from keyhop.core.model import AppId, NodeId, Range, Refusal
 from keyhop.core.node.context import Application, NodeSettings
 from keyhop.core.node.events import KeysWanted, RestoreDeclared
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import StoreError
 from keyhop.crypto.onetime import Bits
-from keyhop.daemon.driver import GATHER_NS, Driver, _joined
+from keyhop.daemon.driver import GATHER_NS, Driver
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.vault import NodeVault
 
@@ -216,22 +214,3 @@ def test_stopping_waits_for_the_commit_under_way() -> None:
         assert driven.store.done == done + 1
 
     run(work)
-
-
-RUNS = st.sampled_from([RunId(NodeId("bob"), 0), RunId(NodeId("bob"), 1), RunId(NodeId("carol"), 0)])
-
-
-@given(st.lists(st.builds(Range, RUNS, st.integers(0, 60), st.integers(1, 9)), max_size=12))
-def test_joined_ranges_hold_the_same_bytes_and_no_byte_twice(ranges: list[Range]) -> None:
-    def held(some: Sequence[Range]) -> Iterator[tuple[RunId, int]]:
-        return ((one.run, position) for one in some for position in range(one.start, one.end))
-
-    wanted = set(held(ranges))
-    found = list(held(list(_joined(ranges))))
-    assert set(found) == wanted and len(found) == len(wanted)
-
-
-def test_neighbouring_keys_are_joined_whatever_their_order() -> None:
-    run = RunId(NodeId("bob"), 0)
-    keys = [Range(run, start, 32) for start in (64, 0, 32, 128)]
-    assert list(_joined(keys)) == [Range(run, 0, 96), Range(run, 128, 32)]

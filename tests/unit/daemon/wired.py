@@ -6,11 +6,11 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Frame
-from keyhop.core.model import AppId, NodeId
+from keyhop.core.model import AppId, NodeId, RequestError
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.events import BlockArrived, FrameArrived, PeerConnected, PeerLost, SecretLoaded
 from keyhop.core.node.node import Node
@@ -18,6 +18,7 @@ from keyhop.core.node.recovery import FIRST_CONTACT, FIRST_CONTACT_BYTES
 from keyhop.core.node.vault import BlockName
 from keyhop.daemon.audit import AuditLog
 from keyhop.daemon.driver import Driver
+from keyhop.daemon.routes import Later
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.supply.counter import Counter
 from keyhop.daemon.supply.etsi014 import Keys
@@ -103,14 +104,25 @@ class End:
 
     async def enc(self, caller: str, slave: str, number: int = 1, size_bits: int | None = None) -> Keys:
         keys = self.counter.enc_keys(caller, slave, number, size_bits, None)
-        return await keys if isinstance(keys, asyncio.Future) else keys
+        return await outcome(keys) if isinstance(keys, Later) else keys
 
     async def dec(self, caller: str, master: str, *key_ids: str) -> Keys:
-        return await self.counter.dec_keys(caller, master, list(key_ids))
+        return await outcome(self.counter.dec_keys(caller, master, list(key_ids)))
 
     async def stop(self) -> None:
         self.counter.close()
         await self.driver.stop()
+
+
+async def outcome(later: Later) -> Keys:
+    """What is given later; raises it if it is a refusal."""
+    if later.outcome is None:
+        given = asyncio.Event()
+        later.listen(lambda _: given.set())
+        await given.wait()
+    if isinstance(later.outcome, RequestError):
+        raise later.outcome
+    return cast("Keys", later.outcome)
 
 
 class Wired:

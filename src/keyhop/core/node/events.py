@@ -80,7 +80,8 @@ class KeysFetched(msgspec.Struct, frozen=True, gc=False):
 
     peer: str
     """The key manager that serves the masters."""
-    fetches: tuple[Fetch, ...]
+    fetches: list[Fetch]
+    """In the order they came; whoever feeds the event may add to it until it is stepped."""
 
 
 class RecordsFetched(msgspec.Struct, frozen=True, gc=False):

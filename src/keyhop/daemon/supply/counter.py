@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, NodeId, Range, Refusal, RequestError, RunId
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, StockLow
+from keyhop.core.node.events import KeysWanted, RecordsFetched, RequestEnded, StockLow
 from keyhop.core.node.rows import secret_name
 from keyhop.core.node.supply import NOT_FOUND
 from keyhop.crypto.keyid import Coordinates, KeyIdSeal, Unopened, open_in_any
 from keyhop.daemon.audit import AuditError, AuditLog, Delivery
 from keyhop.daemon.driver import Bits, Driver
+from keyhop.daemon.routes import Later
 from keyhop.daemon.supply.etsi014 import Keys
 from keyhop.wire.etsi014 import KeyRequest, Status
 
@@ -88,6 +89,32 @@ class Origin:
         self.deliveries: dict[int, Delivery] = {}
 
 
+class Fetching(Later):
+    """A dec_keys between its request and its answer."""
+
+    __slots__ = ("caller", "counter", "key_ids", "master")
+
+    def __init__(self, counter: Counter, caller: str, master: str, key_ids: list[str]) -> None:
+        super().__init__()
+        self.counter = counter
+        self.caller = caller
+        self.master = master
+        self.key_ids = key_ids
+
+    def answered(self, deliver: Deliver, bits: Bits) -> None:
+        """What the driver calls, once it is durable."""
+        refusal = deliver.refusal
+        if refusal is None:
+            keys = list(zip(self.key_ids, bits, strict=True))
+            self.counter.count(self.caller, "dec", keys, self.master, len(bits[0]) * 8)
+            self.give(keys)
+            return
+        if refusal.reason in (Refusal.NOT_FOUND, Refusal.NOT_AUTHORISED):
+            self.counter.failed_id(self.caller)
+        self.counter.refuse("dec", self.caller, self.master, refusal)
+        self.give(refusal)
+
+
 class Tally:
     """Plain numbers for the metrics and the node API."""
 
@@ -128,8 +155,7 @@ class Counter:
         self.on_delivered: list[Delivered] = []
         """Costs one truth test per request while nobody listens."""
         self.on_refused: list[Refused] = []
-        self._loop = asyncio.get_running_loop()
-        self._wiping = self._loop.call_later(WIPE_EVERY_S, self._wipe_now)
+        self._wiping = asyncio.get_running_loop().call_later(WIPE_EVERY_S, self._wipe_now)
 
     def __repr__(self) -> str:
         return f"Counter({self._own!r}, {len(self._accounts)} pairs of applications)"
@@ -143,8 +169,8 @@ class Counter:
 
     def enc_keys(
         self, caller: str, slave: str, number: int, size_bits: int | None, request: KeyRequest | None
-    ) -> Keys | asyncio.Future[Keys]:
-        """New keys at once out of a Desk, or a future while a lease is fetched. Raises RequestError."""
+    ) -> Keys | Later:
+        """New keys at once out of a Desk, or later while a lease is fetched. Raises RequestError."""
         settings = self._settings
         size_bits = size_bits or settings.default_key_bits
         try:
@@ -170,7 +196,7 @@ class Counter:
                     return self._hand_over(account, starts, size_bits, now)
             return self._wait(caller, slave, number, size_bits, allowance)
         except RequestError as error:
-            self._refused("enc", caller, slave, error)
+            self.refuse("enc", caller, slave, error)
             raise
 
     def _out_of_range(self, number: int, size_bits: int) -> RequestError:
@@ -285,14 +311,12 @@ class Counter:
             pair.stock.low = 0
             self._driver.feed(StockLow(peer))
 
-    def _wait(
-        self, caller: str, slave: str, number: int, size_bits: int, allowance: Allowance | None
-    ) -> asyncio.Future[Keys]:
+    def _wait(self, caller: str, slave: str, number: int, size_bits: int, allowance: Allowance | None) -> Later:
         """The Desk is empty or not there yet: the core decides, and may wait for a lease."""
-        future: asyncio.Future[Keys] = asyncio.get_running_loop().create_future()
+        later = Later()
 
         def answer(deliver: Deliver, bits: Bits) -> None:
-            if future.done():
+            if later.outcome is not None:
                 # The client is gone. What was taken for it is given to nobody.
                 for range in () if deliver.ids else deliver.ranges:
                     self._vault.wipe(range)
@@ -300,16 +324,16 @@ class Counter:
             try:
                 if deliver.refusal is not None:
                     raise deliver.refusal
-                future.set_result(self._answer(caller, slave, size_bits, deliver, bits))
+                later.give(self._answer(caller, slave, size_bits, deliver, bits))
             except RequestError as error:
                 if allowance is not None:
                     allowance.give_back(number * size_bits)
-                self._refused("enc", caller, slave, error)
-                future.set_exception(error)
+                self.refuse("enc", caller, slave, error)
+                later.give(error)
 
         request = self._driver.ask(lambda request: KeysWanted(request, caller, slave, number, size_bits), answer)
-        future.add_done_callback(lambda done: self._driver.feed(RequestEnded(request)) if done.cancelled() else None)
-        return future
+        later.on_abandoned = lambda: self._driver.feed(RequestEnded(request))
+        return later
 
     def _answer(self, caller: str, slave: str, size_bits: int, deliver: Deliver, bits: Bits) -> Keys:
         if deliver.ids:
@@ -320,7 +344,7 @@ class Counter:
                     self._audit.flush()
                 except AuditError:
                     raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT) from None
-            self._count(caller, "enc", keys, slave, size_bits)
+            self.count(caller, "enc", keys, slave, size_bits)
             return keys
         account = self._account(caller, slave)
         if account is None:
@@ -331,15 +355,15 @@ class Counter:
 
     # --- dec_keys -----------------------------------------------------------------------------------------------------
 
-    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]:
-        """Keys by ID: all judged before any is consumed, 401 before 400. Raises RequestError, or sets it later."""
+    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later:
+        """Keys by ID: all judged before any is consumed, 401 before 400. Raises RequestError, or gives it later."""
         try:
             return self._dec_keys(caller, master, key_ids)
         except RequestError as error:
-            self._refused("dec", caller, master, error)
+            self.refuse("dec", caller, master, error)
             raise
 
-    def _dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]:
+    def _dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later:
         supply = self._node.supply
         if AppId(caller) not in supply.applications:
             raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {caller!r} is not registered at this KME")
@@ -349,27 +373,13 @@ class Counter:
             text = f"{len(key_ids)} key IDs: must be 1 to {self._settings.keys_per_request}"
             raise RequestError(Refusal.BAD_REQUEST, text)
         self._check_guesses(caller)
-        future: asyncio.Future[Keys] = self._loop.create_future()
-
-        def answer(deliver: Deliver, bits: Bits) -> None:
-            if future.done():
-                return
-            if deliver.refusal is not None:
-                if deliver.refusal.reason in (Refusal.NOT_FOUND, Refusal.NOT_AUTHORISED):
-                    self._failed_id(caller)
-                self._refused("dec", caller, master, deliver.refusal)
-                future.set_exception(deliver.refusal)
-                return
-            keys = list(zip(key_ids, bits, strict=True))
-            self._count(caller, "dec", keys, master, len(bits[0]) * 8)
-            future.set_result(keys)
-
         if supply.records and any(key_id in supply.records for key_id in key_ids):
             ids = tuple(key_ids)
             size_bits = supply.records[next(id for id in ids if id in supply.records)].length * 8
             entry = self._delivery_of(caller, "dec", master, size_bits, self._own).entry(key_ids)
-            self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), answer)
-            return future
+            fetching = Fetching(self, caller, master, key_ids)
+            self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), fetching.answered)
+            return fetching
         origin = self._origin(caller, master)
         if origin is None:
             raise self._failed(caller, Refusal.NOT_FOUND, NOT_FOUND)
@@ -390,9 +400,9 @@ class Counter:
         delivery = origin.deliveries.get(size_bits)
         if delivery is None:
             delivery = origin.deliveries[size_bits] = self._delivery_of(caller, "dec", master, size_bits, node)
-        entry, keys = delivery.entry(key_ids), tuple(found)
-        self._driver.ask(lambda request: KeysFetched(node, (Fetch(request, keys, entry),)), answer)
-        return future
+        fetching = Fetching(self, caller, master, key_ids)
+        self._driver.fetch(node, tuple(found), delivery.entry(key_ids), fetching.answered)
+        return fetching
 
     def _origin(self, caller: str, master: str) -> Origin | None:
         """What opens the IDs of this master's keys for this caller; None where no such key can be."""
@@ -435,10 +445,10 @@ class Counter:
             allowance.give_back(0)
 
     def _failed(self, caller: str, reason: Refusal, text: str) -> RequestError:
-        self._failed_id(caller)
+        self.failed_id(caller)
         return RequestError(reason, text)
 
-    def _failed_id(self, caller: str) -> None:
+    def failed_id(self, caller: str) -> None:
         """A wrong ID is counted against the application that named it."""
         now = time.monotonic_ns()
         allowance = self._failures.get(caller)
@@ -453,7 +463,7 @@ class Counter:
         try:
             node, stored, ceiling = self._node.supply.count_available(caller, slave)
         except RequestError as error:
-            self._refused("enc", caller, slave, error)
+            self.refuse("enc", caller, slave, error)
             raise
         return Status(
             source_KME_ID=self._kme_id(self._own),
@@ -478,16 +488,18 @@ class Counter:
             tally = self.tallies[application] = Tally()
         return tally
 
-    def _count(self, caller: str, role: str, keys: Keys, peer: str, size_bits: int) -> None:
+    def count(self, caller: str, role: str, keys: Keys, peer: str, size_bits: int) -> None:
+        """Keys that are on their way to the caller."""
         tally = self._tally(caller)
         tally.keys[role] += len(keys)
-        tally.bytes[role] += sum(len(key) for _, key in keys)
+        tally.bytes[role] += sum([len(key) for _, key in keys])
         tally.last_id, tally.last_peer, tally.last_ns = keys[-1][0], peer, time.monotonic_ns()
         tally.last_role = role
         if self.on_delivered:
             self._tell_delivered(role, caller, peer, keys, size_bits)
 
-    def _refused(self, role: str, caller: str, peer: str, error: RequestError) -> None:
+    def refuse(self, role: str, caller: str, peer: str, error: RequestError) -> None:
+        """Counts a refusal, and says when to come again where nobody can know."""
         if error.retry_after_s is None and error.reason in TRY_LATER:
             error.retry_after_s = RETRY_S
         self.refused[error.reason] += 1

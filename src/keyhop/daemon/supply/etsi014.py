@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from keyhop.core.model import Refusal, RequestError
 from keyhop.daemon.http_framing import Head, HttpError
-from keyhop.daemon.routes import Answer, Reply, Route, Series
+from keyhop.daemon.routes import Answer, Later, Reply, Route, Series
 from keyhop.wire import etsi014 as wire
 from keyhop.wire.etsi014 import BadRequest, Buffer, KeyRequest, Operation, Status
 
@@ -35,15 +34,15 @@ Keys = Sequence[tuple[str, Buffer]]
 
 
 class Supplier(Protocol):
-    """Who has the keys. Refusals are RequestError, raised or set on the future."""
+    """Who has the keys. Refusals are RequestError, raised or given later; what is given later is Keys or a refusal."""
 
     def enc_keys(
         self, caller: str, slave: str, number: int, size_bits: int | None, request: KeyRequest | None
-    ) -> Keys | asyncio.Future[Keys]:
+    ) -> Keys | Later:
         """New keys; `request` only where it asks for more than number and size."""
         ...
 
-    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> asyncio.Future[Keys]: ...
+    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later: ...
 
     def status(self, caller: str, slave: str) -> Status: ...
 
@@ -77,9 +76,7 @@ class Door:
             raise
         return Route(respond, series, _render)
 
-    def _responder(
-        self, head: Head, operation: Operation, caller: str, other: str
-    ) -> Callable[[bytes], Reply | asyncio.Future[Keys]]:
+    def _responder(self, head: Head, operation: Operation, caller: str, other: str) -> Callable[[bytes], Reply | Later]:
         is_get = head.method != "POST"
         if operation is Operation.STATUS:
             return self._status(caller, other)
@@ -98,24 +95,24 @@ class Door:
 
         return respond
 
-    def _get_enc_keys(self, caller: str, slave: str, query: str) -> Callable[[bytes], Reply | asyncio.Future[Keys]]:
+    def _get_enc_keys(self, caller: str, slave: str, query: str) -> Callable[[bytes], Reply | Later]:
         request = wire.parse_key_query(query)
         number, size_bits = request.number or 1, request.size
         enc_keys = self._supplier.enc_keys
 
-        def respond(_body: bytes) -> Reply | asyncio.Future[Keys]:
+        def respond(_body: bytes) -> Reply | Later:
             try:
                 keys = enc_keys(caller, slave, number, size_bits, None)
             except RequestError as error:
                 return refusal(error)
-            return keys if isinstance(keys, asyncio.Future) else wire.encode_container(keys)
+            return keys if isinstance(keys, Later) else wire.encode_container(keys)
 
         return respond
 
-    def _post_enc_keys(self, caller: str, slave: str) -> Callable[[bytes], Reply | asyncio.Future[Keys]]:
+    def _post_enc_keys(self, caller: str, slave: str) -> Callable[[bytes], Reply | Later]:
         enc_keys = self._supplier.enc_keys
 
-        def respond(body: bytes) -> Reply | asyncio.Future[Keys]:
+        def respond(body: bytes) -> Reply | Later:
             try:
                 request = wire.decode_key_request(body)
                 more = self._demands(request)
@@ -124,7 +121,7 @@ class Door:
                 return refusal(error)
             except BadRequest as error:
                 return _error(400, error.message, error.details)
-            return keys if isinstance(keys, asyncio.Future) else wire.encode_container(keys)
+            return keys if isinstance(keys, Later) else wire.encode_container(keys)
 
         return respond
 
@@ -138,10 +135,10 @@ class Door:
             return None
         return request
 
-    def _get_dec_keys(self, caller: str, master: str, query: str) -> Callable[[bytes], Reply | asyncio.Future[Keys]]:
+    def _get_dec_keys(self, caller: str, master: str, query: str) -> Callable[[bytes], Reply | Later]:
         key_id = wire.parse_key_id_query(query)
 
-        def respond(_body: bytes) -> Reply | asyncio.Future[Keys]:
+        def respond(_body: bytes) -> Reply | Later:
             try:
                 return self._supplier.dec_keys(caller, master, [key_id])
             except RequestError as error:
@@ -149,10 +146,10 @@ class Door:
 
         return respond
 
-    def _post_dec_keys(self, caller: str, master: str) -> Callable[[bytes], Reply | asyncio.Future[Keys]]:
+    def _post_dec_keys(self, caller: str, master: str) -> Callable[[bytes], Reply | Later]:
         dec_keys = self._supplier.dec_keys
 
-        def respond(body: bytes) -> Reply | asyncio.Future[Keys]:
+        def respond(body: bytes) -> Reply | Later:
             try:
                 return dec_keys(caller, master, wire.decode_key_ids(body))
             except RequestError as error:
@@ -183,13 +180,8 @@ def _check_head(head: Head, operation: Operation) -> None:
         raise HttpError(415, "Content-Type must be application/json")
 
 
-def _render(future: asyncio.Future[Keys]) -> Reply:
-    try:
-        return wire.encode_container(future.result())
-    except RequestError as error:
-        return refusal(error)
-    except asyncio.CancelledError:
-        return _error(503, "the key manager is stopping")
+def _render(outcome: Keys | RequestError) -> Reply:
+    return refusal(outcome) if isinstance(outcome, RequestError) else wire.encode_container(outcome)
 
 
 def refusal(error: RequestError) -> Answer:
