@@ -17,6 +17,7 @@ from keyhop.core.node.store import Outboxed, Snapshot, Store, StoreError
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.store.sealing import NodeKey
 from keyhop.daemon.store.sqlite import SqliteStore
+from keyhop.simulator.disk import PretendDisk
 
 RUN = RunId(NodeId("bob"), 0)
 OTHER_RUN = RunId(NodeId("bob"), 1)
@@ -62,7 +63,7 @@ class Opened:
         self.store.commit(saves, bits_of)
 
     def reopened(self) -> Snapshot:
-        if not isinstance(self.store, MemoryStore):
+        if not isinstance(self.store, MemoryStore | PretendDisk):
             self.store.close()
             self.store = self._open_store()
         self.snapshot = self.store.load()
@@ -73,6 +74,7 @@ NODE_KEY = bytes(range(32))
 
 IMPLEMENTATIONS: dict[str, Callable[[Path], Callable[[], Store]]] = {
     "memory": lambda directory: MemoryStore,
+    "pretend": lambda directory: PretendDisk,
     "sqlite": lambda directory: lambda: SqliteStore(directory / "node.db", NodeKey(NODE_KEY), "alice", ROWS),
 }
 
