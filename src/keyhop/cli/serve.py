@@ -57,8 +57,23 @@ def serve(paths: tuple[Path, ...], check: bool) -> None:
     try:
         code = run(app.serve(nodes, drivers, manage))
     except (app.StartError, StoreError, AuditError, OSError, ValueError) as error:
-        fail(f"node {names} cannot start: {error}", "", f"keyhop serve --check --config {path}", ExitCode.FAILED)
+        fail(f"node {names} cannot start: {error}", "", next_step(error, paths), ExitCode.FAILED)
     sys.exit(code)
+
+
+def next_step(error: Exception, paths: tuple[Path, ...]) -> str:
+    """What to do and the command that comes after it."""
+    from keyhop.core.node.store import Damaged, WrongNodeKey
+
+    again = "keyhop serve " + " ".join(f"--config {path}" for path in paths)
+    if isinstance(error, WrongNodeKey):
+        return f"name the right file as store.node_key, then: {again}"
+    if isinstance(error, Damaged):
+        return (
+            "if its own files cannot be put back: give both ends of each link an empty store and a new first-contact "
+            f"file (keyhop link key), then: {again}"
+        )
+    return f"when that is put right: {again}"
 
 
 def run(main: Any) -> int:
