@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 HELLO, GRANT, PROOF, STATE, PLAIN = range(1, 6)
 AGREE, ANSWER_BLOCK, STORED, REQUEST, ANSWER_LEASE, STATEMENT, NAME_SECRET, RELAY_BATCH = 1, 2, 8, 3, 4, 5, 6, 7
 KEEP_ALIVE, LINK_STATE, FORWARD, RESERVE, ANSWER_RESERVE, CONFIRM = range(20, 26)
-ABSENT, UNTOUCHED, SUPPLY, PAD, BURNT = range(5)
+ABSENT, UNTOUCHED, SUPPLY, PAD, BURNT, TAKEN_OUT = range(6)
 PURPOSES = {"supply": SUPPLY, "pad": PAD}
 WINDOW = 8
 
@@ -92,7 +92,8 @@ class Run:
 
     def key(self, position: int) -> bytes:
         """32 bytes for one purpose; they are gone afterwards."""
-        require(self.is_all(UNTOUCHED, position, 32), f"no key at {position}")
+        held = self.is_all(UNTOUCHED, position, 32) or self.is_all(TAKEN_OUT, position, 32)
+        require(held, f"no key at {position}")
         key = bytes(self.bits[position : position + 32])
         self.set(BURNT, position, 32)
         return key
@@ -188,7 +189,7 @@ class Peer:
         else:
             raise Broken("no opening key left")
         self.granted = position
-        run.mark = position + 32
+        run.set(TAKEN_OUT, position, 32)
         self.journal += 1
         return self.say(GRANT, pack([position])) + self.prove()
 
@@ -198,7 +199,7 @@ class Peer:
         require(position >= self.own_opening.mark and self.own_opening.is_all(UNTOUCHED, position, 32), "bad GRANT")
         self.heard.append(payload)
         self.proof_position = position
-        self.own_opening.mark = position + 32
+        self.own_opening.set(TAKEN_OUT, position, 32)
         return self.prove()
 
     def transcript(self) -> bytes:
@@ -251,7 +252,8 @@ class Peer:
         require(len(self.keys) >= 2, "first credit")
         self.own_tags.set(BURNT, 0, credit[0][0])
         self.their_tags.set(BURNT, 0, self.first_granted)
-        for run in (self.own_opening, self.their_opening):
+        for run, place in ((self.own_opening, self.proof_position), (self.their_opening, self.granted)):
+            run.mark = max(run.mark, place + 32)
             run.set(BURNT, 0, run.mark)
         for number, append, floor, touched in runs:
             self.merge_run(self.runs[number], append, floor, touched, number)
@@ -275,6 +277,9 @@ class Peer:
             for start, length in touched:
                 run.set(BURNT, start, length)
             run.set(BURNT, max(append, floor), run.append)
+            if number < 4:
+                run.mark = max(run.mark, floor)
+                run.set(BURNT, 0, run.mark)
         else:
             theirs = [False] * append
             for start, length in touched:

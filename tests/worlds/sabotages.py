@@ -19,8 +19,8 @@ from keyhop.core.node.extents import Extents
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.link import Links
 from keyhop.core.node.node import Node
+from keyhop.core.node.pads import Pads
 from keyhop.core.node.pair import Keyed, Pair
-from keyhop.core.node.relay import Relay
 from keyhop.core.node.rows import SegmentRow
 from keyhop.core.node.run import UNTOUCHED, Run
 from keyhop.core.node.secrets import Secrets
@@ -138,15 +138,15 @@ def tag_positions_granted_twice() -> Any:
 
 def a_pad_used_again() -> Any:
     """A retry with new plaintext under the same pad."""
-    right = Relay._take_pads
+    right = Pads.take
 
-    def take(self: Relay, pair: Pair, length: int, *more: Any) -> Any:
+    def take(self: Pads, pair: Pair, length: int, *more: Any) -> Any:
         taken = right(self, pair, length, *more)
         for start, size in taken or ():
             pair.pads.add(start, start + size)
         return taken
 
-    return swapped((Relay, "_take_pads", take))
+    return swapped((Pads, "take", take))
 
 
 def a_block_accepted_twice() -> Any:

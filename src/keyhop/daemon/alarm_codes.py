@@ -80,7 +80,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
             title="A link is up",
             cause="Both ends have proved themselves and compared what they know.",
             remedy="Nothing.",
-            ends=("KH-1201", "KH-1302", "KH-1303"),
+            ends=("KH-1201", "KH-1302", "KH-1303", "KH-1306"),
         ),
         "KH-1201": Code(
             severity=Severity.MAJOR,
@@ -131,6 +131,17 @@ CODES: Mapping[str, Code] = MappingProxyType(
             cause="Openings used up what both ends have: a long series of failed ones, or stores that were restored.",
             remedy="Give both nodes a new store and a new first-contact file (keyhop link key). Key in the old ones is "
             "lost.",
+        ),
+        "KH-1306": Code(
+            severity=Severity.CRITICAL,
+            about=About.LINK,
+            title="Openings with a neighbour fail again and again",
+            cause="Each takes a key of the few that openings have and leads to no proof: the network breaks each time, "
+            "the two stores do not fit together, or somebody has the neighbour's certificate without its secret. The "
+            "next opening waits, up to 10 minutes.",
+            remedy="Look at the neighbour and its log; if it was the network, nothing else is to be done. If somebody "
+            "else has its certificate, revoke that. If no opening can succeed any more, give both nodes a new store "
+            "and a new first-contact file (keyhop link key); key in the old ones is lost.",
         ),
         "KH-1303": Code(
             severity=Severity.CRITICAL,

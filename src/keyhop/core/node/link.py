@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from keyhop.core.machine import Drop, Frame, Send
+from keyhop.core.machine import Close, Drop, Frame, Send
 from keyhop.core.messages import (
     MESSAGES_PER_FRAME,
     PROTOCOL_VERSION,
@@ -34,7 +34,7 @@ from keyhop.core.node.events import FrameArrived, PeerConnected, PeerLost
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.pair import Connection, Keyed, Pair, Phase
 from keyhop.core.node.rows import StartRow
-from keyhop.core.node.run import GONE, UNTOUCHED, Run
+from keyhop.core.node.run import GONE, GONE_LIMIT, UNTOUCHED, Run
 from keyhop.core.node.tags import Receiver, check_credit, slots
 from keyhop.core.node.vault import RELAY
 
@@ -61,16 +61,26 @@ class LinkTick(msgspec.Struct, frozen=True, gc=False):
 
 
 def present_above(run: Run) -> tuple[Span, ...]:
-    return tuple((start, end - start) for start, end in run.present.within(run.mark, 1 << 40))
+    return tuple((start, end - start) for start, end in run.fresh(0, 1 << 40))
 
 
 def agreed(spans: tuple[Span, ...], run: Run) -> Extents:
-    """What the peer claims of its own authentication run, as far as we have it too, above what we ever granted."""
+    """What the peer claims of its own authentication run, as far as we have it too and never granted it."""
     common = Extents()
     for start, length in spans:
-        for low, high in run.present.within(max(start, run.mark), start + length):
+        for low, high in run.fresh(start, start + length):
             common.add(low, high)
     return common
+
+
+def merged_opening(run: Run, states: Sequence[RunState]) -> Extents:
+    """What of an opening run neither end uses or grants again, from its mark on. Raises PeerError if it is too much."""
+    (state,) = (state for state in states if state.run == run.id.number)
+    gone = Extents([*run.gone, *((start, start + length) for start, length in state.touched)])
+    gone.remove(0, max(run.mark, state.floor))
+    if len(gone) > max(GONE_LIMIT, len(run.gone)):
+        raise PeerError(f"opening run {run.id.number} in {len(gone)} pieces above its mark: {GONE_LIMIT} are kept")
+    return gone
 
 
 class Links:
@@ -110,7 +120,15 @@ class Links:
         pair = self.context.pairs.get(event.peer)
         if pair is None or not pair.direct:
             raise PeerError(f"{event.peer} is not a neighbour of {self.context.node}")
+        if self._rests(pair):
+            # Closed before anything is said: the other end would spend a key on our HELLO.
+            self.context.out.send.append(Close(pair.peer, event.connection, "openings failed: the next one waits"))
+            return
         self.begin(pair, event.connection)
+
+    def _rests(self, pair: Pair, tunnelled: bool = False) -> bool:
+        """Whether openings failed and the next one waits. By way of others they have a reserve of their own."""
+        return not tunnelled and self.context.now < pair.openings_at
 
     def begin(self, pair: Pair, connection_id: int, *, tunnelled: bool = False) -> Connection | None:
         """Starts an opening: HELLO goes out."""
@@ -137,7 +155,10 @@ class Links:
     def lost(self, event: PeerLost) -> None:
         pair = self.context.pairs.get(event.peer)
         connection = pair.connections.pop(event.connection, None) if pair else None
-        if pair is not None and connection is not None and pair.current is connection:
+        if pair is None or connection is None:
+            return
+        self.context.ended(pair, connection)
+        if pair.current is connection:
             self._down(pair)
 
     def _down(self, pair: Pair) -> None:
@@ -220,11 +241,13 @@ class Links:
             raise PeerError("the link number differs: the two ends were given different first-contact files")
         if len(hello.nonce) != 16 or len(hello.incarnation) != 8:
             raise PeerError("HELLO: nonce must have 16 bytes, incarnation 8")
+        if self._rests(pair, connection.tunnelled):
+            self.drop(pair, connection, "openings failed: the next one waits")
+            return
         connection.peer_hello = hello
         run = pair.their_opening
-        # Above all ever granted and above the claim; the claim itself moves no mark.
         reserve = OPENING_RESERVE_BYTES if connection.tunnelled and pair.direct else 0
-        if sum(end - max(start, run.mark) for start, end in run.present if end > run.mark) <= reserve:
+        if run.fresh(0, 1 << 40).total() <= reserve:
             raise PeerError("what is left of the opening run is for the link itself")
         for start, end in agreed(hello.opening, run):
             if end - start >= TAG_KEY_BYTES:
@@ -234,8 +257,9 @@ class Links:
                 "KH-1302", f"no opening key is left with {pair.peer}: a new first-contact file is needed", pair.peer
             )
             raise PeerError("no position of the peer's opening run is left")
+        # Nobody has proved anything: a claim far up takes out this position, and moves no mark.
+        run.take_out(start, start + TAG_KEY_BYTES)
         connection.own_grant = Grant(start)
-        run.mark = start + TAG_KEY_BYTES
         context.put(run.row())
         connection.phase = Phase.GRANTED
         self._emit(pair, connection, FrameType.GRANT, 0, encode(connection.own_grant), b"")
@@ -244,9 +268,12 @@ class Links:
     def _grant(self, pair: Pair, connection: Connection, grant: Grant) -> None:
         if connection.peer_hello is None or connection.peer_grant is not None:
             raise PeerError("a GRANT before the HELLO, or a second one")
-        run = pair.own_opening
-        if grant.position < run.mark or not run.present.covers(grant.position, grant.position + TAG_KEY_BYTES):
-            raise PeerError(f"GRANT of position {grant.position}: must not be below the own mark {run.mark}")
+        if connection.peer_hello.start < connection.least_start:
+            # Its later incarnation was told what we had used by then, and could grant the same again.
+            raise PeerError(f"GRANT by start {connection.peer_hello.start}: {connection.least_start} has come since")
+        run, end = pair.own_opening, grant.position + TAG_KEY_BYTES
+        if not run.fresh(grant.position, end).covers(grant.position, end):
+            raise PeerError(f"GRANT of position {grant.position}: below the own mark {run.mark}, or used, or not here")
         connection.peer_grant = grant
         self._prove(pair, connection)
 
@@ -260,8 +287,10 @@ class Links:
         if hello is None or connection.peer_grant is None:
             return
         run, position = pair.own_opening, connection.peer_grant.position
-        # Durable before use: the saves of this step come before its frames.
-        run.mark = position + TAG_KEY_BYTES
+        # What the grant jumped over is burnt only after the peer's PROOF.
+        run.take_out(position, position + TAG_KEY_BYTES)
+        for other in pair.connections.values():
+            other.least_start = max(other.least_start, hello.start)
         tags = pair.their_tags
         receiver = Receiver(agreed(hello.tags, tags))
         credit, tags.mark = receiver.top_up(tags.mark)
@@ -271,6 +300,7 @@ class Links:
             )
             raise PeerError("no position of the peer's tag run is left")
         connection.receiver = receiver
+        # Durable before use: the saves of this step come before its frames.
         context.put(run.row(), tags.row())
         # Numbers of relay batches are each sender's own: comparing them would mix two counts.
         intake = tuple(
@@ -323,6 +353,7 @@ class Links:
             return
         # Check everything, then change state.
         self._check_runs(pair, proof.runs)
+        openings = {run.id.number: merged_opening(run, proof.runs) for run in (pair.own_opening, pair.their_opening)}
         tags = pair.own_tags
         mark = check_credit(proof.credit, tags.mark, tags.present)
         if sum(slots(length) for _, length in proof.credit) < FIRST_CREDIT_SLOTS:
@@ -336,8 +367,13 @@ class Links:
         assert connection.receiver is not None
         self._burn(tags, 0, proof.credit[0][0])
         self._burn(pair.their_tags, 0, connection.receiver.credit.next or 0)
-        self._burn(pair.their_opening, 0, pair.their_opening.mark)
-        self._burn(pair.own_opening, 0, pair.own_opening.mark)
+        assert connection.peer_grant is not None
+        for opened, position in (
+            (pair.own_opening, connection.peer_grant.position),
+            (pair.their_opening, granted.position),
+        ):
+            opened.gone = openings[opened.id.number]
+            opened.raise_mark(position + TAG_KEY_BYTES)
         tags.mark = mark
         context.put(tags.row())
         self._merge_runs(pair, proof)
@@ -348,7 +384,7 @@ class Links:
         pair.current = connection
         pair.compared = True
         pair.outbox.clear()
-        pair.failures = 0
+        pair.failures = pair.openings_failed = pair.openings_at = 0
         for call in self.on_compared:
             call(pair, proof)
         # The first further frame says that we have merged and written.
@@ -403,6 +439,9 @@ class Links:
                 for start, end in list(touched):
                     self._burn(run, start, end)
                 self._burn(run, max(state.append, state.floor), 1 << 40)
+                if run.kind is RunKind.OPENING:
+                    run.raise_mark(state.floor)
+                    self._burn(run, 0, run.mark)
             if state.append > run.append:
                 # Positions that one end lacks are burnt, never refilled.
                 run.append = state.append

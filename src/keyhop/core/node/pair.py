@@ -57,6 +57,8 @@ class Connection:
         """What we granted of the peer's opening run."""
         self.peer_grant: Grant | None = None
         self.proof_sent = False
+        self.least_start = 0
+        """A peer's start number below this has died: a PROOF went to a later one while this connection stood."""
         self.sender = Credit()
         self.receiver: Receiver | None = None
         self.heard_at = now
@@ -99,6 +101,10 @@ class Pair:
         self.pads = Extents()
         """Leased for pads, of our own run."""
         self.failures = 0
+        self.openings_failed = 0
+        """In a row, on connections of its own: each took a key of an opening run."""
+        self.openings_at = 0
+        """Until then the next opening waits."""
         self.namings = 0
         """Key-ID secrets that this process named to the peer."""
         self.namings_handled = 0

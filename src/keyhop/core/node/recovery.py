@@ -7,6 +7,7 @@ from keyhop.core.messages import Placement
 from keyhop.core.model import Action, NodeId, PeerError, Purpose, Range, RunKind, State, run_number
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import SecretLoaded
+from keyhop.core.node.extents import Extents
 from keyhop.core.node.intake import Intake
 from keyhop.core.node.ledger import Account, Book
 from keyhop.core.node.pair import NO_LINK, Pair
@@ -87,6 +88,7 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
             case RunRow() if row.peer in context.pairs:
                 run = context.pairs[row.peer].runs[row.run]
                 run.append, run.floor, run.mark = row.append, row.floor, max(row.sent, row.granted)
+                run.gone = Extents((start, start + length) for start, length in row.gone)
             case SegmentRow():
                 segments.append(row)
             case IntakeRow():
@@ -156,6 +158,8 @@ def _recover_authentication_run(context: Context, run: Run, blocks: dict[int, in
             continue
         run.blocks[start] = length
         run.present.add(max(start, run.mark), start + length)
+    for start, end in run.gone:
+        run.present.remove(start, end)
     in_doubt = run.book.stock - run.present.total()
     if in_doubt > 0:
         run.book.move(State.STORED, Action.AUTHENTICATE, in_doubt)

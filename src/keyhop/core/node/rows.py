@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from keyhop.core.machine import Row
+from keyhop.core.messages import Span
 
 
 class NodeRow(Row, frozen=True, gc=False, array_like=True, tag="node"):
@@ -69,6 +70,8 @@ class RunRow(Row, frozen=True, gc=False, array_like=True, tag="run"):
     """Own authentication run: no position below it is used again."""
     granted: int
     """The peer's authentication run: no position below it is granted again."""
+    gone: tuple[Span, ...] = ()
+    """Opening runs: the same of positions above that mark, which a claim or a grant jumped to."""
 
     @property
     def key(self) -> str:

@@ -13,6 +13,8 @@ from keyhop.core.node.rows import RunRow, SegmentRow
 
 UNTOUCHED = "untouched"
 GONE = "gone"
+GONE_LIMIT = 64
+"""Pieces of an opening run above its mark that are remembered one by one; a full memory refuses, it forgets nothing."""
 
 
 class Segment:
@@ -52,6 +54,9 @@ class Run:
         self.floor = 0
         self.mark = 0
         """Authentication runs: no position below it is used (owner) or granted (follower) again."""
+        self.gone = Extents()
+        """Opening runs: positions above the mark that are not used or granted again either. Who has a peer's TLS
+        identity alone can claim or grant far up: that takes one key, where a jump of the mark would take all."""
         self.book = Book()
         self.segments: dict[int, Segment] = {}
         """Key runs, by start, in rising order."""
@@ -72,7 +77,8 @@ class Run:
 
     def row(self) -> RunRow:
         sent, granted = (self.mark, 0) if self.owned else (0, self.mark)
-        return RunRow(self.id.peer, self.id.number, self.append, self.floor, sent, granted)
+        gone = tuple((start, end - start) for start, end in self.gone)
+        return RunRow(self.id.peer, self.id.number, self.append, self.floor, sent, granted, gone)
 
     def segment_row(self, segment: Segment) -> SegmentRow:
         return SegmentRow(
@@ -185,6 +191,8 @@ class Run:
         else:
             for start, end in self.present:
                 touched.remove(start, end)
+            for start, end in self.gone:
+                touched.add(start, end)
         return RunState(self.id.number, self.append, self.base, tuple((a, b - a) for a, b in touched))
 
     @property
@@ -206,6 +214,34 @@ class Run:
             elif segment.mark == Purpose.PAD:
                 pad += segment.length
         return Stock(self.untouched, supply, pad)
+
+    # --- openings -----------------------------------------------------------------------------------------------------
+
+    def raise_mark(self, mark: int) -> None:
+        """No position below it serves again, nor those that are gone and now adjoin it."""
+        self.mark = max(self.mark, mark)
+        for start, end in self.gone:
+            if start <= self.mark:
+                self.mark = max(self.mark, end)
+        self.gone.remove(0, self.mark)
+
+    def take_out(self, start: int, end: int) -> None:
+        """These positions never serve again; the mark rises only if they adjoin it. Raises PeerError if none can be
+        remembered any more."""
+        if start <= self.mark:
+            self.raise_mark(end)
+            return
+        wider = Extents([*self.gone, (start, end)])
+        if len(wider) > max(GONE_LIMIT, len(self.gone)):
+            raise PeerError(f"opening run {self.id.number}: {GONE_LIMIT} pieces above the mark are taken out already")
+        self.gone = wider
+
+    def fresh(self, start: int, end: int) -> Extents:
+        """What of [start, end) is here and may still be used or granted for an opening."""
+        fresh = Extents(self.present.within(max(start, self.mark), end))
+        for low, high in self.gone:
+            fresh.remove(low, high)
+        return fresh
 
     def available(self) -> int:
         """Authentication runs: bytes above the mark."""
