@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from keyhop.core.designs import DESIGNS
-from keyhop.core.model import AppId, NodeId, Range, RunKind
+from keyhop.core.model import AppId, NodeId, Range, Refusal, RunKind
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.extents import Extents
@@ -84,13 +84,20 @@ class Line:
             self.feed_links(4096)
         raise AssertionError("no key comes over the line although all is well")
 
-    def fetched(self, range: Range) -> bytes | None:
-        request = self.world.request()
-        coordinates = (Coordinates(range.run.number, range.start, range.length),)
-        self.world.processes[NodeId("c")].feed(events.KeysFetched("a", [events.Fetch(request, coordinates)]))
-        self.run(100)
-        answer = self.answers[request]
-        return answer.bits[0] if answer.deliver.refusal is None else None
+    def fetched(self, place: Range) -> bytes | None:
+        """dec_keys, again until the far end has compared with the near one; None: it is not there."""
+        for _ in range(TRIES):
+            request = self.world.request()
+            coordinates = (Coordinates(place.run.number, place.start, place.length),)
+            self.world.processes[NodeId("c")].feed(events.KeysFetched("a", [events.Fetch(request, coordinates)]))
+            self.run(100)
+            answer = self.answers[request]
+            if answer.deliver.refusal is None:
+                return answer.bits[0]
+            if answer.deliver.refusal.reason is not Refusal.UNAVAILABLE:
+                return None
+            self.run(1000)
+        raise AssertionError(f"the far end never opens: {place} is not given out")
 
     def image(self, node: str) -> dict[Range, bytes]:
         return self.world.processes[NodeId(node)].disk.image.blocks

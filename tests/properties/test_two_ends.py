@@ -131,4 +131,4 @@ class Between(RuleBasedStateMachine):
 
 
 TestBetween = Between.TestCase
-TestBetween.settings = looked_at(60, steps=25)
+TestBetween.settings = looked_at(80, steps=25)
