@@ -319,6 +319,7 @@ def test_a_link_does_not_open_with_a_wrong_certificate_and_does_with_a_right_one
     said = keyhop(pair.directory, "status").stdout
     assert "KH-1201" in said or "all links are down" in said
     assert ("Issue a new one (keyhop pki issue) and restart the node" in said) == (wrong == "expired")
+    assert ('"KH-4102"' in pair.log(node).read_text()) == (wrong == "expired")
 
     shutil.copy(tmp_path / "right.crt", own.certificate)
     shutil.copy(tmp_path / "right.key", own.key)

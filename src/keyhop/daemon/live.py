@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import structlog
+
 from keyhop.core.model import AppId, RequestError
+from keyhop.daemon.alarm_codes import CODES
 from keyhop.daemon.measures import LOOK_S, Measures
 from keyhop.daemon.view import View
 from keyhop.wire.manage import (
@@ -46,6 +49,8 @@ ROUTES_PER_LOOK = 16
 CERTIFICATES_S = 3600.0
 RENEW_AT = 2 / 3
 """Share of a certificate's life after which it should be renewed."""
+
+_log = structlog.get_logger("keyhop.node")
 
 
 class Reader:
@@ -247,7 +252,7 @@ class Live:
     def _look_at_silent_nodes(self) -> None:
         alarms, known = self._process.alarms, self._process.node.states.known
         for node in alarms.peers_of("KH-3101") & known.keys():
-            alarms.say("KH-3100", f"{node} is heard of again", node)
+            self._say("KH-3100", f"{node} is heard of again", node)
 
     def _look_at_audit(self) -> None:
         audit, alarms = self._process.audit, self._process.alarms
@@ -256,21 +261,25 @@ class Live:
         failing = alarms.is_active("KH-5301")
         if audit.failure and not failing:
             self.audit_failures += 1
-            alarms.say("KH-5301", audit.failure)
+            self._say("KH-5301", audit.failure)
         elif failing and not audit.failure:
-            alarms.say("KH-5300", "the audit log is written again")
+            self._say("KH-5300", "the audit log is written again")
 
     def _look_at_certificates(self) -> None:
         now = datetime.now(UTC)
         for name, (begins, ends) in self._process.certificates.items():
             if now >= ends:
-                self._process.alarms.say(
-                    "KH-4102", f"the certificate for {name} expired at {ends:%Y-%m-%d %H:%M}Z", name
-                )
+                self._say("KH-4102", f"the certificate for {name} expired at {ends:%Y-%m-%d %H:%M}Z", name)
             elif now >= begins + (ends - begins) * RENEW_AT:
-                self._process.alarms.say(
-                    "KH-4101", f"the certificate for {name} expires at {ends:%Y-%m-%d %H:%M}Z", name
-                )
+                self._say("KH-4101", f"the certificate for {name} expires at {ends:%Y-%m-%d %H:%M}Z", name)
+
+    def _say(self, code: str, text: str, about: str = "") -> None:
+        """What the core knows nothing of is an alarm, too, and once a line in the log."""
+        alarms = self._process.alarms
+        if not alarms.is_active(code, about):
+            level = _log.info if CODES[code].is_news else _log.warning
+            level("notice", code=code, text=text, peer=about or None)
+        alarms.say(code, text, about)
 
 
 def _now() -> datetime:
