@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.poly1305 import Poly1305
+from independent_identity import signer
 
 HELLO, GRANT, PROOF, STATE, PLAIN = range(1, 6)
 AGREE, ANSWER_BLOCK, STORED, REQUEST, ANSWER_LEASE, STATEMENT, NAME_SECRET, RELAY_BATCH = 1, 2, 8, 3, 4, 5, 6, 7
@@ -113,6 +114,7 @@ class Peer:
             self.runs[2 + half].place(0, part[:4096])
             self.runs[4 + half].place(0, part[4096:])
         self.start, self.journal, self.epoch = 1, 1, 1
+        self.signer = signer(name)
         self.vouch_key = os.urandom(32)
         self.incarnation = os.urandom(8)
         self.epoch_incarnation = self.incarnation
@@ -373,9 +375,13 @@ class Peer:
 
     def tell(self, *applications: str) -> bytes:
         """Our link state: one link, and the applications we serve."""
-        self.journal += 1
         links = [[self.other, self.own_key.flags.count(UNTOUCHED), 0, True]]
-        return frame(PLAIN, 0, pack([[[LINK_STATE, self.name, self.start << 32 | self.journal, links, applications]]]))
+        return frame(PLAIN, 0, pack([[self.link_state(links, applications)]]))
+
+    def link_state(self, links: list, applications: tuple[str, ...] = ()) -> list:
+        self.journal += 1
+        statement = pack([self.name, self.start << 32 | self.journal, links, applications])
+        return [LINK_STATE, statement, *self.signer.sign(statement)]
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from independent_peer import (
     CONFIRM,
     FORWARD,
     HELLO,
-    LINK_STATE,
     PAD,
     PLAIN,
     RELAY_BATCH,
@@ -56,11 +55,9 @@ class Middle(Peer):
 
     def introduce(self, *applications: str) -> None:
         """Link state of both: the node can reach `far` through us."""
-        self.journal += 1
-        sequence = self.start << 32 | self.journal
         links = [[self.other, 1 << 20, 1_000_000, True], [self.far.name, 1 << 20, 1_000_000, True]]
-        self.out.append([LINK_STATE, self.name, sequence, links, []])
-        self.out.append([LINK_STATE, self.far.name, sequence, [[self.name, 1 << 20, 1_000_000, True]], applications])
+        self.out.append(self.link_state(links))
+        self.out.append(self.far.link_state([[self.name, 1 << 20, 1_000_000, True]], applications))
 
     def flush(self) -> bytes:
         if self.proved and not self.far.closed:

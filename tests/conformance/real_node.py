@@ -2,6 +2,8 @@
 
 import os
 
+from independent_identity import AUTHORITY, signer
+
 from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Close, Deliver, Output, Send
 from keyhop.core.machine import Frame as CoreFrame
@@ -12,6 +14,9 @@ from keyhop.core.node.extents import Extents
 from keyhop.core.node.node import Node
 from keyhop.core.node.recovery import FIRST_CONTACT, FIRST_CONTACT_BYTES
 from keyhop.core.node.vault import BlockName
+from keyhop.daemon.identity import Identities
+from keyhop.daemon.peers import KME_URI_PREFIX
+from keyhop.daemon.signing import NodeIdentity
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.disk import PretendDisk
 from keyhop.wire.frames import FrameDecoder, FrameError, encode
@@ -95,7 +100,12 @@ class Line:
         """The process starts, from what is on disk."""
         self.start_number += 1
         snapshot = self.disk.load()
-        self.vault = WatchedVault(self.disk, b"vouch key of one node, 32 bytes.")  # type: ignore[arg-type]
+        own = signer(self.name)
+        identity = NodeIdentity(
+            own.key, own.certificate, [AUTHORITY.certificate], Identities(uri_prefix=KME_URI_PREFIX)
+        )
+        vouch_key = b"vouch key of one node, 32 bytes."
+        self.vault = WatchedVault(self.disk, vouch_key, identity=identity)  # type: ignore[arg-type]
         self.vault.watch(self.used)
         self.vault.recall_secrets(snapshot.secrets)
         self.out: list[bytes] = []

@@ -584,6 +584,10 @@ def pads_of(peer: Peer, spans: list[list[int]], **changes: object) -> bytes:
                          changes.get("ciphertext", b""), b""]])  # fmt: skip
 
 
+def link_state_of(fields: list) -> bytes:
+    return frame(PLAIN, 0, pack([[[LINK_STATE, pack(fields), b"", b""]]]))
+
+
 CLOSES: dict[str, Callable[[Peer], bytes]] = {
     "a forged tag": lambda peer: flipped(peer.tagged([]), 14 * 8),
     "a changed payload": lambda peer: flipped(peer.tagged([]), -1),
@@ -648,10 +652,10 @@ CLOSES: dict[str, Callable[[Peer], bytes]] = {
     ),
     "a reservation of too much": lambda peer: frame(PLAIN, 0, pack([[[RESERVE, 1, [peer.name, "m"], 1 << 20]]])),
     "a reservation of a negative number": lambda peer: frame(PLAIN, 0, pack([[[RESERVE, -1, [peer.name, "m"], 1024]]])),
-    "link state with too many links": lambda peer: frame(
-        PLAIN, 0, pack([[[LINK_STATE, "far", 1, [["x", 0, 0, True]] * 300, []]]])
-    ),
-    "link state of a long name": lambda peer: frame(PLAIN, 0, pack([[[LINK_STATE, "x" * 65, 1, [], []]]])),
+    "link state with too many links": lambda peer: link_state_of(["far", 1, [["x", 0, 0, True]] * 300, []]),
+    "link state of a long name": lambda peer: link_state_of(["x" * 65, 1, [], []]),
+    "link state of nobody": lambda peer: link_state_of(["", 1, [], []]),
+    "link state that is none": lambda peer: frame(PLAIN, 0, pack([[[LINK_STATE, b"\xc1", b"", b""]]])),
     "a handed-on frame at a negative position": lambda peer: frame(
         PLAIN, 0, pack([[[FORWARD, "far", "m", 3, 1, 4, -1, b"", bytes(16)]]])
     ),
@@ -906,6 +910,8 @@ values = some.one_of(
     some.floats(),
     some.just({}),
 )
+links = some.lists(some.tuples(texts, numbers, numbers, some.booleans()), max_size=3)
+statements = blobs | some.tuples(texts, numbers, links, some.lists(texts, max_size=3)).map(pack)
 SHAPES = {
     AGREE: [texts, numbers, numbers, numbers, blobs, some.lists(pairs, max_size=3), numbers, some.floats()],
     ANSWER_BLOCK: [texts, numbers, some.booleans()],
@@ -915,8 +921,7 @@ SHAPES = {
     STATEMENT: [numbers, numbers, numbers, numbers, numbers, numbers, numbers, blobs],
     NAME_SECRET: [numbers, numbers],
     RELAY_BATCH: [texts, texts, numbers, some.lists(pairs, max_size=3), numbers, blobs, blobs],
-    LINK_STATE: [texts, numbers, some.lists(some.tuples(texts, numbers, numbers, some.booleans()), max_size=3),
-                 some.lists(texts, max_size=3)],
+    LINK_STATE: [statements, blobs, blobs],
     FORWARD: [texts, texts, numbers, numbers, some.integers(0, 6), numbers, blobs, blobs],
     RESERVE: [numbers, paths, numbers],
     RESERVE + 1: [numbers, paths, some.booleans(), texts, texts],

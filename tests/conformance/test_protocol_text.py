@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from keyhop.core import messages
-from keyhop.core.messages import BODIES, FrameType, Manifest, PlainMessage, RunState, TaggedMessage
+from keyhop.core.messages import BODIES, FrameType, LinkState, Manifest, PlainMessage, RunState, TaggedMessage
 from keyhop.wire import frames
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 MESSAGES = {cls.__name__: cls for union in (TaggedMessage, PlainMessage) for cls in union.__args__}
-RECORDS = {cls.__name__: cls for cls in (*BODIES.values(), RunState, Manifest)}
+RECORDS = {cls.__name__: cls for cls in (*BODIES.values(), RunState, Manifest, LinkState)}
 TABLES = ("Hello", "Proof")
 
 
@@ -73,6 +73,9 @@ def test_the_text_names_every_frame_type() -> None:
         (messages.APPLICATIONS_PER_NODE, "list(≤4096) of str"),
         (messages.APPLICATION_NAME_LIMIT, "at most 256 characters"),
         (messages.LINKS_PER_NODE, "links: list(≤256) of"),
+        (messages.STATEMENT_LIMIT_BYTES, "statement: bytes(≤524288)"),
+        (messages.CERTIFICATE_LIMIT_BYTES, "certificate: bytes(≤8192)"),
+        (messages.SIGNATURE_LIMIT_BYTES, "signature: bytes(≤1024)"),
     ],
 )
 def test_the_text_states_the_limit(limit: int, words: str) -> None:

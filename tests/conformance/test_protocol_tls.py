@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from independent_identity import Signer
 from independent_peer import HELLO, STATE, Broken, Peer, frame, pack
 
 from keyhop import Kme
@@ -49,6 +50,8 @@ class Stranger:
         self.other = "bob" if name == "alice" else "alice"
         secret = linkkey.read(lab.config(name).parent / f"first-contact-{self.other}.key")
         self.peer = Peer(name, self.other, secret.number, bytes(secret.secret))
+        issued = pki.leaf(lab.pki_directory, pki.Role.KME, name)
+        self.peer.signer = Signer.read(issued.key.read_bytes(), issued.certificate.read_bytes())
         self.module = EmulatedModule(lab.directory / control.LINKS_DIRECTORY / "fibre", name)
         self.server: socket.socket | None = None
         self.line: ssl.SSLSocket | None = None

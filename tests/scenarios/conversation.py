@@ -33,7 +33,7 @@ TIMING = Timing(
 RESTART_NS = 200 * MILLISECOND
 SETTLE_NS = 50 * MILLISECOND
 """How long a command is listened to, unless it says."""
-HIDDEN = frozenset({"KeepAlive", "LinkState"})
+HIDDEN = frozenset({"KeepAlive", "SignedLinkState"})
 """What is said all the time; `show` brings it back."""
 MODULE = "qkd"
 UNITS = {"ms": MILLISECOND, "s": NANOSECONDS}

@@ -14,7 +14,6 @@ from keyhop.core.messages import (
     Forward,
     Grant,
     Hello,
-    LinkState,
     NameSecret,
     Placement,
     Plain,
@@ -22,11 +21,13 @@ from keyhop.core.messages import (
     RelayBatch,
     RequestLease,
     Reserve,
+    SignedLinkState,
     Span,
     State,
     Statement,
     StoredBlock,
     decode,
+    decode_link_state,
     decode_manifest,
 )
 from keyhop.core.model import Range, RunId, RunKind
@@ -148,9 +149,10 @@ def tagged(message: object, sender: str, receiver: str) -> str:
 
 def plain(message: object, sender: str) -> str:
     match message:
-        case LinkState():
-            told = [f"{peer} {usable} {'up' if up else 'down'}" for peer, usable, _, up in message.links]
-            return f"LinkState of {message.node}: {', '.join(told)}; serves {' '.join(message.applications)}"
+        case SignedLinkState():
+            state = decode_link_state(message.statement)
+            told = [f"{peer} {usable} {'up' if up else 'down'}" for peer, usable, _, up in state.links]
+            return f"LinkState of {state.node}: {', '.join(told)}; serves {' '.join(state.applications)}"
         case Forward():
             way = f"Forward {message.source}>{message.destination}"
             if not message.kind:

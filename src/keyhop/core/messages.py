@@ -25,6 +25,9 @@ PATH_LIMIT = 32
 RUNS_PER_PAIR = 64
 SECRETS_PER_ISSUER = 16
 LINKS_PER_NODE = 256
+STATEMENT_LIMIT_BYTES = 512 * 1024
+CERTIFICATE_LIMIT_BYTES = 8192
+SIGNATURE_LIMIT_BYTES = 1024
 APPLICATIONS_PER_NODE = 4096
 
 
@@ -220,16 +223,26 @@ class KeepAlive(Message, frozen=True, gc=False, array_like=True, tag=20):
     pass
 
 
-class LinkState(Message, frozen=True, gc=False, array_like=True, tag=21):
+class LinkState(Strict, frozen=True, gc=False, array_like=True):
     """What one node tells all others: its links and the applications it serves."""
 
-    node: Name
+    node: Annotated[str, Meta(min_length=1, max_length=NAME_LIMIT)]
     sequence: Number
     links: Annotated[tuple[tuple[Name, Number, Number, bool], ...], Meta(max_length=LINKS_PER_NODE)]
     """(peer, usable bytes of the node's own run in steps, rate in bit/s, up)."""
     applications: Annotated[
         tuple[Annotated[str, Meta(max_length=APPLICATION_NAME_LIMIT)], ...], Meta(max_length=APPLICATIONS_PER_NODE)
     ]
+
+
+class SignedLinkState(Message, frozen=True, gc=False, array_like=True, tag=21):
+    """Handed on from node to node as it is: only the node it speaks of can have signed it."""
+
+    statement: Annotated[bytes, Meta(max_length=STATEMENT_LIMIT_BYTES)]
+    """A LinkState. The signature is over these bytes, so nobody has to encode it again in the same way."""
+    certificate: Annotated[bytes, Meta(max_length=CERTIFICATE_LIMIT_BYTES)]
+    """DER, of the node."""
+    signature: Annotated[bytes, Meta(max_length=SIGNATURE_LIMIT_BYTES)]
 
 
 class Forward(Message, frozen=True, gc=False, array_like=True, tag=22):
@@ -280,7 +293,7 @@ class Manifest(Strict, frozen=True, gc=False, array_like=True):
     path: Path
 
 
-PlainMessage: TypeAlias = KeepAlive | LinkState | Forward | Reserve | AnswerReserve | Confirm
+PlainMessage: TypeAlias = KeepAlive | SignedLinkState | Forward | Reserve | AnswerReserve | Confirm
 TaggedMessage: TypeAlias = (
     AgreeBlock | AnswerBlock | StoredBlock | RequestLease | AnswerLease | Statement | NameSecret | RelayBatch
 )
@@ -288,7 +301,7 @@ TaggedMessage: TypeAlias = (
 
 class Plain(Strict, frozen=True, gc=False, array_like=True):
     messages: Annotated[
-        tuple[KeepAlive | LinkState | Forward | Reserve | AnswerReserve | Confirm, ...],
+        tuple[KeepAlive | SignedLinkState | Forward | Reserve | AnswerReserve | Confirm, ...],
         Meta(max_length=MESSAGES_PER_FRAME),
     ]
 
@@ -306,9 +319,10 @@ BODIES: dict[FrameType, type[Body]] = {
 _encoder = msgspec.msgpack.Encoder()
 _decoders = {kind: msgspec.msgpack.Decoder(body) for kind, body in BODIES.items()}
 _manifest_decoder = msgspec.msgpack.Decoder(Manifest)
+_link_state_decoder = msgspec.msgpack.Decoder(LinkState)
 
 
-def encode(body: Body | Manifest) -> bytes:
+def encode(body: Body | Manifest | LinkState) -> bytes:
     return _encoder.encode(body)
 
 
@@ -329,6 +343,13 @@ def decode_manifest(payload: bytes) -> Manifest:
         return _manifest_decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"manifest of a relay batch does not decode: {error}") from None
+
+
+def decode_link_state(statement: bytes) -> LinkState:
+    try:
+        return _link_state_decoder.decode(statement)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(f"link state does not decode: {error}") from None
 
 
 def signed(kind: int, position: int, payload: bytes) -> bytes:

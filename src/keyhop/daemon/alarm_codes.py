@@ -214,6 +214,20 @@ CODES: Mapping[str, Code] = MappingProxyType(
             remedy="If the application has moved, write it in the directory: of the node file; else look at that node.",
             quiet_s=10 * MINUTE_S,
         ),
+        "KH-3103": Code(
+            severity=Severity.MAJOR,
+            about=About.PATH,
+            title="Link state that its node has not signed",
+            cause=(
+                "A neighbour handed on what a node is said to have told, and the signature is missing, wrong, or by a "
+                "certificate that is out of date or of another authority. It was dropped."
+            ),
+            remedy=(
+                "Compare certificates, authority files and clocks of that node and of this one. If they are in order, "
+                "somebody forges: look at the neighbour."
+            ),
+            quiet_s=10 * MINUTE_S,
+        ),
         "KH-3201": Code(
             severity=Severity.WARNING,
             about=About.PATH,

@@ -40,6 +40,7 @@ from keyhop.daemon.linkkey import LinkKey, LinkKeyError
 from keyhop.daemon.listener import Patience
 from keyhop.daemon.peers import PeerFiles, Peers
 from keyhop.daemon.registered import RegisteredIdentities, identities
+from keyhop.daemon.signing import NodeIdentity, SigningError
 from keyhop.daemon.store.anchor import Anchor, open_anchor
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.store.sealing import NodeKey, read_node_key
@@ -215,7 +216,7 @@ class NodeProcess:
         links = {**known, **{peer: key.number for peer, key in secrets.items()}}
         stored_start = max((row.start for row in snapshot.rows if isinstance(row, NodeRow)), default=0)
         anchor = open_anchor(self.path(file.anchor.file), node_key, file.node.id, stored_start)
-        self.vault = NodeVault(self.store, anchor.vouch_key)
+        self.vault = NodeVault(self.store, anchor.vouch_key, identity=self._identity)
         self.vault.recall_secrets(snapshot.secrets)
         self.node = Node(
             node_settings(file, links),
@@ -252,7 +253,14 @@ class NodeProcess:
         addresses = {peer: (address.host, address.port) for peer, address in file.peers.items()}
         with _naming("listen.peer"):
             self._check_files("peer", files.certificate, files.key, files.authority)
-            return Peers(file.node.id, frozenset(self.links_to), addresses, files)
+            peers = Peers(file.node.id, frozenset(self.links_to), addresses, files)
+        try:
+            self._identity = NodeIdentity.read(files.certificate, files.key, files.authority, peers.identities)
+        except SigningError as error:
+            raise StartError(f"listen.peer: {error}") from None
+        if doubt := self._identity.doubt(file.node.id, b"", *self._identity.sign(b"")):
+            _log.warning("link_state_will_be_doubted", certificate=str(files.certificate), reason=doubt)
+        return peers
 
     def _check_files(self, name: str, certificate: Path, key: Path, authority: Path) -> None:
         """Reads each once, because the TLS libraries do not say which file they could not open."""

@@ -13,7 +13,7 @@ from keyhop.core.machine import Drop, DropSecret, KeepSecret, Save, Seal
 from keyhop.core.model import TAG_KEY_BYTES, IllegalMove, Range, RunId
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.store import Store
-from keyhop.core.node.vault import BlockName
+from keyhop.core.node.vault import BlockName, Identity
 from keyhop.crypto import onetime
 
 CACHE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -62,9 +62,18 @@ _NOWHERE = Resident(RunId("", -1), -1, bytearray(), stored=True)  # type: ignore
 class NodeVault:
     """Bits by range. Called by the thread of the event loop alone; only what `collect` returns may go to another."""
 
-    def __init__(self, store: Store, vouch_key: bytes, *, cache_limit_bytes: int = CACHE_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vouch_key: bytes,
+        *,
+        identity: Identity | None = None,
+        cache_limit_bytes: int = CACHE_LIMIT_BYTES,
+    ) -> None:
         self._store = store
         self._vouch_key = vouch_key
+        self.identity = identity
+        """Without one nothing is signed, and no other node is believed."""
         self._cache_limit_bytes = cache_limit_bytes
         self._cached_bytes = 0
         self._waiting_bytes = 0
@@ -307,6 +316,14 @@ class NodeVault:
 
     def vouched(self, statement: bytes, proof: bytes) -> bool:
         return hmac.compare_digest(self.vouch(statement), proof)
+
+    def sign(self, statement: bytes) -> tuple[bytes, bytes]:
+        return self.identity.sign(statement) if self.identity is not None else (b"", b"")
+
+    def doubt(self, node: str, statement: bytes, certificate: bytes, signature: bytes) -> str:
+        if self.identity is None:
+            return "this node has no authority to check it with"
+        return self.identity.doubt(node, statement, certificate, signature)
 
     # The index.
 

@@ -22,8 +22,9 @@ from keyhop.core.node.node import Node
 from keyhop.core.node.recovery import FIRST_CONTACT, FIRST_CONTACT_BYTES
 from keyhop.core.node.rows import NodeRow
 from keyhop.core.node.store import Store
-from keyhop.core.node.vault import BlockName, Vault
+from keyhop.core.node.vault import BlockName, Identity, Vault
 from keyhop.simulator.disk import Image, PretendDisk
+from keyhop.simulator.identity import PretendIdentity
 
 MILLISECOND = NANOSECONDS // 1000
 LOST = -1
@@ -33,6 +34,8 @@ LOST_JUMP = 1000
 
 class WorldVault(Vault, Protocol):
     """What the world needs of a vault beside the core's seam."""
+
+    identity: Identity | None
 
     def accept(self, block: BlockName, bits: bytearray) -> bool: ...
     def read(self, range: Range) -> bytes: ...
@@ -116,6 +119,7 @@ class Process:
             restored = "the anchor is missing"
             start = stored + world.random.randint(2, LOST_JUMP)
         self.vault = world.vault_factory(self.disk, self.vouch_key)
+        self.vault.identity = PretendIdentity(self.name)
         self.vault.recall_secrets(snapshot.secrets)
         self.node = Node(
             self.settings,

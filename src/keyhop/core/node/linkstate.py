@@ -1,6 +1,7 @@
 """What nodes tell all others about their links and applications, and the routes that follow from it.
 
-It rides on TLS alone: a lie here can cost time, never a second use of a bit (DESIGN 8).
+Each node signs its own with the key of its certificate, so that nobody on the way can speak for it. A lie of a node
+about itself can cost time, never a second use of a bit (DESIGN 8).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Iterator
 import msgspec
 
 from keyhop.core.designs import Design
-from keyhop.core.messages import NAME_LIMIT, LinkState
-from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError
+from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
+from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Context
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Pair
@@ -23,8 +24,14 @@ LIFETIME_NS = 3 * REFRESH_NS
 LOOK_NS = NANOSECONDS // 2
 """How often a change of stock may be told."""
 NODES_LIMIT = 4096
-LINKS_PER_NODE = 256
-APPLICATIONS_PER_NODE = 4096
+SEQUENCE_LIMIT = (1 << 63) - 1
+HOLDING_NS = 24 * 3600 * NANOSECONDS
+"""An application stays with the node that served it for so long after that was last heard of: who cuts a node off does
+not get its keys."""
+DIRECTORY_LIMIT = 1 << 18
+"""Applications of other nodes that are remembered: who invents names without end fills no more than this."""
+DOUBTS_LIMIT = 1024
+"""Doubted statements that are reported one by one, by who brought them and whom they speak of."""
 STOCK_STEP_BYTES = 1024
 
 
@@ -34,6 +41,8 @@ class LinkStateTick(msgspec.Struct, frozen=True, gc=False):
 
 class Known(msgspec.Struct, gc=False):
     state: LinkState
+    message: SignedLinkState
+    """As its node signed it, to be handed on."""
     heard_at: int
 
 
@@ -44,12 +53,18 @@ class LinkStates:
         self.supply = supply
         self.policy = design.routing
         self.known: dict[str, Known] = {}
+        self.forgotten: dict[str, Known] = {}
+        """The last of nodes that fell silent: what they signed once is not taken again."""
+        self._claimed_at: dict[AppId, int] = {}
+        """When the node that is believed to serve an application said so last."""
+        self._doubted: set[tuple[str, str]] = set()
+        """(neighbour that brought it, node it speaks of) of statements that were dropped and have been reported."""
         self._contested: set[tuple[str, str]] = set()
         """Claims that were not believed and have been reported."""
         self._sequence = 0
         self._told: LinkState | None = None
         self._told_at = 0
-        links.plain_handlers[LinkState] = self.heard
+        links.plain_handlers[SignedLinkState] = self.heard
         links.on_open.append(self._opened)
         links.on_lost.append(lambda pair: self.tell())
 
@@ -60,7 +75,7 @@ class LinkStates:
         context = self.context
         context.at(context.now + LOOK_NS, event)
         for node in [node for node, known in self.known.items() if context.now - known.heard_at > LIFETIME_NS]:
-            del self.known[node]
+            self.forgotten[node] = self.known.pop(node)
             text = f"nothing was heard of {node} for {LIFETIME_NS // NANOSECONDS} s: its links are forgotten"
             context.notice("KH-3101", text, node)
         self.tell(refresh=context.now - self._told_at >= REFRESH_NS)
@@ -88,58 +103,102 @@ class LinkStates:
         self._sequence = max(self._sequence + 1, self.context.start << 32)
         state = msgspec.structs.replace(state, sequence=self._sequence)
         self._told, self._told_at = state, self.context.now
-        self._flood(state, but="")
+        statement = encode(state)
+        self._flood(SignedLinkState(statement, *self.context.vault.sign(statement)), but="")
 
-    def _flood(self, state: LinkState, but: str) -> None:
+    def _flood(self, message: SignedLinkState, but: str) -> None:
         for pair in self.context.pairs.values():
             if pair.is_hop and pair.peer != but:
-                self.context.say_plain(pair.peer, state)
+                self.context.say_plain(pair.peer, message)
 
     def _opened(self, pair: Pair) -> None:
         if not pair.is_hop:
             return
         for known in self.known.values():
             if known.state.node != pair.peer:
-                self.context.say_plain(pair.peer, known.state)
+                self.context.say_plain(pair.peer, known.message)
         self._told = None
         self.tell()
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
-    def heard(self, peer: str, state: LinkState) -> None:
-        context = self.context
-        if len(state.links) > LINKS_PER_NODE or len(state.applications) > APPLICATIONS_PER_NODE or not state.node:
-            raise PeerError("link state with too many links or applications")
-        if any(len(name) > NAME_LIMIT for name in (state.node, *(link[0] for link in state.links))):
-            raise PeerError(f"link state with a name longer than {NAME_LIMIT}")
-        if state.node == context.node:
+    def heard(self, peer: str, message: SignedLinkState) -> None:
+        context, state = self.context, decode_link_state(message.statement)
+        node = state.node
+        known = self.known.get(node)
+        last = known or self.forgotten.get(node)
+        if node == context.node:
+            if state.sequence > self._sequence and not self._doubts(peer, node, message):
+                self._overtaken(state)
             return
-        known = self.known.get(state.node)
-        if known is not None and known.state.sequence >= state.sequence:
+        if last is not None and last.state.sequence >= state.sequence:
+            if peer == node and last.state.sequence > state.sequence:
+                # Its numbers fell back, or it would not say this: shown its own, it goes on above it.
+                context.say_plain(peer, last.message)
             return
-        if known is None and len(self.known) >= NODES_LIMIT:
+        if last is None and len(self.known) + len(self.forgotten) >= NODES_LIMIT and not self._make_room():
             context.count("link_states_refused")
             return
-        self.known[state.node] = Known(state, context.now)
+        if self._doubts(peer, node, message):
+            return
+        self.forgotten.pop(node, None)
+        self.known[node] = Known(state, message, context.now)
         for application in state.applications:
-            self._learn(AppId(application), NodeId(state.node))
-        self._flood(state, but=peer)
+            self._learn(AppId(application), NodeId(node))
+        self._flood(message, but=peer)
+
+    def _doubts(self, peer: str, node: str, message: SignedLinkState) -> bool:
+        """Whether a statement is not the word of the node it speaks of; the neighbour that brought it is reported."""
+        context = self.context
+        reason = context.vault.doubt(node, message.statement, message.certificate, message.signature)
+        if not reason:
+            return False
+        context.count("link_states_doubted")
+        if (peer, node) not in self._doubted and len(self._doubted) < DOUBTS_LIMIT:
+            self._doubted.add((peer, node))
+            context.notice("KH-3103", f"link state of {node}, brought by {peer}, is dropped: {reason}", peer)
+        return True
+
+    def _overtaken(self, state: LinkState) -> None:
+        """We signed this in an earlier life that our start number forgets: what we tell next stands above it."""
+        if state.sequence < SEQUENCE_LIMIT:
+            self._sequence = state.sequence
+            # Told at the next look, not at once: two nodes with one certificate would not stop.
+            self._told = None
+
+    def _make_room(self) -> bool:
+        if not self.forgotten:
+            return False
+        del self.forgotten[next(iter(self.forgotten))]
+        return True
 
     def _learn(self, application: AppId, node: NodeId) -> None:
         """Who serves an application: the operator's word, then ours, then whoever told of it first and still does.
 
-        A later claim changes nothing: else any node could draw the keys of others' applications to itself.
+        A later claim changes nothing: else any node could draw the keys of others' applications to itself. A node that
+        fell silent keeps its applications for `HOLDING_NS`; one that speaks and does not name them any more lets go.
         """
         if application in self.context.settings.directory or application in self.supply.applications:
             return
-        holder = self.supply.directory.get(application)
-        known = self.known.get(holder) if holder is not None else None
-        if holder is None or holder == node or known is None or application not in known.state.applications:
-            self.supply.directory[application] = node
-        elif (application, node) not in self._contested:
-            self._contested.add((application, node))
-            text = f"{node} says that it serves {application}, which {holder} serves: not believed"
-            self.context.notice("KH-3102", text, node)
+        now, holder = self.context.now, self.supply.directory.get(application)
+        if holder is not None and holder != node:
+            known = self.known.get(holder)
+            held = (
+                application in known.state.applications
+                if known is not None
+                else (now - self._claimed_at.get(application, now - HOLDING_NS) < HOLDING_NS)
+            )
+            if held:
+                if (application, node) not in self._contested:
+                    self._contested.add((application, node))
+                    text = f"{node} says that it serves {application}, which {holder} serves: not believed"
+                    self.context.notice("KH-3102", text, node)
+                return
+        elif holder is None and len(self.supply.directory) >= DIRECTORY_LIMIT:
+            self.context.count("claims_refused")
+            return
+        self.supply.directory[application] = node
+        self._claimed_at[application] = now
 
     # --- routes -------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,17 @@ class BlockName(NamedTuple):
     number: int
 
 
-class Vault(Protocol):
+class Identity(Protocol):
+    """What other nodes know this one by: the key of its certificate, and who may certify others."""
+
+    def sign(self, statement: bytes) -> tuple[bytes, bytes]:
+        """(certificate, signature) over the statement."""
+
+    def doubt(self, node: str, statement: bytes, certificate: bytes, signature: bytes) -> str:
+        """Why the statement is not taken for the word of that node; empty if it is."""
+
+
+class Vault(Identity, Protocol):
     """Bits by range. Every method but `draw` works on bits that are there; missing bits raise KeyError (our own bug).
 
     What comes back is a tag, a ciphertext or a yes or no: never a key bit.

@@ -1,18 +1,22 @@
-"""Who is believed about which application."""
+"""Which link state is believed, and who is believed about which application."""
 
 from __future__ import annotations
 
 import random
 
+import msgspec
+import pytest
+
 from keyhop.core.designs import DESIGNS
-from keyhop.core.messages import LinkState
-from keyhop.core.model import AppId, NodeId
+from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
+from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
-from keyhop.core.node.linkstate import step
+from keyhop.core.node.linkstate import HOLDING_NS, LIFETIME_NS, SEQUENCE_LIMIT, LinkStateTick, step
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import Snapshot
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.vault import NodeVault
+from keyhop.simulator.identity import PretendIdentity
 
 
 def node(**directory: str) -> Node:
@@ -22,14 +26,33 @@ def node(**directory: str) -> Node:
         applications=(Application(id=AppId("own"), peers=frozenset({AppId("far")})),),
         directory={AppId(app): NodeId(at) for app, at in directory.items()},
     )
-    vault = NodeVault(MemoryStore(), bytes(32))
-    return Node(
+    vault = NodeVault(MemoryStore(), bytes(32), identity=PretendIdentity("a"))
+    made = Node(
         settings, DESIGNS["keyhop"], vault, random.Random(1).randbytes, Snapshot([], [], [], []), start=1, now=0
     )
+    made.begin()
+    return made
 
 
-def told(made: Node, name: str, sequence: int, *applications: str) -> None:
-    made.states.heard("b", LinkState(name, sequence, (), applications))
+def signed(name: str, sequence: int, *applications: str, by: str | None = None) -> SignedLinkState:
+    statement = encode(LinkState(name, sequence, (), applications))
+    return SignedLinkState(statement, *PretendIdentity(by or name).sign(statement))
+
+
+def told(made: Node, name: str, sequence: int, *applications: str, by: str | None = None, peer: str = "b") -> None:
+    made.states.heard(peer, signed(name, sequence, *applications, by=by))
+
+
+def codes(made: Node) -> list[str]:
+    return [notice.code for notice in made.context.out.notice]
+
+
+def pass_time(made: Node, duration_ns: int) -> None:
+    made.context.now += duration_ns
+    made.states.tick(LinkStateTick())
+
+
+# --- the directory ----------------------------------------------------------------------------------------------------
 
 
 def test_a_later_claim_does_not_draw_an_application_away() -> None:
@@ -37,7 +60,7 @@ def test_a_later_claim_does_not_draw_an_application_away() -> None:
     told(made, "c", 1, "far")
     told(made, "thief", 1, "far")
     assert made.supply.directory[AppId("far")] == "c"
-    assert [notice.code for notice in made.context.out.notice] == ["KH-3102"]
+    assert codes(made) == ["KH-3102"]
 
 
 def test_an_application_moves_when_its_node_no_longer_claims_it() -> None:
@@ -46,6 +69,33 @@ def test_an_application_moves_when_its_node_no_longer_claims_it() -> None:
     told(made, "c", 2)
     told(made, "d", 1, "far")
     assert made.supply.directory[AppId("far")] == "d"
+
+
+def test_who_cuts_a_node_off_does_not_get_its_applications() -> None:
+    made = node()
+    told(made, "c", 1, "far")
+    pass_time(made, LIFETIME_NS + 1)
+    assert "c" not in made.states.known
+    told(made, "thief", 1, "far")
+    assert made.supply.directory[AppId("far")] == "c" and "KH-3102" in codes(made)
+
+
+def test_an_application_of_a_node_that_stays_silent_moves_at_last() -> None:
+    made = node()
+    told(made, "c", 1, "far")
+    pass_time(made, HOLDING_NS)
+    told(made, "d", 1, "far")
+    assert made.supply.directory[AppId("far")] == "d"
+
+
+def test_each_claim_of_the_holder_prolongs_its_hold() -> None:
+    made = node()
+    told(made, "c", 1, "far")
+    pass_time(made, HOLDING_NS - NANOSECONDS)
+    told(made, "c", 2, "far")
+    pass_time(made, LIFETIME_NS + NANOSECONDS)
+    told(made, "thief", 1, "far")
+    assert made.supply.directory[AppId("far")] == "c"
 
 
 def test_the_operators_word_stands_above_every_claim() -> None:
@@ -60,11 +110,145 @@ def test_nobody_else_serves_our_own_application() -> None:
     assert made.supply.directory[AppId("own")] == "a"
 
 
+# --- sequence numbers -------------------------------------------------------------------------------------------------
+
+
 def test_an_older_link_state_changes_nothing() -> None:
     made = node()
     told(made, "c", 5, "far")
     told(made, "c", 4, "other")
     assert AppId("other") not in made.supply.directory
+
+
+def test_of_one_sequence_number_the_first_state_counts() -> None:
+    made = node()
+    told(made, "c", 5, "far")
+    told(made, "c", 5, "other")
+    assert made.states.known["c"].state.applications == ("far",)
+
+
+def test_an_old_state_of_a_node_that_fell_silent_does_not_bring_it_back() -> None:
+    made = node()
+    old, last = signed("c", 5, "far"), signed("c", 6, "far")
+    made.states.heard("b", old)
+    made.states.heard("b", last)
+    pass_time(made, LIFETIME_NS + 1)
+    for replayed in (old, last):
+        made.states.heard("b", replayed)
+        assert "c" not in made.states.known
+    told(made, "c", 7, "far")
+    assert "c" in made.states.known and "c" not in made.states.forgotten
+
+
+def test_a_node_whose_numbers_fell_back_is_shown_its_own() -> None:
+    made = node()
+    newer = signed("b", 9 << 32)
+    made.states.heard("b", newer)
+    made.states.heard("b", signed("b", 1 << 32))
+    assert made.context.plain_outbox["b"] == [newer]
+
+
+def test_a_neighbour_is_not_answered_about_others() -> None:
+    made = node()
+    told(made, "c", 9)
+    told(made, "c", 8)
+    assert "b" not in made.context.plain_outbox
+
+
+def test_a_node_that_hears_itself_of_an_earlier_life_goes_on_above_it() -> None:
+    made = node()
+    pass_time(made, 0)
+    told(made, "a", 7 << 32)
+    pass_time(made, NANOSECONDS)
+    assert made.states.own().sequence == (7 << 32) + 1
+
+
+@pytest.mark.parametrize("by", ["thief", "b"])
+def test_nobody_else_can_move_our_own_numbers(by: str) -> None:
+    made = node()
+    pass_time(made, 0)
+    told(made, "a", SEQUENCE_LIMIT - 1, by=by)
+    pass_time(made, NANOSECONDS)
+    assert made.states.own().sequence == 1 << 32 and codes(made) == ["KH-3103"]
+
+
+def test_the_last_number_there_is_cannot_be_gone_above_and_is_left_alone() -> None:
+    made = node()
+    pass_time(made, 0)
+    told(made, "a", SEQUENCE_LIMIT)
+    pass_time(made, NANOSECONDS)
+    assert made.states.own().sequence == 1 << 32
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_signs_what_it_tells() -> None:
+    made = node()
+    told_by_us: list[SignedLinkState] = []
+    made.states._flood = lambda message, but: told_by_us.append(message)  # type: ignore[method-assign]
+    pass_time(made, NANOSECONDS)
+    (message,) = told_by_us
+    assert decode_link_state(message.statement).node == "a"
+    assert not PretendIdentity("b").doubt("a", message.statement, message.certificate, message.signature)
+
+
+FORGERIES = {
+    "unsigned": lambda message: msgspec.structs.replace(message, certificate=b"", signature=b""),
+    "without a signature": lambda message: msgspec.structs.replace(message, signature=b""),
+    "with another signature": lambda message: msgspec.structs.replace(message, signature=bytes(32)),
+    "signed by another": lambda message: signed("c", SEQUENCE_LIMIT, "far", by="thief"),
+    "changed on the way": lambda message: msgspec.structs.replace(
+        message, statement=encode(LinkState("c", SEQUENCE_LIMIT, (), ("far", "own-of-the-thief")))
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FORGERIES)
+def test_a_forged_link_state_is_dropped_reported_and_handed_to_nobody(how: str) -> None:
+    made = node()
+    made.states.heard("b", FORGERIES[how](signed("c", SEQUENCE_LIMIT, "far")))
+    assert "c" not in made.states.known and AppId("far") not in made.supply.directory
+    assert not made.context.plain_outbox
+    (notice,) = made.context.out.notice
+    assert notice.code == "KH-3103" and "link state of c, brought by b, is dropped: " in notice.text
+
+
+@pytest.mark.parametrize("how", FORGERIES)
+def test_a_forged_link_state_with_a_huge_number_does_not_lock_its_node_out(how: str) -> None:
+    made = node()
+    told(made, "c", 1)
+    made.states.heard("b", FORGERIES[how](signed("c", SEQUENCE_LIMIT, "far")))
+    told(made, "c", 2, "far")
+    assert made.states.known["c"].state.sequence == 2 and made.supply.directory[AppId("far")] == "c"
+
+
+def test_a_forger_is_reported_once_and_counted_each_time() -> None:
+    made = node()
+    for sequence in range(1, 9):
+        told(made, "c", sequence, by="thief")
+    assert codes(made) == ["KH-3103"] and made.context.counters["link_states_doubted"] == 8
+
+
+def test_an_old_link_state_is_not_even_checked() -> None:
+    made = node()
+    told(made, "c", 5)
+    told(made, "c", 5, by="thief")
+    assert "link_states_doubted" not in made.context.counters
+
+
+def test_a_node_without_an_authority_believes_nobody() -> None:
+    made = node()
+    made.context.vault.identity = None  # type: ignore[attr-defined]
+    told(made, "c", 1, "far")
+    assert "c" not in made.states.known and codes(made) == ["KH-3103"]
+
+
+def test_a_statement_that_is_no_link_state_is_a_breach() -> None:
+    made = node()
+    for statement in (b"", b"\xc1", encode(LinkState("", 1, (), ()))):
+        with pytest.raises(PeerError):
+            made.states.heard("b", SignedLinkState(statement, *PretendIdentity("b").sign(statement)))
 
 
 def test_stock_is_told_in_steps_so_that_small_changes_say_nothing() -> None:
