@@ -348,7 +348,7 @@ class Intake:
                 context.vault.place(name, offset, target)
                 context.save(Seal(target))
                 if run.kind is RunKind.KEY:
-                    segment = Segment(position, length, UNTOUCHED, epsilon, name.source, stored=True)
+                    segment = Segment(position, length, UNTOUCHED, epsilon, name.source, stored=True, born=context.now)
                     run.insert_segment(segment)
                     context.put(run.segment_row(segment))
                 else:

@@ -20,6 +20,8 @@ from keyhop.core.node.supply import Supply
 LOOK_NS = NANOSECONDS
 """How often a pair in use is looked at."""
 STATEMENT_NS = 10 * NANOSECONDS
+SILENCE_NUMERATOR, SILENCE_DENOMINATOR = 5, 4
+"""A quarter longer than both lifetimes, so that an owner whose clock runs slower has expired it first."""
 
 
 class PairTick(msgspec.Struct, frozen=True, gc=False):
@@ -29,6 +31,7 @@ class PairTick(msgspec.Struct, frozen=True, gc=False):
 class Lifecycle:
     def __init__(self, context: Context, links: Links, leases: Leases, supply: Supply, design: Design) -> None:
         self.context = context
+        self.links = links
         self.leases = leases
         self.supply = supply
         self.design = design
@@ -36,7 +39,8 @@ class Lifecycle:
         self._stated: dict[str, tuple[int, Statement | None]] = {}
         self._told: dict[tuple[str, int], Statement] = {}
         """What the owner of a run last said of it."""
-        self._ages: dict[tuple[str, int, int], int] = {}
+        self._silent: dict[str, int] = {}
+        """For how long a pair was not open, in nanoseconds."""
         links.handlers[Statement] = self.stated
         # A new connection begins with a statement: the last one may have been lost with the old.
         links.on_open.append(self._opened)
@@ -56,8 +60,9 @@ class Lifecycle:
         self._looked[pair.peer] = context.now
         self.supply.measure(pair, elapsed)
         self.top_up(pair)
-        self._end_leases(pair)
         self._expire(pair)
+        self._end_leases(pair)
+        self._forget_silent(pair, elapsed)
         stated_at, last = self._stated.get(pair.peer, (0, None))
         if pair.is_open and context.now - stated_at >= STATEMENT_NS:
             statement = self._statement(pair)
@@ -113,7 +118,6 @@ class Lifecycle:
             if segment.stored:
                 context.save(Drop(run.range(segment)))
             context.out.wipe.append(run.range(segment))
-            self._ages.pop((run.id.peer, run.id.number, start), None)
         run.used.remove(0, floor)
         context.save(ForgetUsed(Range(run.id, 0, floor)))
         run.floor = floor
@@ -142,13 +146,21 @@ class Lifecycle:
         run.book.move(State.RESERVED_APP, Action.BURN, left)
 
     def _expire(self, pair: Pair) -> None:
-        """Untouched segments past their lifetime: only the owner may decide it; the floor tells the follower."""
+        """What is past its lifetime, leased or not: only the owner may decide it; the floor tells the follower."""
         context, run = self.context, pair.own_key
-        for segment in run.oldest_untouched():
-            key = (run.id.peer, run.id.number, segment.start)
-            born = self._ages.setdefault(key, context.now)
-            if context.now - born < context.settings.block_lifetime_ns:
+        expired = []
+        for segment in run.segments.values():
+            # Rising positions are rising ages.
+            if context.now - segment.born < context.settings.block_lifetime_ns:
                 break
+            if segment.spent_at is None:
+                expired.append(segment)
+        for segment in expired:
+            if segment.mark != UNTOUCHED:
+                # Given keys may be fetched for a fetch lifetime more; nobody is given another one.
+                self.links.take_back(pair, segment.start, segment.end)
+                context.book(run)
+                continue
             run.book.move(State.STORED, Action.EXPIRE, segment.length)
             run.set_mark(segment, GONE)
             segment.spent_at = context.now - context.settings.fetch_lifetime_ns
@@ -157,6 +169,19 @@ class Lifecycle:
                 context.save(Drop(run.range(segment)))
             context.put(run.segment_row(segment))
             context.book(run)
+
+    def _forget_silent(self, pair: Pair, elapsed: int) -> None:
+        """An owner that stays away says no more what is expired: in the end the follower destroys it by itself."""
+        context, run = self.context, pair.their_key
+        # A clock that jumps is no silence: from one look to the next no more than the time between looks counts.
+        silent = 0 if pair.is_open else self._silent.get(pair.peer, 0) + min(elapsed, LOOK_NS)
+        self._silent[pair.peer] = silent
+        lifetime = context.settings.block_lifetime_ns + context.settings.fetch_lifetime_ns
+        if silent < lifetime * SILENCE_NUMERATOR // SILENCE_DENOMINATOR:
+            return
+        for start, segment in run.segments.items():
+            if segment.mark != GONE:
+                self.links.burn_segment(run, start)
 
     def _statement(self, pair: Pair) -> Statement:
         book = pair.own_key.book

@@ -463,7 +463,7 @@ class Links:
             leased_there = known and segment.start >= state.floor and touched.covers(segment.start, segment.end)
             if segment.mark in (Purpose.SUPPLY, Purpose.PAD) and run.owned and not leased_there:
                 # A lease that the follower does not know of cannot be fetched from: the follower was restored.
-                self._take_back(pair, segment.start, segment.end)
+                self.take_back(pair, segment.start, segment.end)
                 self.burn_segment(run, segment.start)
 
     def burn_segment(self, run: Run, start: int) -> None:
@@ -487,7 +487,7 @@ class Links:
         context.out.wipe.append(run.range(segment))
         context.book(run)
 
-    def _take_back(self, pair: Pair, start: int, end: int) -> None:
+    def take_back(self, pair: Pair, start: int, end: int) -> None:
         """Takes what is unspent of a lease out of the Desk and the pads; it is lost."""
         lost = 0
         kept: list[tuple[int, int]] = []
@@ -508,7 +508,7 @@ class Links:
 
     def burn_leases(self, pair: Pair, reason: str) -> None:
         """Everything leased with this peer, in both directions, is burnt: a restore at either end."""
-        self._take_back(pair, 0, 1 << 40)
+        self.take_back(pair, 0, 1 << 40)
         for run in (pair.own_key, pair.their_key):
             for start, segment in list(run.segments.items()):
                 if segment.mark in (Purpose.SUPPLY, Purpose.PAD):

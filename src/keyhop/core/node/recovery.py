@@ -115,7 +115,15 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
             run = context.pairs[segment.peer].runs[segment.run]
             stored = segment.start in blocks.get((segment.peer, segment.run), {})
             run.insert_segment(
-                Segment(segment.start, segment.length, segment.mark, segment.epsilon, segment.source, stored=stored)
+                Segment(
+                    segment.start,
+                    segment.length,
+                    segment.mark,
+                    segment.epsilon,
+                    segment.source,
+                    stored=stored,
+                    born=context.now,
+                )
             )
     for used in snapshot.used:
         if used.run.peer in context.pairs:

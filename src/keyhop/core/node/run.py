@@ -20,9 +20,11 @@ GONE_LIMIT = 64
 class Segment:
     """A piece of one agreed block, sealed as one."""
 
-    __slots__ = ("epsilon", "length", "mark", "source", "spent_at", "start", "stored")
+    __slots__ = ("born", "epsilon", "length", "mark", "source", "spent_at", "start", "stored")
 
-    def __init__(self, start: int, length: int, mark: str, epsilon: float, source: str, *, stored: bool) -> None:
+    def __init__(
+        self, start: int, length: int, mark: str, epsilon: float, source: str, *, stored: bool, born: int
+    ) -> None:
         self.start = start
         self.length = length
         self.mark = mark
@@ -30,6 +32,8 @@ class Segment:
         self.source = source
         self.stored = stored
         """Whether a sealed copy is in the store."""
+        self.born = born
+        """When this process first had it, in nanoseconds of its own running time: a restart makes it young again."""
         self.spent_at: int | None = None
         """When its lease was used up or ended; the floor passes it a fetch lifetime later."""
 
