@@ -110,13 +110,6 @@ class LeaseCommitted(msgspec.Struct, frozen=True, gc=False):
     """Ours and the peer's when it was taken: `Context.epochs`."""
 
 
-class BatchCommitted(msgspec.Struct, frozen=True, gc=False):
-    """A relayed batch is durable at this end."""
-
-    peer: str
-    number: int
-
-
 class RequestEnded(msgspec.Struct, frozen=True, gc=False):
     """A request that waits has waited long enough, or its client is gone."""
 
@@ -149,7 +142,6 @@ Event: TypeAlias = (
     | RecordsFetched
     | StockLow
     | LeaseCommitted
-    | BatchCommitted
     | RequestEnded
     | Woke
     | RestoreDeclared

@@ -292,7 +292,9 @@ class Intake:
             self._refuse(pair, message, key)
             return
         self.links.spend_key(pair, key)
-        self.store(pair, name, message.placements, message.segment_bytes, message.epsilon, placed=False)
+        # Each end hears its own module: the worse of the two statements counts.
+        epsilon = max(message.epsilon, waiting.epsilon)
+        self.store(pair, name, message.placements, message.segment_bytes, epsilon, placed=False)
         self.remember(pair, message.module, message.number)
         self.context.say(pair, AnswerBlock(message.module, message.number, True))
 

@@ -567,7 +567,8 @@ class Links:
             for start, length in state.credit:
                 connection.sender.add(start, length)
             context.put(own.row())
-        if (hello.start, state.journal) >= (pair.peer_start, pair.peer_journal):
+        # Its PROOF came before: it has seen what we returned. A lost anchor may lead to a lower start number.
+        if hello.start != pair.peer_start or state.journal >= pair.peer_journal:
             pair.peer_start, pair.peer_journal, pair.peer_vouch = hello.start, state.journal, state.vouch
             pair.heard = True
         opened = connection.phase is Phase.PROVED

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 
-from keyhop.core.machine import Frame
 from keyhop.core.messages import Grant, Hello, TaggedMessage
 from keyhop.core.model import NodeId, Range, RunId, RunKind, run_number
 from keyhop.core.node.desk import Stock
@@ -63,8 +62,6 @@ class Connection:
         self.receiver: Receiver | None = None
         self.heard_at = now
         self.said_at = now
-        self.early: list[Frame] = []
-        """Frames that came between the PROOF we wait for and our own readiness; bounded by the opening's few frames."""
 
 
 class Pair:
