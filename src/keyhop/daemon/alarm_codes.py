@@ -141,8 +141,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
             "next opening waits, up to 10 minutes.",
             remedy="Look at the neighbour and its log; if it was the network, nothing else is to be done. If somebody "
             "else has its certificate, take the link out of the node file until that ends. If no opening can succeed "
-            "any more, give both nodes a new store and a new first-contact file (keyhop link key); key in the old ones is "
-            "lost.",
+            "any more, give both nodes a new store and a new first-contact file (keyhop link key); key in the old ones "
+            "is lost.",
         ),
         "KH-1303": Code(
             severity=Severity.CRITICAL,
