@@ -48,6 +48,7 @@ class Lifecycle:
 
     def _opened(self, pair: Pair) -> None:
         self._stated.pop(pair.peer, None)
+        self.supply.serve(pair)
 
     def watch(self, pair: Pair) -> None:
         self._looked[pair.peer] = self.context.now

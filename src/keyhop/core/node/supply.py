@@ -169,8 +169,8 @@ class Supply:
                     Refusal.UNAVAILABLE, f"no key is shared with KME {node} yet: its link or path is down"
                 )
         else:
-            need = event.number * event.size_bits // 8 - pair.stock.left
-            coming = self.leases.want(pair, Purpose.SUPPLY, max(need, self.lease_bytes(pair)))
+            # Nothing is leased for a request that all of the stock would not answer.
+            coming = self._missing(event, pair) <= pair.own_key.untouched and self._lease(pair, event)
             if not coming and not (distant and self.can_relay(node)):
                 raise RequestError(
                     Refusal.NOT_ENOUGH_KEY,
@@ -209,15 +209,22 @@ class Supply:
         if wasted:
             book.move(State.RESERVED_APP, Action.WASTE, wasted)
 
+    def _missing(self, event: KeysWanted, pair: Pair) -> int:
+        """Bytes that the leases in hand lack for a request."""
+        return event.number * event.size_bits // 8 - pair.stock.left
+
+    def _lease(self, pair: Pair, event: KeysWanted) -> bool:
+        return self.leases.want(pair, Purpose.SUPPLY, max(self._missing(event, pair), self.lease_bytes(pair)))
+
     def serve(self, pair: Pair) -> None:
-        """A lease has come: those who wait are answered in their order."""
+        """A lease has come, or the link: those who wait are answered in their order."""
         queue = self.waiting.get(pair.peer)
         while queue:
             if not self._try(queue[0].event, pair.peer):
                 break
             queue.popleft()
-        if queue and not self.leases.want(pair, Purpose.SUPPLY, self.lease_bytes(pair)):
-            return
+        if queue:
+            self._lease(pair, queue[0].event)
 
     def ended(self, event: RequestEnded) -> None:
         for node, queue in self.waiting.items():
