@@ -178,7 +178,7 @@ class View:
         rates, sums = self._measures.rates(pair.peer), totals(pair)
         limit = self._process.node.context.settings.stock_limit_bytes
         following = stored_bytes(pair, pair.their_key)
-        pads = pair.pads.total() + sum(high - low for low, high in self._process.node.relay.reserved(pair))
+        pads = pair.pads.total() + sum(high - low for low, high in self._process.node.relay.pads.reserved(pair))
         ages = [self._measures.oldest_age_s(run, time.monotonic()) for run in (pair.own_key, pair.their_key)]
         return Pool(
             peer=pair.peer,
@@ -260,7 +260,7 @@ class View:
         """Nodes that a key between this one and another crossed: as its last relayed batch did, if there was any."""
         if source == destination:
             return (source,)
-        taken = self._process.node.relay.paths.get((source, destination))
+        taken = self._process.node.relay.hops.paths.get((source, destination))
         if taken is not None:
             return taken
         other = destination if source == self._process.file.node.id else source

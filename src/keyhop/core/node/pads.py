@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from keyhop.core.designs import Design
 from keyhop.core.messages import RANGES_PER_MESSAGE, Span
-from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, Action, Purpose, State
+from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, Action, Purpose, Range, State
 from keyhop.core.node.context import Context
 from keyhop.core.node.intake import DISTANT_FLOOR_BYTES
 from keyhop.core.node.leases import Leases
@@ -54,6 +54,8 @@ class Pads:
         self.context = context
         self.leases = leases
         self.design = design
+        self.holders: list[Callable[[Pair], Iterable[Holding]]] = []
+        """Who sets pads aside: each says what it holds of a link."""
         self._demand: dict[str, Demand] = {}
         """By neighbour."""
 
@@ -67,10 +69,18 @@ class Pads:
             if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and pair.pads.total() < demand.length:
                 self.want(pair, demand.length)
 
-    def refusal(self, pair: Pair, length: int, source: str, neighbour: str, holdings: Iterable[Holding]) -> str:
+    def reserved(self, pair: Pair) -> list[tuple[int, int]]:
+        """Pads of a link that are set aside for batches under way: still to be spent."""
+        return [(start, start + size) for holding in self._holdings(pair) for start, size in holding.pads]
+
+    def _holdings(self, pair: Pair) -> Iterator[Holding]:
+        for holder in self.holders:
+            yield from holder(pair)
+
+    def refusal(self, pair: Pair, length: int, source: str, neighbour: str) -> str:
         """Why a source may not set so much more aside; empty if it may. The stock of a link is for all who relay."""
         by_source = by_neighbour = by_all = 0
-        for holding in holdings:
+        for holding in self._holdings(pair):
             size = sum(span for _, span in holding.pads)
             by_all += size
             by_source += size if holding.source == source else 0
@@ -106,6 +116,13 @@ class Pads:
         by_demand = self.design.synchronisation.size(demand.rate if demand else 0.0)
         stock, pads = pair.own_key.untouched, pair.pads.total()
         self.leases.want(pair, Purpose.PAD, self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads))
+
+    def spend(self, pair: Pair, pads: tuple[Range, ...]) -> None:
+        """Own pads are used: booked, and overwritten once the frame is out."""
+        for pad in pads:
+            pair.own_key.book.move(State.RESERVED_INTERNAL, Action.RELAY, pad.length)
+        self.context.out.wipe.extend(pads)
+        self.context.book(pair.own_key)
 
     def give_back(self, pair: Pair, pads: list[Span]) -> None:
         """Not a bit of them has left and no position was named: they are pads again, but for what was burnt."""

@@ -60,7 +60,7 @@ numbers = itertools.count(1)
 def ask(node: Node, neighbour: str, source: str, length: int) -> str:
     """Why m refuses a reservation; empty if it passes it on."""
     path = (source, neighbour, "m", "d") if source != neighbour else (neighbour, "m", "d")
-    node.relay.reserve(neighbour, Reserve(next(numbers), path, length))
+    node.relay.hops.reserve(neighbour, Reserve(next(numbers), path, length))
     said = node.context.plain_outbox.pop(neighbour, [])
     handed_on = node.context.plain_outbox.pop("d", [])
     assert bool(said) != bool(handed_on)
@@ -73,7 +73,7 @@ def total(node: Node) -> int:
 
 
 def held(node: Node) -> int:
-    return sum(end - start for start, end in node.relay.reserved(node.context.pairs["d"]))
+    return sum(end - start for start, end in node.relay.pads.reserved(node.context.pairs["d"]))
 
 
 def test_a_greedy_source_leaves_the_rest_of_a_hop_to_others() -> None:
@@ -115,15 +115,15 @@ def test_many_small_reservations_of_one_neighbour_leave_room_for_others() -> Non
 def test_a_neighbour_cannot_take_the_place_of_anothers_batch() -> None:
     node = middle(16)
     for neighbour, path in (("g", ("h", "g", "m", "d")), ("h", ("h", "m", "d"))):
-        node.relay.reserve(neighbour, Reserve(7, path, 1088))
+        node.relay.hops.reserve(neighbour, Reserve(7, path, 1088))
         assert node.context.plain_outbox.pop(neighbour, []) == []
 
 
 def test_a_batch_is_reserved_once() -> None:
     node = middle(16)
     message = Reserve(7, ("g", "m", "d"), 1088)
-    node.relay.reserve("g", message)
-    node.relay.reserve("g", message)
+    node.relay.hops.reserve("g", message)
+    node.relay.hops.reserve("g", message)
     (answer,) = node.context.plain_outbox["g"]
     assert isinstance(answer, AnswerReserve) and answer.reason == "batch 7 of g is reserved already"
     assert held(node) == 1088
@@ -132,7 +132,7 @@ def test_a_batch_is_reserved_once() -> None:
 def test_what_is_given_back_may_be_held_again() -> None:
     node = middle(16)
     length = total(node) // 10 - 10
-    node.relay.reserve("g", Reserve(8, ("g", "m", "d"), length))
+    node.relay.hops.reserve("g", Reserve(8, ("g", "m", "d"), length))
     node.context.plain_outbox.clear()
     assert ask(node, "g", "g", length) != ""
     node.relay.answered("d", AnswerReserve(8, ("g", "m", "d"), False, "d", "full"))

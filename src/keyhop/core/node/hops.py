@@ -1,0 +1,256 @@
+"""What each node of a path does for a batch: sets pads aside, hands it on and keeps nothing, or takes it in at last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from keyhop.core.designs import Design
+from keyhop.core.machine import Drop, ForgetUsed, Used
+from keyhop.core.messages import (
+    PATH_LIMIT,
+    AnswerReserve,
+    Confirm,
+    Manifest,
+    RelayBatch,
+    Reserve,
+    Span,
+    decode_manifest,
+    encode,
+)
+from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, Action, NodeId, PeerError, Purpose, Range, State
+from keyhop.core.node.context import Context
+from keyhop.core.node.intake import Intake, seen
+from keyhop.core.node.ledger import Account
+from keyhop.core.node.link import Links
+from keyhop.core.node.pads import CONFIRMATION_BYTES, Holding, Pads
+from keyhop.core.node.pair import Pair
+from keyhop.core.node.run import GONE
+from keyhop.core.node.tunnel import Tunnel
+from keyhop.core.node.vault import RELAY, BlockName
+
+RESERVATION_NS = 2 * NANOSECONDS
+RESERVATIONS_LIMIT = 256
+RESERVATIONS_PER_NEIGHBOUR = 64
+PAIRS_LIMIT = 4096
+"""A neighbour that invents sources makes no more pairs than this."""
+
+
+class Reservation(msgspec.Struct):
+    """At a relay node (pads of the next hop), or at the destination (none)."""
+
+    path: tuple[str, ...]
+    length: int
+    pads: list[Span]
+    expires: int
+
+
+def covered_by(
+    path: tuple[str, ...], number: int, placements: tuple[tuple[int, int, int], ...], segment_bytes: int
+) -> bytes:
+    """What both confirmation tags cover beside the bits."""
+    return encode(Manifest(placements, segment_bytes, number.to_bytes(8, "big"), 0.0, path))
+
+
+class Hops:
+    def __init__(
+        self, context: Context, links: Links, intake: Intake, tunnel: Tunnel, design: Design, pads: Pads
+    ) -> None:
+        self.context = context
+        self.intake = intake
+        self.tunnel = tunnel
+        self.design = design
+        self.pads = pads
+        self.reservations: dict[tuple[str, str, int], Reservation] = {}
+        """By the neighbour it came from, source and number: nobody can take the place of another's."""
+        self.paths: dict[tuple[str, str], tuple[str, ...]] = {}
+        """(source, destination) -> nodes of the last batch that arrived, for people: one end is this node."""
+        links.handlers[RelayBatch] = self.arrived
+        links.plain_handlers[Reserve] = self.reserve
+        pads.holders.append(self._holdings)
+
+    def on_path(self, path: tuple[str, ...], peer: str, *, backwards: bool = False) -> bool:
+        """Whether we stand on this path with `peer` beside us on the right side, and nobody stands on it twice."""
+        node = self.context.node
+        if node not in path or len(path) > PATH_LIMIT or len(set(path)) != len(path):
+            return False
+        index = path.index(node)
+        beside = index + 1 if backwards else index - 1
+        return 0 <= beside < len(path) and path[beside] == peer
+
+    def reserve(self, peer: str, message: Reserve) -> None:
+        context, path = self.context, message.path
+        if not self.on_path(path, peer) or not CONFIRMATION_BYTES < message.length <= self.design.relay.max_batch_bytes:
+            raise PeerError("a reservation that is not along its path, or of an illegal length")
+        key = (peer, path[0], message.number)
+        pads: list[Span] = []
+        reason = ""
+        if key in self.reservations:
+            reason = f"batch {message.number} of {path[0]} is reserved already"
+        elif len(self.reservations) >= RESERVATIONS_LIMIT:
+            reason = f"{RESERVATIONS_LIMIT} reservations are open: no more are legal"
+        elif sum(way == peer for way, _, _ in self.reservations) >= RESERVATIONS_PER_NEIGHBOUR:
+            reason = f"{RESERVATIONS_PER_NEIGHBOUR} reservations by way of {peer} are open: no more are legal"
+        elif path[-1] != context.node:
+            following = context.pairs.get(path[path.index(context.node) + 1])
+            if following is None or not following.is_hop:
+                reason = "the next link is down"
+            elif not (reason := self.pads.refusal(following, message.length, path[0], peer)):
+                taken = self.pads.take(following, message.length)
+                if taken is None:
+                    reason = "not enough pad on the next link"
+                    self.pads.want(following, message.length)
+                else:
+                    pads = taken
+        if reason:
+            context.say_plain(peer, AnswerReserve(message.number, path, False, context.node, reason))
+            return
+        self.reservations[key] = Reservation(path, message.length, pads, context.now + RESERVATION_NS)
+        if path[-1] == context.node:
+            context.say_plain(peer, AnswerReserve(message.number, path, True, "", ""))
+        else:
+            context.say_plain(path[path.index(context.node) + 1], message)
+
+    def _release(self, reservation: Reservation) -> None:
+        if reservation.pads:
+            following = reservation.path[reservation.path.index(self.context.node) + 1]
+            self.pads.give_back(self.context.pairs[following], reservation.pads)
+
+    def pass_back(self, message: AnswerReserve | Confirm, *, frees: bool) -> None:
+        """An answer on its way to the source; a refusal and a confirmation free what was set aside."""
+        path = message.path
+        neighbour = path[path.index(self.context.node) - 1]
+        if frees:
+            reservation = self.reservations.pop((neighbour, path[0], message.number), None)
+            if reservation is not None:
+                self._release(reservation)
+        self.context.say_plain(neighbour, message)
+
+    def expire(self) -> None:
+        for key, reservation in list(self.reservations.items()):
+            if reservation.expires <= self.context.now:
+                self._release(reservation)
+                del self.reservations[key]
+
+    def _holdings(self, pair: Pair) -> Iterator[Holding]:
+        """What is set aside of a link and still to be spent."""
+        for (neighbour, source, _), reservation in self.reservations.items():
+            if reservation.pads and reservation.path[reservation.path.index(pair.own) + 1] == pair.peer:
+                yield Holding(source, neighbour, reservation.pads)
+
+    def arrived(self, pair: Pair, message: RelayBatch) -> None:
+        """A batch on its hop to us: the pads it names are used up, whatever becomes of it."""
+        context, run = self.context, pair.their_key
+        if sum(length for _, length in message.pads) != message.length or message.length <= CONFIRMATION_BYTES:
+            raise PeerError("a batch whose pads do not have its length")
+        if message.ciphertext and len(message.ciphertext) != message.length:
+            raise PeerError(f"a batch of {message.length} bytes with a ciphertext of {len(message.ciphertext)}")
+        if not message.ciphertext and message.source != pair.peer:
+            raise PeerError("only the source may send its own link key as the payload")
+        pads = tuple(Range(run.id, start, length) for start, length in message.pads)
+        self._use(pair, pads)
+        reservation = self.reservations.pop((pair.peer, message.source, message.number), None)
+        name = BlockName(NodeId(message.source), RELAY, message.number)
+        if (
+            reservation is None
+            or reservation.length != message.length
+            or reservation.path[-1] != message.destination
+            or not self.on_path(reservation.path, pair.peer)
+        ):
+            # Data without a live reservation dies end to end.
+            context.count("batches_refused")
+            context.out.wipe.extend(pads)
+            if reservation is not None:
+                self._release(reservation)
+            return
+        if message.ciphertext:
+            context.vault.decipher(name, message.ciphertext, pads)
+        else:
+            context.vault.gather(name, pads)
+        context.out.wipe.extend(pads)
+        if message.destination == context.node:
+            self._receive(reservation.path, name, message)
+        else:
+            self._hand_on(reservation, name, message)
+
+    def _use(self, pair: Pair, pads: tuple[Range, ...]) -> None:
+        """Checks first, all of them: leased to the peer as pads in our own record, and no byte used."""
+        context, run = self.context, pair.their_key
+        segments = []
+        for pad in pads:
+            covering = run.leased(pad.start, pad.end, Purpose.PAD) if pad.length > 0 else None
+            if covering is None or run.used.touches(pad.start, pad.end):
+                context.notice("KH-3301", f"{pair.peer} named a pad that is not its own or is used", pair.peer)
+                raise PeerError(f"pad at {pad.start}: not leased for pads, or used")
+            segments += covering
+        for first, second in zip(sorted(pads), sorted(pads)[1:], strict=False):
+            if first.end > second.start:
+                raise PeerError("a batch that names a pad twice")
+        for pad in pads:
+            run.used.add(pad.start, pad.end)
+            run.book.move(State.RESERVED_INTERNAL, Action.RELAY, pad.length)
+            context.save(Used(pad))
+        for segment in segments:
+            if segment.mark != GONE and run.used.covers(segment.start, segment.end):
+                run.set_mark(segment, GONE)
+                segment.spent_at = context.now
+                segment.stored = False
+                context.put(run.segment_row(segment))
+                context.save(Drop(run.range(segment)), ForgetUsed(run.range(segment)))
+                run.used.remove(segment.start, segment.end)
+        context.book(run)
+
+    def _hand_on(self, reservation: Reservation, name: BlockName, message: RelayBatch) -> None:
+        context = self.context
+        following = context.pairs[reservation.path[reservation.path.index(context.node) + 1]]
+        live = all(following.own_key.leased(start, start + length, Purpose.PAD) for start, length in reservation.pads)
+        if not following.is_hop or not live:
+            context.vault.discard(name)
+            self.pads.give_back(following, reservation.pads)
+            self._dead(reservation.path, message.number)
+            return
+        pads = tuple(Range(following.own_key.id, start, length) for start, length in reservation.pads)
+        ciphertext = context.vault.cipher(name, pads)
+        context.vault.discard(name)
+        self.pads.spend(following, pads)
+        context.count("relay_hops")
+        context.say(following, msgspec.structs.replace(message, pads=tuple(reservation.pads), ciphertext=ciphertext))
+
+    def _dead(self, path: tuple[str, ...], number: int) -> None:
+        self.context.say_plain(path[path.index(self.context.node) - 1], Confirm(number, path, b""))
+
+    def _receive(self, path: tuple[str, ...], name: BlockName, message: RelayBatch) -> None:
+        """The destination: appends when the source's tag verifies, and answers under the second key inside."""
+        context = self.context
+        try:
+            manifest = decode_manifest(message.manifest)
+            if manifest.path != path or path[0] != name.peer:
+                raise PeerError("a manifest of another path")
+            if name.peer not in context.pairs and len(context.pairs) >= PAIRS_LIMIT:
+                raise PeerError(f"a source beyond the {PAIRS_LIMIT} that are known")
+            pair = self.tunnel.distant(name.peer)
+            payload_bytes = message.length - CONFIRMATION_BYTES
+            if not self.intake.check(pair, manifest.placements, manifest.segment_bytes, payload_bytes):
+                raise PeerError("its place is below the append mark")
+            if any(pair.runs[number].owned for number, _, _ in manifest.placements):
+                raise PeerError("only the source's own runs may be filled by its batch")
+            if seen(self.intake.marks(pair.peer, RELAY), message.number):
+                raise PeerError("a batch number seen before")
+            covered = covered_by(path, message.number, manifest.placements, manifest.segment_bytes)
+            if not context.vault.matches_inside(name, 0, covered, manifest.fingerprint):
+                raise PeerError("the source's tag is wrong")
+        except PeerError as error:
+            # The batch is damaged, not the neighbour's frame: the exchange is dropped, the link stays.
+            context.notice("KH-3202", f"a batch from {name.peer} is refused: {error}", name.peer)
+            context.vault.discard(name)
+            self._dead(path, message.number)
+            return
+        answer = context.vault.fingerprint_inside(name, TAG_KEY_BYTES, covered)
+        self.intake.store(
+            pair, name, manifest.placements, manifest.segment_bytes, 0.0,
+            placed=False, account=Account.N, offset=CONFIRMATION_BYTES,
+        )  # fmt: skip
+        self.intake.remember(pair, RELAY, message.number)
+        self.paths[pair.peer, context.node] = path
+        context.say_plain(path[-2], Confirm(message.number, path, answer))
