@@ -78,7 +78,7 @@ def test_the_first_credit_is_passed_durably_when_the_proof_verifies_used_or_not(
 def test_what_a_placement_jumped_over_counts_as_touched() -> None:
     run = Run(RunId(NodeId("b"), 0), owned=True)
     run.place(1024, 1024)
-    run.insert_segment(Segment(1024, 1024, UNTOUCHED, 0.0, "q", stored=True))
+    run.insert_segment(Segment(1024, 1024, UNTOUCHED, 0.0, "q", stored=True, born=0))
     run.append = 4096
     assert run.state().touched == ((0, 1024), (2048, 2048))
 
@@ -101,10 +101,12 @@ def test_an_answer_on_a_later_connection_than_the_request_closes(other: str) -> 
         feed(line, peer, number)
     asked = line.want_keys(1)
     assert asked
+    # What waits is asked for anew, under another number.
     meet(line, peer)
-    peer.outbox.clear()
+    before = line.pair.stock.left, line.pair.own_key.untouched
     line.receive(peer.tagged([[ANSWER_LEASE, 1, True]]))
-    assert line.closed and not line.pair.stock.left
+    assert line.closed and (line.pair.stock.left, line.pair.own_key.untouched) == before
+    assert any("answer for lease 1" in notice for notice in line.notices)
 
 
 class Slow(Line):
