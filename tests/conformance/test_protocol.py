@@ -188,9 +188,20 @@ def test_statements_come_and_add_up(other: str) -> None:
 def test_an_idle_connection_is_kept_alive_and_a_silent_peer_dropped(other: str) -> None:
     line, peer = opened(other, blocks=0)
     said = line.pass_time(6)
-    assert said.endswith(frame(PLAIN, 0, pack([[[KEEP_ALIVE]]])))
+    assert said.endswith(frame(PLAIN, 0, pack([[[KEEP_ALIVE, peer.expected[0]]]])))
     line.pass_time(10)
     assert line.closed
+    goes_on(line, peer)
+
+
+@BOTH_ORDERS
+def test_a_keep_alive_that_names_another_position_than_the_next_tells_of_a_lost_frame(other: str) -> None:
+    line, peer = opened(other, blocks=0)
+    talk(line, peer, frame(PLAIN, 0, pack([[[KEEP_ALIVE, peer.keys[0]]]])))
+    assert not line.closed
+    talk(line, peer, frame(PLAIN, 0, pack([[[KEEP_ALIVE, peer.keys[1]]]])))
+    assert line.closed
+    assert not any("broke the protocol" in notice for notice in line.notices)
     goes_on(line, peer)
 
 
@@ -270,7 +281,7 @@ def test_a_block_that_comes_to_one_end_only_is_given_up_after_a_while() -> None:
     peer.deliver("q", 50, os.urandom(BLOCK_BYTES))
     talk(line, peer, peer.flush())
     for _ in range(32):
-        talk(line, peer, frame(PLAIN, 0, pack([[[KEEP_ALIVE]]])), line.pass_time(1))
+        talk(line, peer, frame(PLAIN, 0, pack([[[KEEP_ALIVE, None]]])), line.pass_time(1))
     assert not line.closed and not peer.proposed and not peer.blocks
     supplies(line, peer)
 
@@ -294,7 +305,7 @@ BEFORE_OPEN: dict[str, Callable[[Peer, bytes], bytes]] = {
     "a GRANT before the HELLO": lambda peer, hello: frame(GRANT, 0, pack([0])),
     "a PROOF before the HELLO": lambda peer, hello: frame(PROOF, 0, b"", bytes(16)),
     "a STATE before the PROOF": lambda peer, hello: hello + frame(STATE, 0, pack([1, b"", [], []]), bytes(16)),
-    "a PLAIN before the PROOF": lambda peer, hello: hello + frame(PLAIN, 0, pack([[[KEEP_ALIVE]]])),
+    "a PLAIN before the PROOF": lambda peer, hello: hello + frame(PLAIN, 0, pack([[[KEEP_ALIVE, None]]])),
     "a PROOF before the GRANT": lambda peer, hello: hello + frame(PROOF, 0, proof_of(peer), bytes(16)),
     "a second HELLO": lambda peer, hello: hello + hello,
     "another link number": lambda peer, hello: hello_of(peer, link=bytes(16)),
@@ -624,7 +635,7 @@ CLOSES: dict[str, Callable[[Peer], bytes]] = {
     "a long vouch": lambda peer: stated(peer, [1, bytes(17), [], []]),
     "too many messages": lambda peer: stated(peer, [1, b"", [], [[STORED, "q", 1]] * 257]),
     "an unknown message": lambda peer: peer.tagged([[9, 1]]),
-    "a plain message in a tagged frame": lambda peer: peer.tagged([[KEEP_ALIVE]]),
+    "a plain message in a tagged frame": lambda peer: peer.tagged([[KEEP_ALIVE, None]]),
     "a tagged message in a plain frame": lambda peer: frame(PLAIN, 0, pack([[[ANSWER_LEASE, 1, True]]])),
     "a message with too many elements": lambda peer: peer.tagged([[STORED, "q", 1, 1]]),
     "a credit below the mark": lambda peer: peer.tagged([], [[0, 32]]),
@@ -732,7 +743,7 @@ def test_the_node_closes_for_more_modules_than_anyone_has() -> None:
         if line.closed:
             break
         for _ in range(3):
-            talk(line, peer, frame(PLAIN, 0, pack([[[KEEP_ALIVE]]])), line.pass_time(12))
+            talk(line, peer, frame(PLAIN, 0, pack([[[KEEP_ALIVE, None]]])), line.pass_time(12))
     assert line.closed and number <= 64
     assert len(line.node.context.intake_marks) <= 64
     goes_on(line, peer)

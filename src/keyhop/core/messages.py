@@ -220,7 +220,8 @@ class RelayBatch(Message, frozen=True, gc=False, array_like=True, tag=7):
 
 
 class KeepAlive(Message, frozen=True, gc=False, array_like=True, tag=20):
-    pass
+    next: Position | None
+    """The tag position that the sender's next tagged frame will spend; None if it has no credit."""
 
 
 class LinkState(Strict, frozen=True, gc=False, array_like=True):

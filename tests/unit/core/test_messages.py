@@ -64,8 +64,8 @@ def test_text_that_is_no_utf_8_is_a_peer_error() -> None:
 def test_records_have_exactly_their_elements_but_hello_may_have_more() -> None:
     hello = [1, 1, bytes(16), 1, bytes(8), bytes(16), [], []]
     assert isinstance(decode(1, msgspec.msgpack.encode([*hello, "of a later version"])), Hello)
-    for kind, body in ((2, Grant(0)), (5, Plain((KeepAlive(),)))):
+    for kind, body in ((2, Grant(0)), (5, Plain((KeepAlive(None),)))):
         with pytest.raises(PeerError):
             decode(kind, msgspec.msgpack.encode([*msgspec.to_builtins(body), 0]))
     with pytest.raises(PeerError):
-        decode(5, msgspec.msgpack.encode([[[20, 0]]]))
+        decode(5, msgspec.msgpack.encode([[[20, 0, 0]]]))

@@ -178,7 +178,7 @@ class Links:
             self.drop(pair, connection, "the peer is silent")
             return
         if connection.phase is Phase.OPEN and context.now - connection.said_at >= KEEP_ALIVE_NS:
-            self._emit(pair, connection, FrameType.PLAIN, 0, encode(Plain((KeepAlive(),))), b"")
+            self._emit(pair, connection, FrameType.PLAIN, 0, encode(Plain((KeepAlive(connection.sender.next),))), b"")
         context.at(context.now + KEEP_ALIVE_NS, event)
 
     def drop(self, pair: Pair, connection: Connection, reason: str) -> None:
@@ -224,10 +224,19 @@ class Links:
                     raise PeerError("a plain frame came before the PROOF")
                 for message in body.messages:
                     if type(message) is KeepAlive:
+                        self._kept_alive(pair, connection, message)
                         continue
                     if connection.tunnelled:
                         raise PeerError(f"{type(message).__name__} inside the frames of a distant pair")
                     self.plain_handlers[type(message)](pair.peer, message)
+
+    def _kept_alive(self, pair: Pair, connection: Connection, message: KeepAlive) -> None:
+        """Frames of a distant pair can be lost on their way: what waits for an answer to one would wait for ever."""
+        receiver = connection.receiver
+        if message.next is None or receiver is None or connection.phase is not Phase.OPEN:
+            return
+        if receiver.credit.next != message.next and pair.connections.get(connection.id) is connection:
+            self.drop(pair, connection, f"a frame before tag position {message.next} was lost on its way")
 
     def _hello(self, pair: Pair, connection: Connection, hello: Hello) -> None:
         context = self.context

@@ -66,6 +66,8 @@ class Tunnel:
     def send(self, pair: Pair, connection: Connection, frame: Frame | None) -> None:
         hop = self.states.next_hop(pair.peer)
         if hop is None:
+            # Lost: whoever waits for an answer to it would wait for ever.
+            self.context.at(self.context.now, PeerLost(pair.peer, connection.id))
             return
         frame = frame or Frame(CLOSED, 0, b"", b"")
         message = Forward(
@@ -81,6 +83,7 @@ class Tunnel:
                 context.say_plain(hop, msgspec.structs.replace(message, hops_left=message.hops_left - 1))
             else:
                 context.count("forwards_dropped")
+                self._return(peer, message)
             return
         pair = context.pairs.get(message.source)
         if pair is None or message.source == context.node:
@@ -91,6 +94,7 @@ class Tunnel:
         connection = pair.connections.get(message.connection)
         if connection is None:
             if message.kind != FrameType.HELLO or pair.leads:
+                self._return(peer, message)
                 return
             try:
                 self.links.begin(pair, message.connection, tunnelled=True)
@@ -100,3 +104,9 @@ class Tunnel:
             return
         frame = Frame(message.kind, message.position, message.payload, message.tag)
         self.links.arrived(FrameArrived(pair.peer, message.connection, frame))
+
+    def _return(self, peer: str, message: Forward) -> None:
+        """Says where a frame came from that its connection is over: the frame reaches nobody."""
+        if message.kind != CLOSED:
+            closed = Forward(message.destination, message.source, HOPS_LIMIT, message.connection, CLOSED, 0, b"", b"")
+            self.context.say_plain(peer, closed)

@@ -1,0 +1,112 @@
+"""A distant pair goes on after a frame of it was lost on its way, and after its far end has started anew."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from keyhop.core.designs import DESIGNS
+from keyhop.core.machine import Frame
+from keyhop.core.messages import Forward, FrameType, Plain, decode
+from keyhop.core.model import NANOSECONDS, AppId, NodeId
+from keyhop.core.node.context import Application, Neighbour, NodeSettings
+from keyhop.core.node.events import KeysWanted
+from keyhop.core.node.pair import Pair
+from keyhop.daemon.vault import NodeVault
+from keyhop.simulator.world import Answered, World
+
+BLOCK_BYTES = 1 << 17
+
+
+class Line:
+    """a - b - c, with applications at a and c and key on both links."""
+
+    def __init__(self) -> None:
+        settings = [
+            NodeSettings(
+                node=NodeId(name),
+                neighbours=tuple(
+                    Neighbour(node=NodeId(p), link=link(name, p), rate_bps=10**6, segment_bytes=1024) for p in around
+                ),
+                applications=applications,
+            )
+            for name, around, applications in (
+                ("a", "b", (Application(id=AppId("a1"), peers=frozenset({AppId("c1")})),)),
+                ("b", "ac", ()),
+                ("c", "b", (Application(id=AppId("c1"), peers=frozenset({AppId("a1")})),)),
+            )
+        ]
+        self.world = World(1, settings, DESIGNS["keyhop"], NodeVault)
+        self.answers: dict[int, Answered] = {}
+        self.world.on_answer.append(lambda answer: self.answers.update({answer.request: answer}))
+        self.world.start()
+        self.run(1)
+        for number in range(3):
+            for one, other in ("ab", "bc"):
+                bits = self.world.random.randbytes(BLOCK_BYTES)
+                self.world.deliver_block(one, other, "m", number, bits)
+                self.world.deliver_block(other, one, "m", number, bits)
+            self.run(1)
+
+    def run(self, seconds: float) -> None:
+        self.world.run(self.world.now + int(seconds * NANOSECONDS))
+
+    def pair(self, here: str, there: str) -> Pair:
+        return self.world.processes[NodeId(here)].node.context.pairs[there]
+
+    def asks(self, number: int = 1) -> bool:
+        """Whether a is given keys for c within the time a request waits."""
+        request = self.world.request()
+        self.world.processes[NodeId("a")].feed(KeysWanted(request, "a1", "c1", number, 256))
+        self.run(1.1)
+        return self.answers[request].deliver.refusal is None
+
+    def seconds_until_supplied(self, limit: int) -> int:
+        for seconds in range(1, limit + 1):
+            if self.asks():
+                return seconds
+        raise AssertionError(f"nothing came within {limit} s")
+
+
+def link(one: str, other: str) -> bytes:
+    return "-".join(sorted((one, other))).encode().ljust(16, b".")
+
+
+@pytest.fixture
+def line() -> Line:
+    line = Line()
+    line.seconds_until_supplied(20)
+    line.run(3)
+    assert line.asks()
+    return line
+
+
+def test_what_waits_for_an_answer_to_a_lost_frame_does_not_wait_for_ever(line: Line) -> None:
+    lost: list[str] = []
+
+    def lose(sender: str, receiver: str, frame: Frame) -> list[Frame]:
+        if frame.type == FrameType.PLAIN:
+            body = decode(frame.type, frame.payload)
+            assert isinstance(body, Plain)
+            kept = tuple(
+                m for m in body.messages if not (isinstance(m, Forward) and m.kind == FrameType.STATE and not lost)
+            )
+            if kept != body.messages:
+                lost.append(sender)
+                return [Frame(frame.type, 0, msgspec.msgpack.encode(Plain(kept)), b"")] if kept else []
+        return [frame]
+
+    line.world.tamper = lose
+    # More than is leased: a lease must be asked for, and the frame that asks, or its answer, is lost.
+    line.asks(line.pair("a", "c").stock.left // 32 + 1)
+    assert lost
+    assert line.seconds_until_supplied(15) <= 12
+
+
+def test_a_far_end_that_started_anew_is_met_again_at_once(line: Line) -> None:
+    line.world.restart_after = (NANOSECONDS // 10, NANOSECONDS // 10)
+    line.world.crash("c")
+    line.run(2.5)
+    assert line.pair("a", "c").is_open
+    assert line.pair("c", "a").is_open
+    assert line.seconds_until_supplied(5) <= 4
