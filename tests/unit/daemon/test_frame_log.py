@@ -388,7 +388,7 @@ def test_frames_made_with_another_node_key_are_not_taken(directory: Path, log: P
 
 def test_a_lost_log_is_noticed(directory: Path, log: Path) -> None:
     log.unlink()
-    assert "not the frame log of this store" in refused(directory)
+    assert "node.db.log is missing: put it back" in refused(directory)
 
 
 @pytest.mark.parametrize("kept", [0, 1, HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 100, -1])
