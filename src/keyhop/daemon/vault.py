@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 
-from keyhop.core.machine import Drop, DropSecret, KeepSecret, Save, Seal
+from keyhop.core.machine import Audit, Drop, DropSecret, KeepSecret, Put, Save, Seal, Used
 from keyhop.core.model import TAG_KEY_BYTES, IllegalMove, Range, RunId
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.store import Store
@@ -21,6 +21,9 @@ CACHE_LIMIT_BYTES = 4 * 1024 * 1024
 
 WAITING_LIMIT_BYTES = 64 * 1024 * 1024
 """Blocks that modules delivered and that are not yet agreed."""
+
+ABOUT_NO_BITS = (Audit, Used, Put)
+"""Saves that leave the vault as it is: most of those that fetches bring."""
 
 VOUCH_BYTES = 16
 INSIDE_FROM_BYTE = 2 * TAG_KEY_BYTES
@@ -151,6 +154,8 @@ class NodeVault:
         wanted: dict[Range, memoryview] = {}
         copies: list[bytearray] = []
         for save in saves:
+            if isinstance(save, ABOUT_NO_BITS):
+                continue
             match save:
                 case Seal(block=range) | KeepSecret(source=range):
                     view = self.bits(range)
@@ -172,6 +177,8 @@ class NodeVault:
         for copy in self._lent.popleft() if self._lent else ():
             copy[:] = bytes(len(copy))
         for save in saves:
+            if isinstance(save, ABOUT_NO_BITS):
+                continue
             match save:
                 case Seal(block=block):
                     for resident in self._within(block):
