@@ -141,7 +141,7 @@ class AuditLog:
 
     def take(self, entries: Iterable[Outboxed]) -> None:
         """Entries that a commit made durable. Never fails: what cannot be written now is written later."""
-        self._owed += [outboxed for outboxed in entries if outboxed[0] > self._taken_commit]
+        self._owed += [outboxed for outboxed in entries if outboxed.number > self._taken_commit]
         if self._owed:
             self._taken_commit = self._owed[-1].number
 
@@ -236,13 +236,13 @@ class AuditLog:
     def _append_owed(self) -> None:
         """As `_append` for each entry of a commit, which have one time."""
         stamp, seq, previous, lines = self._stamp(), self._seq, self._previous, self._lines
-        for number, entry in self._owed:
+        for owed in self._owed:
             seq += 1
             line = b'{"v":1,"seq":%d,"ts":"%b","commit":%d,%b,"prev":"%b"}' % (
                 seq,
                 stamp,
-                number,
-                entry[1:-1],
+                owed.number,
+                owed.entry[1:-1],
                 previous.encode(),
             )
             previous = sha256(line).hexdigest()

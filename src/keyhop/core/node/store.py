@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -33,7 +33,7 @@ class Snapshot(msgspec.Struct):
     secrets: list[str]
 
 
-class Outboxed(NamedTuple):
+class Outboxed(msgspec.Struct, frozen=True, gc=False):
     """An audit entry that a commit made durable and that the audit log has yet to take over."""
 
     number: int
