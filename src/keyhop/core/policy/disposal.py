@@ -17,3 +17,18 @@ class AgePurge:
 
     def expired(self, age_ns: int) -> bool:
         return age_ns > self.max_age_ns
+
+
+@dataclass(frozen=True, slots=True)
+class EraseNow:
+    """A used key is erased before the next is given."""
+
+    full_store: str = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class EraseInBatches:
+    """Used keys are erased many at a time."""
+
+    n: int = 1024
+    full_store: str = "stop"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Want(NamedTuple):
@@ -63,3 +63,22 @@ class EncDec:
         to_first = min(length - half, max(0, first.limit_bytes - first.stock_bytes))
         to_second = min(length - to_first, max(0, second.limit_bytes - second.stock_bytes))
         return [(first.run, to_first), (second.run, to_second)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One pool for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A pool per application session."""
+
+    deal: Literal["turn", "credit", "quota", "slots"] = "turn"
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """A part of a link's key per use; a whole number counts units, a fraction is a share of the rest."""
+
+    shares: tuple[tuple[str, int | float], ...]

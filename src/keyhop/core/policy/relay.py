@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Held(NamedTuple):
@@ -32,6 +32,9 @@ class HopByHop:
     segments_per_batch: int = 16
     min_segment_bytes: int = 1024
     max_segment_bytes: int = 65_536
+    payload: Literal["random", "local"] = "local"
+    paths: Literal["one", "aggregate", "xor"] = "one"
+    queued: bool = False
 
     def batch_bytes(self, wanted: int, poorest_stock_bytes: int, minimum: int) -> int:
         """How much to carry now; 0 if the poorest hop cannot even give the minimum."""
@@ -68,3 +71,20 @@ class HopByHop:
         """How the key of a batch is cut: into some sixteen pieces, so that what applications lease of it is small."""
         wanted = max(1, payload_bytes // self.segments_per_batch)
         return max(self.min_segment_bytes, min(self.max_segment_bytes, 1 << (wanted.bit_length() - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class NoRelay:
+    """Key ends where its link ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayXor:
+    """The node in the middle sends one link's key under the other's."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPath:
+    """A random key goes straight to the destination, the key that hides it hop by hop."""
+
+    join_ns: int = 10_000_000_000

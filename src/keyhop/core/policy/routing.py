@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Edge(NamedTuple):
@@ -34,6 +34,9 @@ class LinkState:
 
     dry_cost: float = 9.5
     """Added where no fresh key comes: the load term of the network digest at its bound, 0.5 x 0.95 / 0.05."""
+    measure: Literal["fill", "hops", "least_loaded", "widest"] = "fill"
+    directory: str = ""
+    """The node that knows at which node an application is; empty if nobody is asked."""
 
     def cost(self, edge: Edge) -> float:
         fill = min(1.0, edge.usable_bytes / self.capacity_bytes)
@@ -77,3 +80,25 @@ class LinkState:
                     seen.add(peer)
                     waiting.append(peer)
         return seen
+
+
+@dataclass(frozen=True, slots=True)
+class NoRouting:
+    """Paths stand in the configuration or there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CentralKms:
+    """A central server finds the path from what the nodes report."""
+
+    cost: Literal["hops", "least_loaded", "widest"] = "widest"
+    horizon_seconds: int = 60
+    report_ns: int = 1_000_000_000
+    low_stock: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sdn:
+    """A controller tries the shortest paths in turn."""
+
+    k_paths: int = 3

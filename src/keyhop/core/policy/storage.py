@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,21 @@ class ByteStream:
         lower = 1 << (wanted.bit_length() - 1)
         nearest = lower if wanted - lower <= 2 * lower - wanted else 2 * lower
         return max(self.min_segment_bytes, min(self.max_segment_bytes, nearest))
+
+
+@dataclass(frozen=True, slots=True)
+class FixedBlock:
+    """Units of one size with running numbers."""
+
+    unit_bits: int
+    medium: Literal["memory", "disk"] = "disk"
+    encoding: Literal["raw", "hex"] = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class MultiSizeBlock:
+    """A store per size."""
+
+    sizes: tuple[int, ...]
+    """Bits."""
+    split: Literal["equal", "demand"] = "equal"
