@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from keyhop.core.node.intake import RESERVED_SOURCES
 from keyhop.files import Address, CheckError, Fingerprint, Source, read, schema
 from keyhop.files.records import Between, Key, Name, OneOrMany, Pattern, Rest
 from keyhop.files.units import BITS, PERIOD, RATE, SIZE
@@ -242,6 +243,11 @@ class NodeFile:
         for at, link in enumerate(self.links):
             if link.to == own:
                 raise CheckError(f"a link of {own} leads to {own}", "name the neighbour", "links", at, "to")
+            if link_id(own, link) in RESERVED_SOURCES:
+                legal = "give the link an id of its own, at both ends"
+                raise CheckError(
+                    f"{link_id(own, link)} cannot name a link: the node itself uses it", legal, "links", at
+                )
         _no_twice([link_id(own, link) for link in self.links], "links", "give each link an id of its own")
         _no_twice([entry.id for entry in self.applications], "applications", "keep one of the two")
         neighbours = sorted({link.to for link in self.links})

@@ -123,6 +123,11 @@ def test_a_link_has_one_name_at_both_ends() -> None:
             "to: SIE, driver: emulated",
             "keyhop.yml:12: links[1]: BRT-SIE stands here twice: give each link an id",
         ),
+        (
+            "id: metro",
+            "id: relay",
+            "keyhop.yml:12: links[1]: relay cannot name a link: the node itself uses it: give the link an id of its own",
+        ),
         ("{SIE: ", "{SEI: ", "peers.SEI: no link leads to SEI: did you mean SIE?"),
         ("driver: emulated, id", "driver: emulatd, id", "'emulatd' is not known: did you mean emulated?"),
         ("length: 32 km", "length: 32 kn", "links[0].length: 'kn' is no unit of length: did you mean km?"),

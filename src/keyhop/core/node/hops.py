@@ -34,7 +34,7 @@ RESERVATION_NS = 2 * NANOSECONDS
 RESERVATIONS_LIMIT = 256
 RESERVATIONS_PER_NEIGHBOUR = 64
 PAIRS_LIMIT = 4096
-"""A neighbour that invents sources makes no more pairs than this."""
+"""Key managers that this one shares key with, neighbours among them."""
 
 
 class Reservation(msgspec.Struct):
@@ -222,12 +222,15 @@ class Hops:
 
     def _receive(self, path: tuple[str, ...], name: BlockName, message: RelayBatch) -> None:
         """The destination: appends when the source's tag verifies, and answers under the second key inside."""
-        context = self.context
+        context, known = self.context, name.peer in self.context.pairs
         try:
             manifest = decode_manifest(message.manifest)
             if manifest.path != path or path[0] != name.peer:
                 raise PeerError("a manifest of another path")
-            if name.peer not in context.pairs and len(context.pairs) >= PAIRS_LIMIT:
+            if not known and name.peer not in self.tunnel.states.known:
+                # A pair is kept for ever. The neighbour can invent a name, but not the signature of its link state.
+                raise PeerError("a source whose link state nobody has told")
+            if not known and len(context.pairs) >= PAIRS_LIMIT:
                 raise PeerError(f"a source beyond the {PAIRS_LIMIT} that are known")
             pair = self.tunnel.distant(name.peer)
             payload_bytes = message.length - CONFIRMATION_BYTES
@@ -242,7 +245,8 @@ class Hops:
                 raise PeerError("the source's tag is wrong")
         except PeerError as error:
             # The batch is damaged, not the neighbour's frame: the exchange is dropped, the link stays.
-            context.notice("KH-3202", f"a batch from {name.peer} is refused: {error}", name.peer)
+            about = name.peer if known else path[-2]
+            context.notice("KH-3202", f"a batch from {name.peer} over {path[-2]} is refused: {error}", about)
             context.vault.discard(name)
             self._dead(path, message.number)
             return

@@ -18,7 +18,7 @@ from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Keyed, Pair
 from keyhop.core.node.rows import IntakeRow
 from keyhop.core.node.run import UNTOUCHED, Segment
-from keyhop.core.node.vault import RELAY, BlockName
+from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 from keyhop.core.policy.division import Want
 
 FLOOR_BYTES = 4096
@@ -36,6 +36,10 @@ OFFER_WAIT_NS = 30 * NANOSECONDS
 """How long the follower waits for its own copy of a proposed block (ends may deliver at different times)."""
 OVERTAKEN_WAIT_NS = NANOSECONDS
 """The same once a later block of that module is here: what a crash took with it holds nothing up."""
+FIRST_CONTACT = "first-contact"
+"""The source of the pre-shared secret of a link."""
+RESERVED_SOURCES = frozenset({RELAY, RELAY_SENT, FIRST_CONTACT})
+"""What the node itself keeps blocks under; a module has another name."""
 
 
 class OfferEnded(msgspec.Struct, frozen=True, gc=False):
@@ -82,6 +86,12 @@ def _shifted(bit_map: int, by: int) -> int:
 
 
 NOTHING_SEEN = (-1, 0)
+
+
+def _check_source(module: str) -> None:
+    """Raises PeerError for what is no module: a refusal would destroy bits of ours that wait under that name."""
+    if module in RESERVED_SOURCES:
+        raise PeerError(f"blocks of {module!r}: this is no module's name")
 
 
 class Intake:
@@ -242,6 +252,7 @@ class Intake:
     def agree(self, pair: Pair, message: AgreeBlock) -> None:
         if pair.leads:
             raise PeerError("the higher-named end proposed a block")
+        _check_source(message.module)
         key = self.links.accept_key(pair, message.key_position)
         fits = self.check(pair, message.placements, message.segment_bytes, message.length)
         name = (message.module, message.number)
@@ -390,6 +401,8 @@ class Intake:
 
     def compared(self, pair: Pair, proof: Proof) -> None:
         self._check_modules(pair, {module for module, _, _ in proof.intake})
+        for module, _, _ in proof.intake:
+            _check_source(module)
         for module, highest, recent in proof.intake:
             marks = self.marks(pair.peer, module)
             merged = union(marks, (highest, recent))

@@ -8,6 +8,7 @@ from keyhop.core.model import Action, NodeId, PeerError, Purpose, Range, RunKind
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import SecretLoaded
 from keyhop.core.node.extents import Extents
+from keyhop.core.node.intake import FIRST_CONTACT as FIRST_CONTACT
 from keyhop.core.node.intake import Intake
 from keyhop.core.node.ledger import Account, Book
 from keyhop.core.node.pair import NO_LINK, Pair
@@ -28,7 +29,6 @@ from keyhop.core.node.store import Snapshot
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.vault import BlockName
 
-FIRST_CONTACT = "first-contact"
 FIRST_CONTACT_BYTES = 65_536
 OPENING_SHARE_BYTES = 4096
 """Of each half of the pre-shared secret: its opening run; the rest is its tag run."""

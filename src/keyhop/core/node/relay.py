@@ -91,6 +91,8 @@ class Relay:
         self._retry_at: dict[str, int] = {}
         self._failures: dict[str, int] = {}
         """Batches in a row that failed, by destination."""
+        self._failed: dict[str, str] = {}
+        """Why the last of them failed."""
         self._starved: dict[str, int] = {}
         """Nodes that lacked pad, until when routes go round them."""
         self._next_number = 0
@@ -102,6 +104,7 @@ class Relay:
         self.pads.holders.append(self._holdings)
         leases.on_lent.append(lambda pair, purpose: self.fill() if purpose is Purpose.PAD else None)
         supply.can_relay = self.can_relay  # type: ignore[method-assign]
+        supply.why_none = self.why_none  # type: ignore[method-assign]
 
     def watch(self) -> None:
         self._next_number = self.context.relay_number
@@ -121,6 +124,17 @@ class Relay:
 
     def can_relay(self, node: str) -> bool:
         return self.states.next_hop(node) is not None
+
+    def why_none(self, node: str) -> str:
+        pair = self.context.pairs.get(node)
+        if pair is not None and pair.direct and pair.is_hop:
+            return f"none came from KME {node} in time"
+        if self.states.next_hop(node) is None:
+            return f"no path leads to KME {node} now"
+        if self.states.route(node, CONFIRMATION_BYTES + SEGMENT_BYTES) is None:
+            return f"no path to KME {node} has key left to relay with"
+        failed = self._failed.get(node)
+        return f"nothing was relayed to KME {node} in time" + (f"; the last try failed: {failed}" if failed else "")
 
     def wanted(self) -> set[str]:
         """Key managers whose pools are filled ahead: where applications are that ours may share keys with."""
@@ -241,7 +255,8 @@ class Relay:
         if message.reserved:
             self._send(batch)
         else:
-            self._starved[message.at] = context.now + NANOSECONDS
+            if message.at in path:
+                self._starved[message.at] = context.now + NANOSECONDS
             self._give_up(batch, f"{message.at}: {message.reason}", PAD_WAIT_NS)
 
     def confirmed(self, peer: str, message: Confirm) -> None:
@@ -274,6 +289,7 @@ class Relay:
         self.hops.paths[context.node, pair.peer] = batch.path
         context.count("batches_relayed")
         self._failures.pop(pair.peer, None)
+        self._failed.pop(pair.peer, None)
         self.lent(pair)
 
     def lent(self, pair: Pair) -> None:
@@ -293,6 +309,7 @@ class Relay:
             self.pads.give_back(context.pairs[batch.path[1]], batch.pads)
         context.count("batches_given_up")
         failures = self._failures[destination] = self._failures.get(destination, 0) + 1
+        self._failed[destination] = reason
         if failures == FAILURES_BEFORE_NOTICE:
             context.notice(
                 "KH-3201", f"a batch for {destination} over {'-'.join(batch.path)} failed: {reason}", destination

@@ -88,10 +88,13 @@ class Tunnel:
         pair = context.pairs.get(message.source)
         if pair is None or message.source == context.node:
             return
+        connection = pair.connections.get(message.connection)
+        if connection is not None and not connection.tunnelled:
+            # Anybody can name a neighbour as the source: what it says on its own connection comes over that alone.
+            return
         if message.kind == CLOSED:
             self.links.lost(PeerLost(pair.peer, message.connection))
             return
-        connection = pair.connections.get(message.connection)
         if connection is None:
             if message.kind != FrameType.HELLO or pair.leads:
                 self._return(peer, message)
@@ -100,8 +103,6 @@ class Tunnel:
                 self.links.begin(pair, message.connection, tunnelled=True)
             except PeerError:
                 return
-        elif not connection.tunnelled:
-            return
         frame = Frame(message.kind, message.position, message.payload, message.tag)
         self.links.arrived(FrameArrived(pair.peer, message.connection, frame))
 

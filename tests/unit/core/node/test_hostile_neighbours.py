@@ -1,0 +1,154 @@
+"""What a neighbour with a genuine certificate and genuine keys can say, and still cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from keyhop.core.designs import DESIGNS
+from keyhop.core.machine import Frame
+from keyhop.core.messages import (
+    AgreeBlock,
+    AnswerReserve,
+    Forward,
+    FrameType,
+    Manifest,
+    Plain,
+    PlainMessage,
+    Proof,
+    RelayBatch,
+    encode,
+)
+from keyhop.core.model import NANOSECONDS, AppId, NodeId, Range
+from keyhop.core.node.context import Application, Neighbour, NodeSettings
+from keyhop.core.node.events import FrameArrived
+from keyhop.core.node.intake import RESERVED_SOURCES
+from keyhop.core.node.pair import Keyed, Pair
+from keyhop.core.node.relay import Batch
+from keyhop.core.node.tunnel import CLOSED
+from keyhop.core.node.vault import RELAY, BlockName
+from keyhop.daemon.vault import NodeVault
+from keyhop.simulator.world import Process, World
+
+BLOCK_BYTES = 1 << 16
+
+
+def link(one: str, other: str) -> bytes:
+    return "-".join(sorted((one, other))).encode().ljust(16, b".")
+
+
+@pytest.fixture
+def world() -> World:
+    """a - b - c, with key on both links."""
+    settings = [
+        NodeSettings(
+            node=NodeId(name),
+            neighbours=tuple(
+                Neighbour(node=NodeId(p), link=link(name, p), rate_bps=10**6, segment_bytes=1024) for p in around
+            ),
+            applications=tuple(Application(id=AppId(f"{name}1"), peers=frozenset({AppId(p)})) for p in wanted),
+        )
+        for name, around, wanted in (("a", "b", ("c1",)), ("b", "ac", ()), ("c", "b", ("a1",)))
+    ]
+    world = World(1, settings, DESIGNS["keyhop"], NodeVault)
+    world.start()
+    run(world, 1)
+    for one, other in ("ab", "bc"):
+        bits = world.random.randbytes(BLOCK_BYTES)
+        world.deliver_block(one, other, "m", 0, bits)
+        world.deliver_block(other, one, "m", 0, bits)
+    run(world, 1)
+    return world
+
+
+def run(world: World, seconds: float) -> None:
+    world.run(world.now + int(seconds * NANOSECONDS))
+
+
+def process(world: World, name: str) -> Process:
+    return world.processes[NodeId(name)]
+
+
+def pair(world: World, here: str, there: str) -> Pair:
+    return process(world, here).node.context.pairs[there]
+
+
+def says(world: World, sender: str, receiver: str, message: PlainMessage) -> None:
+    """The sender's node itself would not say it."""
+    current = pair(world, receiver, sender).current
+    assert current is not None
+    frame = Frame(int(FrameType.PLAIN), 0, encode(Plain((message,))), b"")
+    process(world, receiver).feed(FrameArrived(sender, current.id, frame))
+
+
+@pytest.mark.parametrize("kind", [CLOSED, FrameType.HELLO, FrameType.GRANT])
+def test_nobody_ends_the_connection_of_two_others_in_the_name_of_one_of_them(world: World, kind: int) -> None:
+    standing = pair(world, "b", "a").current
+    assert standing is not None
+    says(world, "c", "b", Forward("a", "b", 5, standing.id, kind, 0, b"", b""))
+    run(world, 0.1)
+    assert pair(world, "b", "a").current is standing
+    run(world, 20)
+    assert pair(world, "b", "a").current is standing and pair(world, "a", "b").is_open
+
+
+@pytest.mark.parametrize("module", sorted(RESERVED_SOURCES))
+def test_a_proposal_under_a_name_that_the_node_uses_itself_destroys_no_bits_there(world: World, module: str) -> None:
+    b, name = process(world, "b"), BlockName(NodeId("a"), module, 7)
+    b.vault.accept(name, bytearray(1088))
+
+    def make(key: Range) -> AgreeBlock:
+        return AgreeBlock(module, 7, 1088, key.start, bytes(16), (), 1024, 0.0)
+
+    a = process(world, "a").node
+    a.context.say(pair(world, "a", "b"), Keyed(make))
+    run(world, 1)
+    assert b.vault.length(name) == 1088
+    assert any(module in notice.text and notice.code == "KH-1301" for notice in b.notices)
+
+
+@pytest.mark.parametrize("module", sorted(RESERVED_SOURCES))
+def test_a_proof_that_tells_of_blocks_under_such_a_name_is_refused(world: World, module: str) -> None:
+    # The sender leaves out of its PROOF what it keeps of relay; here the name is another one until it is decoded.
+    marks, made = process(world, "a").node.context.intake_marks, "".join(reversed(module))
+    marks["b", made] = (5, 1)
+    proofs = process(world, "b").node.intake
+
+    def told(of: Pair, proof: Proof, merge: Callable[[Pair, Proof], None] = proofs.compared) -> None:
+        renamed = tuple((module if name == made else name, *seen) for name, *seen in proof.intake)
+        merge(of, msgspec.structs.replace(proof, intake=renamed))
+
+    links = process(world, "b").node.links
+    links.on_compared[links.on_compared.index(proofs.compared)] = told
+    world.break_wire(next(wire for wire in world.wires.values() if set(wire.ends) == {"a", "b"}))
+    run(world, 2)
+    assert ("a", module) not in process(world, "b").node.context.intake_marks
+    assert any("no module's name" in notice.text for notice in process(world, "b").notices)
+
+
+def test_a_refusal_names_a_node_of_the_path_or_nobody(world: World) -> None:
+    """Routes go round the node that refused; names that stand nowhere would be remembered for ever."""
+    relay = process(world, "a").node.relay
+    for number in range(1000, 1100):
+        relay.batches[number] = Batch(number, ("a", "b", "c"), 2048, [], world.now)
+        says(world, "b", "a", AnswerReserve(number, ("a", "b", "c"), False, f"ghost{number}", "no"))
+    run(world, 0.1)
+    assert set(relay._starved) <= {"b", "c"}
+    assert not set(relay.batches) & set(range(1000, 1100)), "they are given up all the same"
+
+
+def test_a_batch_of_an_invented_source_makes_no_pair(world: World) -> None:
+    """What is kept of a pair is kept for ever: invented ones would leave no room for those that are."""
+    run(world, 20)
+    assert pair(world, "c", "a").their_key.append, "a source that is known is taken at its word"
+    c = process(world, "c").node
+    ghost, length = NodeId("ghost"), 1088
+    manifest = Manifest((), 1024, bytes(16), 0.0, ("ghost", "b", "c"))
+    c.context.vault.gather(BlockName(ghost, RELAY, 1), ())
+    message = RelayBatch("ghost", "c", 1, ((0, length),), length, b"", encode(manifest))
+    c.relay.hops._receive(("ghost", "b", "c"), BlockName(ghost, RELAY, 1), message)
+    assert "ghost" not in c.context.pairs
+    assert c.context.vault.length(BlockName(ghost, RELAY, 1)) is None, "its bits are destroyed"
+    assert [notice.peer for notice in c.context.out.notice if notice.code == "KH-3202"] == ["b"]
