@@ -189,6 +189,10 @@ class Supply:
         """Replaced by the relay: whether some path to this key manager may give key soon."""
         return False
 
+    def why_none(self, node: str) -> str:
+        """Replaced by the relay: why no key came that a request waited for."""
+        return f"none came from KME {node} in time"
+
     def lease_bytes(self, pair: Pair) -> int:
         return self.design.synchronisation.size(self.demand(pair))
 
@@ -234,7 +238,7 @@ class Supply:
                     refusal = RequestError(
                         Refusal.NOT_ENOUGH_KEY,
                         f"not enough key for {waiting.event.master} -> {waiting.event.slave}: "
-                        f"none came from KME {node} in time",
+                        f"{self.why_none(node)}",
                         retry_after_s=1.0,
                     )
                     self.context.out.answer.append(Deliver(event.request, refusal=refusal))
