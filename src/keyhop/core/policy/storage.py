@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 
@@ -25,17 +27,93 @@ class ByteStream:
 
 @dataclass(frozen=True, slots=True)
 class FixedBlock:
-    """Units of one size with running numbers."""
+    """Units of one size with running numbers: the survey's fixed-sized and homogeneous blocks (S, Table 3).
+
+    A unit is the least that can be given away, so a request of any other size wastes the rest (booked O).
+    """
 
     unit_bits: int
+    """DARPA 1024 (R), SECOQC 256 (C), Cisco 64 (S); where the survey is silent, each design's own guess (K)."""
     medium: Literal["memory", "disk"] = "disk"
+    """DARPA holds its blocks in memory (S): nothing of them outlives a restart."""
     encoding: Literal["raw", "hex"] = "raw"
+    """Cisco writes hexadecimal text (S): two bytes at rest for each byte of key."""
+
+    def __post_init__(self) -> None:
+        if self.unit_bits < 8 or self.unit_bits % 8:
+            raise ValueError(f"fixed_block.unit_bits = {self.unit_bits}: must be a multiple of 8")
+
+    @property
+    def survives_restart(self) -> bool:
+        return self.medium == "disk"
+
+    def units(self, size_bits: int) -> int:
+        """How many units a key of this size takes."""
+        return -(-size_bits // self.unit_bits)
+
+    def number(self, start_bytes: int) -> int:
+        """The id of the unit that starts here: units are numbered by position, both ends alike."""
+        number, within = divmod(start_bytes * 8, self.unit_bits)
+        if within:
+            raise ValueError(f"position {start_bytes}: no unit of {self.unit_bits} bits starts there")
+        return number
+
+    def range_bytes(self, number: int) -> tuple[int, int]:
+        """(start, length) of a unit."""
+        length = self.unit_bits // 8
+        return number * length, length
+
+    def rest_bytes(self, key_bytes: int) -> int:
+        """What this much key takes at rest."""
+        return key_bytes * 2 if self.encoding == "hex" else key_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class MultiSizeBlock:
-    """A store per size."""
+    """A store per size, so that most requests find a key that fits (DDKA, S: five sizes)."""
 
     sizes: tuple[int, ...]
-    """Bits."""
+    """Bits, ascending; DDKA has 128, 256, 512, 1024, 2048 (S)."""
     split: Literal["equal", "demand"] = "equal"
+    """How fresh bits are shared among the sizes: the survey notes that the ratio is not defined (K)."""
+    max_keys: int = 16
+    """A key is a concatenation of at most so many ranges (K)."""
+
+    def __post_init__(self) -> None:
+        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or any(s < 8 or s % 8 for s in self.sizes):
+            raise ValueError(f"multi_size_block.sizes = {self.sizes}: must be ascending multiples of 8 bits")
+
+    def next_size(self, dealt_bits: Mapping[int, int], demand_bits: Mapping[int, int] | None = None) -> int:
+        """Which store the next fresh unit goes to: the one that is furthest behind its share; the smaller on a tie."""
+        weights = dict.fromkeys(self.sizes, 1)
+        if self.split == "demand" and demand_bits and any(demand_bits.values()):
+            weights = {size: demand_bits.get(size, 0) for size in self.sizes}
+        wanted = [size for size in self.sizes if weights[size]]
+        return min(wanted, key=lambda size: (Fraction(dealt_bits.get(size, 0), weights[size]), size))
+
+    def choose(self, size_bits: int, stock: Mapping[int, int]) -> tuple[int, ...]:
+        """The sizes of the keys to take for a request, () if there are not enough.
+
+        The smallest stored size that is large enough, else several keys, largest first, none of them superfluous (K).
+        """
+        for size in self.sizes:
+            if size >= size_bits and stock.get(size, 0):
+                return (size,)
+        taken: list[int] = []
+        missing = size_bits
+        for size in reversed(self.sizes):
+            count = min(stock.get(size, 0), missing // size)
+            taken += [size] * count
+            missing -= size * count
+        if missing:
+            # What is left of any size is larger than what is missing, or it would have been taken.
+            left = [size for size in self.sizes if stock.get(size, 0) > taken.count(size)]
+            if not left:
+                return ()
+            taken.append(left[0])
+            missing -= left[0]
+        for size in sorted(taken):
+            if size + missing <= 0:
+                taken.remove(size)
+                missing += size
+        return tuple(sorted(taken, reverse=True)) if len(taken) <= self.max_keys else ()
