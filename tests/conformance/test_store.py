@@ -263,6 +263,13 @@ def test_used_bytes_at_the_end_of_the_positions_are_kept(opened: Opened) -> None
     assert opened.reopened().used == [last]
 
 
+def test_a_floor_may_rise_over_more_than_two_gibibytes_at_once(opened: Opened) -> None:
+    last = (1 << 34) - 32
+    opened.commit(Used(Range(RUN, 0, 32)), Used(Range(RUN, 1 << 33, 32)), Used(Range(RUN, last, 32)))
+    opened.commit(ForgetUsed(Range(RUN, 0, last)))
+    assert opened.reopened().used == [Range(RUN, last, 32)]
+
+
 def test_a_secret_outlives_the_block_it_came_from(opened: Opened) -> None:
     block = Range(RUN, 0, 64)
     opened.commit(Seal(block))

@@ -589,7 +589,7 @@ def test_a_large_used_map_is_merged_into_several_rows(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "wrong", [Range(RUN, -1, 32), Range(RUN, (1 << 34) - 31, 32), Range(RUN, 0, -1), Range(RUN, 0, 1 << 31)]
+    "wrong", [Range(RUN, -1, 32), Range(RUN, (1 << 34) - 31, 32), Range(RUN, 0, -1), Range(RUN, 0, (1 << 34) + 1)]
 )
 def test_positions_that_cannot_be_are_refused(tmp_path: Path, wrong: Range) -> None:
     store = opened(tmp_path)

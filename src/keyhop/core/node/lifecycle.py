@@ -114,13 +114,13 @@ class Lifecycle:
                 break
             if not run.owned:
                 self._settle_follower(run, segment)
-            del run.segments[start]
+            run.forget_segment(start)
             context.remove(run.segment_row(segment))
             if segment.stored:
                 context.save(Drop(run.range(segment)))
             context.out.wipe.append(run.range(segment))
-        run.used.remove(0, floor)
-        context.save(ForgetUsed(Range(run.id, 0, floor)))
+        run.used.remove(run.floor, floor)
+        context.save(ForgetUsed(Range(run.id, run.floor, floor - run.floor)))
         run.floor = floor
         context.put(run.row())
         context.book(run)

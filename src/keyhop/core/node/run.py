@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from keyhop.core.messages import RunState, Span
 from keyhop.core.model import PeerError, Purpose, Range, RunId, RunKind
@@ -42,12 +42,6 @@ class Segment:
         return self.start + self.length
 
 
-class Stock(NamedTuple):
-    untouched: int
-    leased_supply: int
-    leased_pad: int
-
-
 class Run:
     """Bytes of one directed run. Whoever changes it saves the row that `row()` or `segment_row()` gives."""
 
@@ -67,9 +61,11 @@ class Run:
         self.present = Extents()
         """Authentication runs: what is here above the mark."""
         self.blocks: dict[int, int] = {}
-        """Authentication runs: sealed blocks, start -> length, in rising order."""
+        """Authentication runs: sealed blocks, start -> length, in the order in which they came."""
         self.used = Extents()
         """Key runs: bytes that were served, deciphered with or issued here (follower), one map for all purposes."""
+        self._starts: list[int] | None = None
+        """The keys of `segments`, to search in; None: to be made anew."""
         self._last_segment: Segment | None = None
         """Where `leased` looked last: fetches come in runs."""
         self.untouched = 0
@@ -98,8 +94,16 @@ class Run:
         self.segments[segment.start] = segment
         if late:
             self.segments = dict(sorted(self.segments.items()))
+            self._starts = None
+        elif self._starts is not None:
+            self._starts.append(segment.start)
         if segment.mark == UNTOUCHED:
             self.untouched += segment.length
+
+    def forget_segment(self, start: int) -> None:
+        """It lies below the floor: nothing is left of it."""
+        del self.segments[start]
+        self._starts = self._last_segment = None
 
     def set_mark(self, segment: Segment, mark: str) -> None:
         """A mark never falls: untouched -> leased -> gone."""
@@ -161,28 +165,13 @@ class Run:
         segment = self.segments.get(position)
         if segment is not None:
             return segment
-        # Segments are added in rising order, so the keys are sorted; walk a cached list of starts.
-        starts = self._starts()
-        low, high = 0, len(starts)
-        while low < high:
-            middle = (low + high) // 2
-            if starts[middle] <= position:
-                low = middle + 1
-            else:
-                high = middle
-        if not low:
+        if self._starts is None:
+            self._starts = list(self.segments)
+        index = bisect_right(self._starts, position) - 1
+        if index < 0:
             return None
-        candidate = self.segments[starts[low - 1]]
+        candidate = self.segments[self._starts[index]]
         return candidate if candidate.end > position else None
-
-    _start_cache: tuple[int, int, list[int]] = (-1, -1, [])
-
-    def _starts(self) -> list[int]:
-        last = next(reversed(self.segments)) if self.segments else -1
-        size = len(self.segments)
-        if self._start_cache[0] != size or self._start_cache[1] != last:
-            self._start_cache = (size, last, list(self.segments))
-        return self._start_cache[2]
 
     # --- what the other end is told, and what it tells ----------------------------------------------------------------
 
@@ -209,15 +198,6 @@ class Run:
         if start < self.append:
             raise PeerError(f"run {self.id.number}: placement at {start} is below the append mark {self.append}")
         self.append = start + length
-
-    def stock(self) -> Stock:
-        supply = pad = 0
-        for segment in self.segments.values():
-            if segment.mark == Purpose.SUPPLY:
-                supply += segment.length
-            elif segment.mark == Purpose.PAD:
-                pad += segment.length
-        return Stock(self.untouched, supply, pad)
 
     # --- openings -----------------------------------------------------------------------------------------------------
 

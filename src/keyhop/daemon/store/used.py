@@ -87,21 +87,24 @@ class UsedLog:
         used = self.load()
         self._database.execute("DELETE FROM used_log")
         self._rows = self._entries = 0
-        packed = b"".join(
+        entries = b"".join(
             _ENTRY.pack(run << _START_BITS | low, high - low) for run, extents in used.items() for low, high in extents
         )
         row_bytes = ENTRIES_PER_ROW * _ENTRY.size
-        for start in range(0, len(packed), row_bytes):
-            self._insert(packed[start : start + row_bytes])
+        for start in range(0, len(entries), row_bytes):
+            self._insert(entries[start : start + row_bytes])
         self._merged_entries = self._entries
 
 
 def packed(run: int, range: Range, flag: int = 0) -> bytes:
-    """One entry; raises StoreError for positions that cannot be."""
+    """One entry, or as many as the length needs; raises StoreError for positions that cannot be."""
     _, start, length = range
-    if start < 0 or not 0 <= length < _FORGET or start + length > POSITION_LIMIT:
+    if start < 0 or length < 0 or start + length > POSITION_LIMIT:
         raise StoreError(f"{range} cannot be marked: positions must lie in 0 to {POSITION_LIMIT}")
-    return _ENTRY.pack(run << _START_BITS | start, length | flag)
+    if length < _FORGET:
+        return _ENTRY.pack(run << _START_BITS | start, length | flag)
+    first = Range(range.run, start, _FORGET - 1)
+    return packed(run, first, flag) + packed(run, Range(range.run, first.end, length - first.length), flag)
 
 
 def _add(used: dict[int, Extents], adds: list[tuple[int, int]]) -> None:
