@@ -11,8 +11,6 @@ from msgspec import Meta
 from keyhop.core.model import POSITION_LIMIT, PeerError
 
 PROTOCOL_VERSION = 1
-FRAME_LIMIT_BYTES = 1 << 20
-"""Longest frame, header included."""
 MESSAGES_PER_FRAME = 256
 NAME_LIMIT = 64
 """Characters in the name of a node or a module."""
@@ -29,6 +27,9 @@ STATEMENT_LIMIT_BYTES = 512 * 1024
 CERTIFICATE_LIMIT_BYTES = 8192
 SIGNATURE_LIMIT_BYTES = 1024
 APPLICATIONS_PER_NODE = 4096
+CIPHERTEXT_LIMIT_BYTES = 262_144
+MANIFEST_LIMIT_BYTES = 4096
+"""Each node of a path sends on what it got and a ciphertext beside it: that must fit into a frame."""
 
 
 class FrameType(IntEnum):
@@ -210,9 +211,9 @@ class RelayBatch(Message, frozen=True, gc=False, array_like=True, tag=7):
     pads: Spans
     """In the sender's key run with this neighbour, in the order of the payload's bytes."""
     length: Length
-    ciphertext: bytes
+    ciphertext: Annotated[bytes, Meta(max_length=CIPHERTEXT_LIMIT_BYTES)]
     """Empty: the bytes at `pads` are the payload."""
-    manifest: bytes
+    manifest: Annotated[bytes, Meta(max_length=MANIFEST_LIMIT_BYTES)]
     """What source and destination agree on; relays pass it on unread."""
 
 
@@ -323,7 +324,7 @@ _manifest_decoder = msgspec.msgpack.Decoder(Manifest)
 _link_state_decoder = msgspec.msgpack.Decoder(LinkState)
 
 
-def encode(body: Body | Manifest | LinkState) -> bytes:
+def encode(body: Body | Manifest | LinkState | TaggedMessage) -> bytes:
     return _encoder.encode(body)
 
 

@@ -8,8 +8,11 @@ import msgspec
 import pytest
 
 from keyhop.core.designs import DESIGNS
-from keyhop.core.machine import Frame
+from keyhop.core.machine import Frame, Output, Send
 from keyhop.core.messages import (
+    CIPHERTEXT_LIMIT_BYTES,
+    MANIFEST_LIMIT_BYTES,
+    RANGES_PER_MESSAGE,
     AgreeBlock,
     AnswerReserve,
     Forward,
@@ -19,6 +22,8 @@ from keyhop.core.messages import (
     PlainMessage,
     Proof,
     RelayBatch,
+    State,
+    decode,
     encode,
 )
 from keyhop.core.model import NANOSECONDS, AppId, NodeId, Range
@@ -31,6 +36,7 @@ from keyhop.core.node.tunnel import CLOSED
 from keyhop.core.node.vault import RELAY, BlockName
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.world import Process, World
+from keyhop.wire import frames
 
 BLOCK_BYTES = 1 << 16
 
@@ -152,3 +158,32 @@ def test_a_batch_of_an_invented_source_makes_no_pair(world: World) -> None:
     assert "ghost" not in c.context.pairs
     assert c.context.vault.length(BlockName(ghost, RELAY, 1)) is None, "its bits are destroyed"
     assert [notice.peer for notice in c.context.out.notice if notice.code == "KH-3202"] == ["b"]
+
+
+def test_a_manifest_too_long_for_the_next_frame_is_refused_where_it_arrives(world: World) -> None:
+    """The node after the source puts a ciphertext beside it: a frame that cannot be sent would end its process."""
+    long = RelayBatch("a", "c", 1, ((0, 1088),), 1088, b"", bytes(MANIFEST_LIMIT_BYTES + 1))
+    process(world, "a").node.context.say(pair(world, "a", "b"), long)
+    process(world, "a").perform(flushed(world, "a"))
+    run(world, 0.1)
+    assert any("does not decode" in notice.text for notice in process(world, "b").notices)
+
+
+def test_whatever_waits_goes_out_in_frames_that_can_be_sent(world: World) -> None:
+    pads = tuple((2**33 + 2 * at, 1) for at in range(RANGES_PER_MESSAGE))
+    scattered = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, b"", bytes(MANIFEST_LIMIT_BYTES))
+    whole = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, bytes(CIPHERTEXT_LIMIT_BYTES), b"")
+    for message in [*[scattered] * 40, whole, whole, whole]:
+        process(world, "a").node.context.say(pair(world, "a", "b"), message)
+    sent = [send.frame for send in flushed(world, "a").send if isinstance(send, Send)]
+    bodies = [decode(frame.type, frame.payload) for frame in sent]
+    assert sum(len(body.messages) for body in bodies if isinstance(body, State)) == 43
+    for frame in sent:
+        frames.encode(frame.type, frame.position, frame.payload, frame.tag)
+
+
+def flushed(world: World, name: str) -> Output:
+    node = process(world, name).node
+    node.context.out = Output()
+    node.links.flush()
+    return node.context.out
