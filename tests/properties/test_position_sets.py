@@ -35,17 +35,6 @@ class ExtentsAgainstASet(RuleBasedStateMachine):
         self.extents.remove(start, end)
         self.twin -= set(range(start, end))
 
-    @rule(length=some.integers(1, 8), whole=some.booleans())
-    def pop_first(self, length: int, whole: bool) -> None:
-        taken = self.extents.pop_first(length, whole=whole)
-        fits = [p for p in sorted(self.twin) if set(range(p, p + length)) <= self.twin]
-        lowest = min(self.twin, default=0)
-        if taken is None:
-            assert not fits or (not whole and fits[0] != lowest)
-        else:
-            assert taken == (fits[0], fits[0] + length)
-            self.twin -= set(range(*taken))
-
     @rule(start=some.integers(0, HIGHEST - 1), length=some.integers(1, 10))
     def look(self, start: int, length: int) -> None:
         asked = set(range(start, start + length))

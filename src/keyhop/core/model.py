@@ -21,9 +21,6 @@ TAG_KEY_BYTES = 32
 POSITION_LIMIT = 1 << 34
 """Positions in a run are bytes below 16 GiB: what a key ID has room for. They never wrap."""
 
-KEY_LENGTH_LIMIT = 1 << 14
-"""A key is at most 16 KiB: what a key ID has room for."""
-
 
 class RunKind(IntEnum):
     KEY = 0
@@ -47,16 +44,6 @@ class RunId(NamedTuple):
 
 def run_number(kind: RunKind, owner: NodeId, other: NodeId) -> int:
     return (int(kind) << 1) | int(owner > other)
-
-
-def own_run(kind: RunKind, own: NodeId, peer: NodeId) -> RunId:
-    """The run of this kind that we may allocate from."""
-    return RunId(peer, run_number(kind, own, peer))
-
-
-def their_run(kind: RunKind, own: NodeId, peer: NodeId) -> RunId:
-    """The run of this kind that the peer allocates from and we follow."""
-    return RunId(peer, run_number(kind, peer, own))
 
 
 class Range(NamedTuple):

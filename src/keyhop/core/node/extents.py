@@ -80,16 +80,3 @@ class Extents:
         while index < len(self._starts) and self._starts[index] < end:
             yield max(start, self._starts[index]), min(end, self._ends[index])
             index += 1
-
-    def pop_first(self, length: int, *, whole: bool = True) -> tuple[int, int] | None:
-        """Takes `length` positions in one interval, from the first that has them; None if none has."""
-        for index, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
-            if end - start >= length:
-                if end - start == length:
-                    del self._starts[index], self._ends[index]
-                else:
-                    self._starts[index] = start + length
-                return start, start + length
-            if not whole:
-                break
-        return None

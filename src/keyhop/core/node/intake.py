@@ -31,7 +31,6 @@ BLOCKS_WAITING = 1024
 BLOCKS_PROPOSED = 16
 """Proposals without an answer, per peer."""
 BLOCK_LIMIT_BYTES = 8 << 20
-PLACEMENTS_LIMIT = 16
 OFFER_WAIT_NS = 30 * NANOSECONDS
 """How long the follower waits for its own copy of a proposed block (ends may deliver at different times)."""
 OVERTAKEN_WAIT_NS = NANOSECONDS
@@ -283,8 +282,8 @@ class Intake:
             raise PeerError(f"segments of {segment_bytes} bytes: a power of two from 1024 to 65536 is legal")
         marks: dict[int, int] = {}
         fits = True
-        if len(placements) > PLACEMENTS_LIMIT or sum(take for _, _, take in placements) > length:
-            raise PeerError("placements: too many, or more bytes than the block has")
+        if sum(take for _, _, take in placements) > length:
+            raise PeerError(f"placements of more than the {length} bytes of the block")
         for number, start, take in placements:
             run = pair.runs.get(number)
             if run is None or take <= 0 or start < marks.get(number, 0) or start + take > POSITION_LIMIT:

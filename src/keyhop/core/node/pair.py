@@ -46,7 +46,6 @@ class Connection:
         self.tunnelled = tunnelled
         """Whether its frames are handed on by other nodes inside Forward messages."""
         self.phase = Phase.HELLO
-        self.own_hello = hello
         self.peer_hello: Hello | None = None
         self.said: list[bytes] = []
         """Own HELLO and GRANT as sent."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from keyhop.core.machine import Row
 from keyhop.core.messages import Span
 
@@ -149,7 +147,6 @@ class KeyRow(Row, frozen=True, gc=False, array_like=True, tag="key"):
         return self.id
 
 
-NodeRows: TypeAlias = NodeRow | StartRow | PairRow | RunRow | SegmentRow | IntakeRow | SecretRow | BookRow | KeyRow
 ROW_TYPES = (NodeRow, StartRow, PairRow, RunRow, SegmentRow, IntakeRow, SecretRow, BookRow, KeyRow)
 
 
