@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import inspect
 import io
-import re
 import sys
 import tempfile
 import textwrap
@@ -21,9 +20,6 @@ from keyhop.daemon.alarm_codes import CODES
 
 DOCS = Path(__file__).resolve().parent
 DRAWN = "<!-- Drawn by docs/build.py; change the code, not this page. -->"
-
-SOURCE = re.compile(r" \((?:network digest|DESIGN)[^)]*\)")
-"""Where a value was found: of use beside the code, not on a page."""
 
 LINE_CHARACTERS = 118
 
@@ -66,7 +62,7 @@ def design_page(design: Design) -> str:
         if not dataclasses.is_dataclass(part):
             continue
         parameters = [f"`{entry.name} = {getattr(part, entry.name)!r}`" for entry in dataclasses.fields(part)]
-        about = SOURCE.sub("", " ".join(inspect.cleandoc(type(part).__doc__ or "").split("\n\n")[0].split()))
+        about = " ".join(inspect.cleandoc(type(part).__doc__ or "").split("\n\n")[0].split())
         question = " ".join((inspect.getdoc(sys.modules[type(part).__module__]) or "").split())
         rows.append(f"| {field.name} | {question} | `{type(part).__name__}` | {', '.join(parameters) or 'none'} |")
         details.append(f"**{field.name}: `{type(part).__name__}`.** {about}")

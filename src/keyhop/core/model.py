@@ -16,7 +16,7 @@ NANOSECONDS = 1_000_000_000
 """Time in the core is integer nanoseconds on a monotonic clock."""
 
 TAG_KEY_BYTES = 32
-"""One Wegman-Carter key: 16 bytes r and 16 bytes s, both fresh (Poly1305; DESIGN 5, network digest 6.4)."""
+"""One Wegman-Carter key: 16 bytes r and 16 bytes s, both fresh (Poly1305; `docs/protocol.md` 5)."""
 
 POSITION_LIMIT = 1 << 34
 """Positions in a run are bytes below 16 GiB: what a key ID has room for. They never wrap."""
@@ -82,7 +82,7 @@ class Purpose(StrEnum):
 
 
 class State(StrEnum):
-    """Life of a range (names after ITU-T Y.3803 as read in the network digest 1.4)."""
+    """Life of a range (names after ITU-T Y.3803; drawn in `docs/key-states.md`)."""
 
     RECEIVED = "received"
     STORED = "stored"

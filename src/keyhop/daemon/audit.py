@@ -24,7 +24,7 @@ __all__ = ["AuditError", "AuditLog", "Delivery"]
 
 ROTATE_BYTES = 64 * 1024 * 1024
 SYNC_PERIOD_S = 0.5
-"""Half of what is promised (DESIGN 7: synced within 1 s), so that a slow disk keeps the promise too."""
+"""Half of what is promised (on the disk within 1 s), so that a slow disk keeps the promise too."""
 
 LINE_ROOM_BYTES = 64 * 1024
 """Nearer than this to its limit the file is left to `flush`, which rotates it."""

@@ -1,7 +1,7 @@
 """What the edge spends without asking: leased bytes of one peer, and the allowance of one pair of applications.
 
 Integers only. A Desk is filled after the commit that carries its lease; taking from it needs no Output, because
-everything in it is already durable as leased at both ends (DESIGN 2.4, 15).
+everything in it is already durable as leased at both ends (`docs/concepts.md`, Leases).
 """
 
 from __future__ import annotations

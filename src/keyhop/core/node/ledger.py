@@ -8,7 +8,7 @@ from keyhop.core.model import Action, State, after
 
 
 class Account(IntEnum):
-    """Where bytes went; the letter is the survey digest's."""
+    """Where bytes went; the letters are those of `docs/concepts.md`."""
 
     G = 0
     """Delivered by the module and verified (local book)."""
@@ -16,7 +16,7 @@ class Account(IntEnum):
     """Received or drawn for a pair (global book)."""
     D = 2
     """Delivered to applications and asked for; in doubt after a crash: delivered."""
-    O = 3  # noqa: E741 the digest's letter
+    O = 3  # noqa: E741 the letter of the books
     """Handed out or left over beyond what was asked: rounding waste."""
     C = 4
     """Destroyed by collisions."""

@@ -1,7 +1,7 @@
 """What nodes tell all others about their links and applications, and the routes that follow from it.
 
 Each node signs its own with the key of its certificate, so that nobody on the way can speak for it. A lie of a node
-about itself can cost time, never a second use of a bit (DESIGN 8).
+about itself can cost time, never a second use of a bit (`docs/security.md`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Context
@@ -47,7 +47,7 @@ class Known(msgspec.Struct, gc=False):
 
 
 class LinkStates:
-    def __init__(self, context: Context, links: Links, supply: Supply, design: Design) -> None:
+    def __init__(self, context: Context, links: Links, supply: Supply, design: Running) -> None:
         self.context = context
         self.links = links
         self.supply = supply

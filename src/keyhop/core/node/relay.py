@@ -3,7 +3,7 @@
 The source names each batch and where its bytes go. Pads are set aside on every hop before the first key moves; nobody
 waits while holding. The payload is the first link's own key (Y.3803 case A), so the first hop only names it. The batch
 brings two confirmation keys along; the destination appends when the source's tag verifies, the source when the answer
-does, and a batch that dies leaves a hole (DESIGN 8; network digest 6.7).
+does, and a batch that dies leaves a hole (`docs/protocol.md` 13).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.messages import (
     AnswerReserve,
     Confirm,
@@ -73,7 +73,7 @@ class Relay:
         supply: Supply,
         states: LinkStates,
         tunnel: Tunnel,
-        design: Design,
+        design: Running,
     ) -> None:
         self.context = context
         self.links = links

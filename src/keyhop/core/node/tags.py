@@ -2,7 +2,7 @@
 
 An authentication run knows no segments and no leases. What makes every position serve once is that the receiver grants
 it above all it ever granted, durably before it says so, and accepts only what it granted in this connection, in order;
-and that the sender's mark passes a credit durably before its first use (DESIGN 5, Tags).
+and that the sender's mark passes a credit durably before its first use (`docs/protocol.md` 5).
 """
 
 from __future__ import annotations

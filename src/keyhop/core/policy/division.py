@@ -31,7 +31,7 @@ class EncDec:
     """Two directed runs per pair; the shorter stock is fed first, so that supply follows demand in both directions.
 
     Authentication comes before supply: up to its floor each authentication run takes all of a block, then the tag runs
-    go on with a share (DESIGN 5, Tags).
+    go on with a share.
     """
 
     tag_share: float = 0.1

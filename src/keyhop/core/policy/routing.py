@@ -26,14 +26,14 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """Cheapest path by hops and by how empty the links are (network digest 5.2); every node decides for itself."""
+    """Cheapest path by hops and by how empty the links are; every node decides for itself."""
 
     alpha: float = 4.0
     capacity_bytes: int = 1 << 16
     """Stock at which a link counts as full."""
 
     dry_cost: float = 9.5
-    """Added where no fresh key comes: the load term of the network digest at its bound, 0.5 x 0.95 / 0.05."""
+    """Added where no fresh key comes: a load term of 0.5 x u / (1 - u) at its bound, u = 0.95."""
     measure: Literal["fill", "hops", "least_loaded", "widest"] = "fill"
     directory: str = ""
     """The node that knows at which node an application is; empty if nobody is asked."""
