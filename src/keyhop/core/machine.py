@@ -37,7 +37,7 @@ class Seal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
-    """The stored copy of this sealed block becomes unreadable (`docs/security.md`, At rest: its data key goes with it)."""
+    """The stored copy of this sealed block becomes unreadable (its data key goes with it; `docs/security.md`)."""
 
     block: Range
 

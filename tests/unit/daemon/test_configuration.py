@@ -126,7 +126,7 @@ def test_a_link_has_one_name_at_both_ends() -> None:
         (
             "id: metro",
             "id: relay",
-            "keyhop.yml:12: links[1]: relay cannot name a link: the node itself uses it: give the link an id of its own",
+            "keyhop.yml:12: links[1]: relay cannot name a link: the node itself uses it: give the link an id",
         ),
         ("{SIE: ", "{SEI: ", "peers.SEI: no link leads to SEI: did you mean SIE?"),
         ("driver: emulated, id", "driver: emulatd, id", "'emulatd' is not known: did you mean emulated?"),
