@@ -221,8 +221,7 @@ def test_an_address_in_use_is_named_with_its_listener(lab: Lab, directory: Path,
         taken.listen()
         done = keyhop(directory, "serve", "--config", directory / NODE_FILE, timeout_s=START_S)
     assert done.returncode == 1
-    assert f"error: node a cannot start: listen.{listener}: {host}:{port}" in done.stderr
-    assert "ddress already in use" in done.stderr
+    assert f"error: node a cannot start: listen.{listener}: {host}:{port}: Address already in use\n" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -320,6 +319,12 @@ def test_a_link_does_not_open_with_a_wrong_certificate_and_does_with_a_right_one
     assert "KH-1201" in said or "all links are down" in said
     assert ("Issue a new one (keyhop pki issue) and restart the node" in said) == (wrong == "expired")
     assert ('"KH-4102"' in pair.log(node).read_text()) == (wrong == "expired")
+    why = "certificate has expired" if wrong == "expired" else "unable to get local issuer certificate"
+    tells, event = ("b", "peer_refused") if node == "a" else ("a", "peer_not_reached")
+    refusals = [line for line in pair.log(tells).read_text().splitlines() if event in line and why in line]
+    assert len(refusals) == 1 and '"level": "warning"' in refusals[0] and "127.0.0.1" in refusals[0]
+    found = keyhop(pair.directory, "link", "list").stdout
+    assert "key manager b is not connected: " in found and "certificate" in found
 
     shutil.copy(tmp_path / "right.crt", own.certificate)
     shutil.copy(tmp_path / "right.key", own.key)

@@ -435,9 +435,14 @@ def _naming(what: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         path = f"{error.filename}: " if error.filename else ""
-        raise StartError(f"{what}: {path}{error.strerror or error}") from None
+        raise StartError(f"{what}: {path}{reason_of(error)}") from None
     except ValueError as error:
         raise StartError(f"{what}: {error}") from None
+
+
+def reason_of(error: OSError) -> str:
+    """In the system's words: the event loop's own text of a failed bind repeats the address."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror or str(error)
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:
@@ -446,4 +451,4 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
         await task
 
 
-__all__ = ["NodeProcess", "StartError", "StoreError", "harden", "serve"]
+__all__ = ["NodeProcess", "StartError", "StoreError", "harden", "reason_of", "serve"]

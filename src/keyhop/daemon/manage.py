@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from keyhop.core.node.events import RestoreDeclared
-from keyhop.daemon.app import NodeProcess, StartError
+from keyhop.daemon.app import NodeProcess, StartError, reason_of
 from keyhop.daemon.live import Live
 from keyhop.daemon.metrics import Exposition
 from keyhop.daemon.openapi import description
@@ -82,7 +82,7 @@ async def manage(process: NodeProcess) -> AsyncIterator[Live]:
         try:
             await site.start()
         except OSError as error:
-            raise StartError(f"listen.manage: {address} cannot be used: {error.strerror or error}") from None
+            raise StartError(f"listen.manage: {address}: {reason_of(error)}") from None
         yield live
     finally:
         looking.cancel()

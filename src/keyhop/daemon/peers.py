@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
@@ -28,6 +30,25 @@ LASTING_S = 2.0
 CONNECT_S = 10.0
 OPENING_BACKOFF_S = (1.0, 600.0)
 """The same after a connection that broke the protocol: openings spend keys."""
+BACKLOG = 100
+ACCEPT_PAUSE_S = 1.0
+"""After a connection that could not be accepted: mostly because no file descriptor is left."""
+UNHEARD = "the peer closed it without a word: most often it refuses the certificate of this node, and its log says why"
+CERTIFICATE_ALERTS = frozenset(
+    {
+        "ACCESS_DENIED",
+        "BAD_CERTIFICATE",
+        "CERTIFICATE_EXPIRED",
+        "CERTIFICATE_REQUIRED",
+        "CERTIFICATE_REVOKED",
+        "CERTIFICATE_UNKNOWN",
+        "UNKNOWN_CA",
+        "UNSUPPORTED_CERTIFICATE",
+    }
+)
+"""As OpenSSL names them (RFC 8446, 6.2)."""
+REFUSALS_LIMIT = 256
+"""Hosts and reasons that are remembered, so that a refusal is told once and not with each try."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +79,18 @@ def contexts(files: PeerFiles) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return both[0], both[1]
 
 
+def tls_reason(error: ssl.SSLError) -> str:
+    """Why a handshake failed, in words that say which end refused what."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused here: {error.verify_message}"
+    said = str(getattr(error, "reason", None) or error.strerror or error)
+    _, alert, words = said.partition("_ALERT_")
+    if alert:
+        refused = "refuses the certificate of this node" if words in CERTIFICATE_ALERTS else "ends the handshake"
+        return f"it {refused}: {words.lower().replace('_', ' ')}"
+    return f"no TLS 1.3 with mutual certificates: {said.lower().replace('_', ' ')}"
+
+
 class PeerConnection(asyncio.Protocol):
     def __init__(self, peers: Peers, expected: str | None) -> None:
         self._peers = peers
@@ -67,20 +100,28 @@ class PeerConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.peer = ""
         self.id = 0
+        self.refused = False
+        """The other end ended it over our certificate: TLS 1.3 tells the end that dialled only after its handshake."""
+        self._heard = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         tls = transport.get_extra_info("ssl_object")
+        address = transport.get_extra_info("peername")
+        host = str(address[0]) if address else ""
         try:
             self.peer = self._peers.identities.of_der(tls.getpeercert(binary_form=True))
             self._peers.admit(self, self._expected)
         except IdentityError as error:
-            address = transport.get_extra_info("peername")
-            _log.warning("peer_refused", address=address and address[0], reason=str(error))
+            self._peers.refuse(host, str(error))
             self.end(f"refused: {error}")
+            return
+        if self._expected is None:
+            self._peers.let_in(host)
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         if not self.id:
             return
         try:
@@ -107,7 +148,14 @@ class PeerConnection(asyncio.Protocol):
             self.ended.set_result(reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._say_ended(str(exc) if exc else "closed by the peer")
+        if isinstance(exc, ssl.SSLError):
+            self.refused, reason = True, tls_reason(exc)
+        elif self._expected is not None and not self._heard:
+            # Event loops drop the alert of a handshake that failed, so that this is all the other end gets to see.
+            self.refused, reason = True, UNHEARD
+        else:
+            reason = str(exc) if exc else "closed by the peer"
+        self._say_ended(reason)
         self._peers.lost(self)
 
 
@@ -128,28 +176,70 @@ class Peers:
         self.identities = Identities(uri_prefix=KME_URI_PREFIX)
         self._connections: dict[int, PeerConnection] = {}
         self._next_id = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refused: set[tuple[str, str]] = set()
+        """Host and why it was refused, as told already; without hosts that were let in since."""
+        self.trouble: dict[str, str] = {}
+        """Neighbour to why it cannot be reached, where we dial; without those that have been for a while."""
         self.feed: Callable[[object], None] = lambda event: None
         self.failures: Callable[[str], int] = lambda peer: 0
         """How often in a row openings with this peer broke the protocol."""
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: PeerConnection(self, None),
-            host,
-            port,
-            ssl=self._server_context,
-            ssl_handshake_timeout=HANDSHAKE_S,
-        )
-        bound = self._server.sockets[0].getsockname()
+        """Raises OSError with no more in it than why."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                listener = socket.create_server(address, family=family, backlog=BACKLOG)
+            except OSError as error:
+                # Python's own text repeats the address, which whoever called knows.
+                number = error.errno or errno.EIO
+                raise OSError(number, os.strerror(number)) from None
+            listener.setblocking(False)
+            self._listeners.append(listener)
+            self._start(self._accept(listener), f"accept {address[0]}")
+        bound = self._listeners[0].getsockname()
         return str(bound[0]), int(bound[1])
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Not asyncio's server: that keeps to itself why a handshake failed."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                arrived, address = await loop.sock_accept(listener)
+            except OSError as error:
+                _log.warning("peer_not_accepted", reason=str(error))
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            arrived.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._start(self._greet(arrived, str(address[0])), f"handshake {address[0]}")
+
+    async def _greet(self, arrived: socket.socket, host: str) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: PeerConnection(self, None),
+                arrived,
+                ssl=self._server_context,
+                ssl_handshake_timeout=HANDSHAKE_S,
+            )
+        except ssl.SSLError as error:
+            self.refuse(host, tls_reason(error))
+        except OSError as error:
+            # Whoever looks whether the port is open ends so, too.
+            _log.debug("peer_left", address=host, reason=str(error) or type(error).__name__)
 
     def dial_all(self) -> None:
         """Starts dialling every neighbour that is named above us and has an address."""
         for peer in sorted(self._neighbours):
             if self._node < peer and peer in self._addresses:
-                self._tasks.append(asyncio.create_task(self._dial(peer), name=f"dial {peer}"))
+                self._start(self._dial(peer), f"dial {peer}")
 
     async def _dial(self, peer: str) -> None:
         host, port = self._addresses[peer]
@@ -166,20 +256,32 @@ class Peers:
                     )
             except (OSError, ValueError) as error:
                 # ValueError: a host name that cannot be one.
-                reason = str(error) or type(error).__name__
-                _log.debug("peer_unreachable", peer=peer, address=f"{host}:{port}", reason=reason)
+                refused = isinstance(error, ssl.SSLError)
+                reason = tls_reason(error) if isinstance(error, ssl.SSLError) else _reason(error)
+                self._not_reached(peer, reason, refused=refused)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, REDIAL_S[1])
                 continue
-            began_s = time.monotonic()
-            reason = await asyncio.shield(connection.ended)
-            if time.monotonic() - began_s >= LASTING_S:
+            try:
+                async with asyncio.timeout(LASTING_S):
+                    reason = await asyncio.shield(connection.ended)
+            except TimeoutError:
                 wait_s = REDIAL_S[0]
+                self.trouble.pop(peer, None)
+                reason = await asyncio.shield(connection.ended)
             if failures := self.failures(peer):
                 wait_s = min(OPENING_BACKOFF_S[0] * 2 ** min(failures - 1, 10), OPENING_BACKOFF_S[1])
-            _log.info("peer_disconnected", peer=peer, reason=reason, redial_s=wait_s)
+            self._not_reached(peer, reason, refused=connection.refused)
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, REDIAL_S[1])
+
+    def _not_reached(self, peer: str, reason: str, *, refused: bool) -> None:
+        """Told once for each change of the reason: a certificate does not mend itself from one try to the next."""
+        host, port = self._addresses[peer]
+        again = self.trouble.get(peer) == reason
+        self.trouble[peer] = reason
+        level = _log.debug if again else _log.warning if refused else _log.info
+        level("peer_not_reached", peer=peer, address=f"{host}:{port}", reason=reason)
 
     # --- what a connection tells --------------------------------------------------------------------------------------
 
@@ -196,6 +298,18 @@ class Peers:
         connection.id = self._next_id
         self._connections[connection.id] = connection
         self.feed(PeerConnected(peer, connection.id))
+
+    def refuse(self, host: str, reason: str) -> None:
+        """Tells once for each host and reason: whoever is refused comes again every few seconds."""
+        level = _log.debug if (host, reason) in self._refused else _log.warning
+        if len(self._refused) >= REFUSALS_LIMIT:
+            self._refused.clear()
+        self._refused.add((host, reason))
+        level("peer_refused", address=host, reason=reason)
+
+    def let_in(self, host: str) -> None:
+        """What was told of this host is told anew if it is refused again."""
+        self._refused = {(other, reason) for other, reason in self._refused if other != host}
 
     def arrived(self, connection: PeerConnection, frame: Frame) -> None:
         self.feed(FrameArrived(connection.peer, connection.id, frame))
@@ -217,10 +331,19 @@ class Peers:
             found.end(reason)
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
-            self._server.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self._connections.values()):
             connection.end("this node stops")
+
+
+def _reason(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        # The loop's own text repeats the address.
+        return os.strerror(number)
+    return str(error) or f"no answer within {CONNECT_S:g} s"

@@ -140,7 +140,8 @@ class View:
             if any(connection.phase is not Phase.OPEN for connection in pair.connections.values()):
                 return LinkState.OPENING, f"the key managers prove themselves to each other, {peer} and this one", ""
             alarm = next((c for c in ("KH-1302", "KH-1303", "KH-1201") if self._process.alarms.is_active(c, peer)), "")
-            return LinkState.DOWN, f"key manager {peer} is not connected", alarm
+            why = self._process.peers.trouble.get(peer, "")
+            return LinkState.DOWN, f"key manager {peer} is not connected" + (f": {why}" if why else ""), alarm
         report = module.report
         if report is None:
             return LinkState.SUSPENDED, "its module has not reported yet", ""
