@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 
@@ -12,6 +14,33 @@ class Held(NamedTuple):
     by_source: int
     by_neighbour: int
     by_all: int
+
+
+RANDOM = "random"
+"""Bits that the source of a plan draws itself."""
+
+
+def link(one: str, other: str) -> str:
+    """The name of the key that both ends of a link hold; every name in a plan but RANDOM is one of these."""
+    return f"{min(one, other)}|{max(one, other)}"
+
+
+class Leg(NamedTuple):
+    """`at` sends the XOR of these keys, of equal length, to `to`."""
+
+    at: str
+    xor: tuple[str, ...]
+    to: str
+
+
+class Plan(NamedTuple):
+    """How both ends of a path come to one key."""
+
+    key: tuple[str, ...]
+    """What the key is the XOR of."""
+    legs: tuple[Leg, ...]
+    links_spent: int
+    """Links on which key of the same length is used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +62,25 @@ class HopByHop:
     min_segment_bytes: int = 1024
     max_segment_bytes: int = 65_536
     payload: Literal["random", "local"] = "local"
+    """local: the first link's own key is carried; random: fresh bits of the source are (SECOQC, Toshiba, NICT: S)."""
     paths: Literal["one", "aggregate", "xor"] = "one"
+    """Between two paths: each fills the pool, or both make up one key (SwissQuantum; which of the two is ours, K)."""
     queued: bool = False
+    """Relayed key waits at each hop for unreserved key, by priority (QoS-supported KM, S)."""
+
+    def plan(self, path: Sequence[str]) -> Plan:
+        links = _links(path)
+        if self.payload == "random":
+            legs = [Leg(path[n], (RANDOM, links[n]), path[n + 1]) for n in range(len(links))]
+            return Plan((RANDOM,), tuple(legs), len(links))
+        legs = [Leg(path[n], (links[0], links[n]), path[n + 1]) for n in range(1, len(links))]
+        return Plan((links[0],), tuple(legs), len(links))
+
+    def rate_bps(self, path_rates_bps: Sequence[int]) -> int:
+        """What several paths together bring, the first or only one being the route."""
+        if self.paths == "aggregate":
+            return sum(path_rates_bps)
+        return min(path_rates_bps, default=0) if self.paths == "xor" else next(iter(path_rates_bps), 0)
 
     def batch_bytes(self, wanted: int, poorest_stock_bytes: int, minimum: int) -> int:
         """How much to carry now; 0 if the poorest hop cannot even give the minimum."""
@@ -75,16 +121,50 @@ class HopByHop:
 
 @dataclass(frozen=True, slots=True)
 class NoRelay:
-    """Key ends where its link ends."""
+    """Key ends where its link ends (NIST, QCC, MagiQ: S; DARPA and Cisco as they are run here, K)."""
+
+    def plan(self, path: Sequence[str]) -> Plan:
+        if len(path) != 2:
+            raise ValueError(f"path {'-'.join(path)}: this design has no relay, both ends must share a link")
+        return Plan((link(*path),), (), 1)
 
 
 @dataclass(frozen=True, slots=True)
 class RelayXor:
-    """The node in the middle sends one link's key under the other's."""
+    """The node in the middle sends one end its link's key under the other's, and keeps neither (NEC, S)."""
+
+    def plan(self, path: Sequence[str]) -> Plan:
+        """Both ends come to the key of the second link; the far end has it already."""
+        if len(path) == 2:
+            return Plan((link(*path),), (), 1)
+        if len(path) != 3:
+            raise ValueError(f"path {'-'.join(path)}: relay_xor joins two links of one node, not {len(path) - 1}")
+        source, middle, destination = path
+        near, far = link(source, middle), link(middle, destination)
+        return Plan((far,), (Leg(middle, (near, far), source),), 2)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitPath:
-    """A random key goes straight to the destination, the key that hides it hop by hop."""
+    """A random key goes straight to the destination under the first link's key, which follows hop by hop (NECTEC, S).
+
+    Nobody on the way learns the key from its links alone; with the direct message every relay node does.
+    """
 
     join_ns: int = 10_000_000_000
+    """After so long half a join is destroyed at both ends, booked R and Y (K)."""
+
+    def plan(self, path: Sequence[str]) -> Plan:
+        links = _links(path)
+        direct = Leg(path[0], (RANDOM, links[0]), path[-1])
+        hops = [Leg(path[n], (links[0], links[n]), path[n + 1]) for n in range(1, len(links))]
+        return Plan((RANDOM,), (direct, *hops), len(links))
+
+    def given_up(self, first_half_ns: int, now_ns: int) -> bool:
+        return now_ns - first_half_ns >= self.join_ns
+
+
+def _links(path: Sequence[str]) -> list[str]:
+    if len(path) < 2 or len(set(path)) != len(path):
+        raise ValueError(f"path {'-'.join(path)}: must be two nodes or more, none of them twice")
+    return [link(one, other) for one, other in pairwise(path)]

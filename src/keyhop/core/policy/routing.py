@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, NamedTuple
 
 
@@ -34,11 +35,17 @@ class LinkState:
 
     dry_cost: float = 9.5
     """Added where no fresh key comes: a load term of 0.5 x u / (1 - u) at its bound, u = 0.95."""
-    measure: Literal["fill", "hops", "least_loaded", "widest"] = "fill"
+    measure: Literal["fill", "hops", "least_loaded"] = "fill"
+    """What a link costs: its hop and how empty it is; its hop alone (K); the same, and a node leaves a path whose first
+    link is overloaded for its next one (SECOQC, S)."""
+    max_load: float = 0.8
+    """What counts as overloaded is more than this (K)."""
     directory: str = ""
     """The node that knows at which node an application is; empty if nobody is asked."""
 
     def cost(self, edge: Edge) -> float:
+        if self.measure != "fill":
+            return 1.0
         fill = min(1.0, edge.usable_bytes / self.capacity_bytes)
         return 1.0 + self.alpha * (1.0 - fill) ** 2 + (0.0 if edge.rate_bps > 0 else self.dry_cost)
 
@@ -71,6 +78,11 @@ class LinkState:
                     heapq.heappush(heap, step)
         return None
 
+    def forward(self, loads: Sequence[float]) -> int | None:
+        """Which of a node's paths, in ascending weight, takes the next packet; None if none may."""
+        limit = self.max_load if self.measure == "least_loaded" else inf
+        return next((number for number, load in enumerate(loads) if load <= limit), None)
+
     def reachable(self, links: Mapping[str, Iterable[str]], source: str) -> set[str]:
         """Every node with some path of links, whatever their stock."""
         seen, waiting = {source}, [source]
@@ -84,21 +96,104 @@ class LinkState:
 
 @dataclass(frozen=True, slots=True)
 class NoRouting:
-    """Paths stand in the configuration or there are none."""
+    """Paths stand in the configuration, or there are none (SwissQuantum K; all designs of one link)."""
+
+    def route(self, configured: Sequence[tuple[str, ...]], source: str, destination: str) -> tuple[str, ...] | None:
+        return next((path for path in configured if (path[0], path[-1]) == (source, destination)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class CentralKms:
-    """A central server finds the path from what the nodes report."""
+    """A central server finds the path from what the nodes report (NICT, NEC, KISTI)."""
 
-    cost: Literal["hops", "least_loaded", "widest"] = "widest"
+    cost: Literal["hops", "widest"] = "widest"
+    """widest: by stored amount and generation rate (NICT, P)."""
     horizon_seconds: int = 60
+    """How far ahead the rate counts as stock (K)."""
     report_ns: int = 1_000_000_000
+    """(K)"""
     low_stock: float = 0.1
+    """A link with less than this part of its capacity is left (K)."""
+
+    def width_bits(self, edge: Edge) -> int:
+        return edge.usable_bytes * 8 + edge.rate_bps * self.horizon_seconds
+
+    def route(
+        self, edges: Iterable[Edge], source: str, destination: str, avoid: frozenset[str] = frozenset()
+    ) -> tuple[str, ...] | None:
+        """The path whose narrowest link is widest, ties to fewer hops, then to names; None if none has any key."""
+        usable = [edge for edge in edges if edge.up and self.width_bits(edge) > 0 and edge.end not in avoid]
+        if self.cost == "widest":
+            # A wide detour at the start may end at the same narrow link: the width first, then hops among all as wide.
+            width = self._width(usable, source, destination)
+            usable = [edge for edge in usable if self.width_bits(edge) >= width]
+        return fewest_hops(usable, source, destination)
+
+    def leaves(self, edge: Edge, capacity_bytes: int) -> bool:
+        """Whether a link in use sends its traffic elsewhere: an incident, or low stock."""
+        return not edge.up or edge.usable_bytes < capacity_bytes * self.low_stock
+
+    def _width(self, edges: Sequence[Edge], source: str, destination: str) -> int:
+        widths = sorted({self.width_bits(edge) for edge in edges})
+        low, high = 0, len(widths)
+        while low + 1 < high:
+            middle = (low + high) // 2
+            wide = [edge for edge in edges if self.width_bits(edge) >= widths[middle]]
+            low, high = (middle, high) if fewest_hops(wide, source, destination) else (low, middle)
+        return widths[low] if widths else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Sdn:
-    """A controller tries the shortest paths in turn."""
+    """A controller tries the shortest paths in turn until one can carry the request (SDQaaS, S; their number, K)."""
 
     k_paths: int = 3
+
+    def __post_init__(self) -> None:
+        if self.k_paths < 1:
+            raise ValueError(f"sdn.k_paths = {self.k_paths}: must be 1 or more")
+
+    def paths(self, edges: Iterable[Edge], source: str, destination: str) -> list[tuple[str, ...]]:
+        """The `k_paths` shortest by hops, then by names, none with a loop (Yen 1971)."""
+        usable = [edge for edge in edges if edge.up]
+        first = fewest_hops(usable, source, destination)
+        found: list[tuple[str, ...]] = [first] if first else []
+        waiting: list[tuple[int, tuple[str, ...]]] = []
+        while found and len(found) < self.k_paths:
+            last = found[-1]
+            for turn in range(len(last) - 1):
+                root = last[: turn + 1]
+                taken = {path[turn + 1] for path in found if path[: turn + 1] == root}
+                left = [
+                    edge
+                    for edge in usable
+                    if edge.end not in root and not (edge.start == root[-1] and edge.end in taken)
+                ]
+                rest = fewest_hops(left, root[-1], destination)
+                if rest and (candidate := (len(root) + len(rest), root[:-1] + rest)) not in waiting:
+                    heapq.heappush(waiting, candidate)
+            if not waiting:
+                break
+            found.append(heapq.heappop(waiting)[1])
+        return found
+
+
+def fewest_hops(edges: Iterable[Edge], source: str, destination: str) -> tuple[str, ...] | None:
+    """The shortest path; of several the first by names."""
+    leaving: dict[str, set[str]] = {}
+    for edge in edges:
+        leaving.setdefault(edge.start, set()).add(edge.end)
+    # Level by level, paths in order: the first that comes to a node is the first by names of the shortest to it.
+    level: list[tuple[str, ...]] = [(source,)]
+    seen = {source}
+    while level:
+        following: list[tuple[str, ...]] = []
+        for path in level:
+            if path[-1] == destination:
+                return path
+            for end in sorted(leaving.get(path[-1], ())):
+                if end not in seen:
+                    seen.add(end)
+                    following.append((*path, end))
+        level = following
+    return None
