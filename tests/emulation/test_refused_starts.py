@@ -164,13 +164,11 @@ def test_what_is_not_as_the_node_left_it_is_refused_and_left_alone(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda file: file.unlink(), "No such file or directory"),
-        (lambda file: (file.unlink(), file.mkdir()), "Is a directory"),
         (lambda file: write(file, b"\xff\xfe\x00"), "write UTF-8 text"),
         (lambda file: write(file, b"node: {id: [a"), "check indent, brackets and quotes"),
         (lambda file: write(file, file.read_bytes() + b"lisen: {}\n"), "listen"),
     ],
-    ids=["missing", "a directory", "no text", "no YAML", "an unknown key"],
+    ids=["no text", "no YAML", "an unknown key"],
 )
 def test_a_node_file_that_cannot_be_read_is_named_with_the_command_that_checks_it(
     directory: Path, change: Change, sentence: str
@@ -180,6 +178,22 @@ def test_a_node_file_that_cannot_be_read_is_named_with_the_command_that_checks_i
     assert said.startswith(f"error: HERE/{NODE_FILE}")
     assert sentence in said
     assert f"keyhop config validate HERE/{NODE_FILE}" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence", "exit_code"),
+    [
+        (lambda file: file.unlink(), "(No such file or directory)\n  check the name", 5),
+        (lambda file: (file.unlink(), file.mkdir()), "(Is a directory)\n  name a file in it", 1),
+    ],
+    ids=["missing", "a directory"],
+)
+def test_a_node_file_that_is_none_is_named_without_a_line(
+    directory: Path, change: Change, sentence: str, exit_code: int
+) -> None:
+    change(directory / NODE_FILE)
+    said = refused(directory, exit_code=exit_code)
+    assert said == f"error: HERE/{NODE_FILE} cannot be read {sentence}  [exit {exit_code}]\n"
 
 
 # --- two of one -------------------------------------------------------------------------------------------------------

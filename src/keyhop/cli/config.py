@@ -43,7 +43,8 @@ def validate(file: Path, kind: str | None) -> None:
     """
     from keyhop.files import FileError
 
-    chosen = kind or _kind_of(file)
+    found = _kind_of(file)
+    chosen = kind or found
     try:
         summary = _summary(file, chosen)
     except FileError as error:
@@ -73,12 +74,13 @@ def schema(kind: str) -> None:
 
 
 def _kind_of(file: Path) -> str:
+    from keyhop.files import UnreadableFileError
+
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)
     except OSError as error:
-        code = ExitCode.NO_SUCH_THING if isinstance(error, FileNotFoundError) else ExitCode.REFUSED
-        fail(f"{file} cannot be read", error.strerror or "", "check the name, or see: keyhop config --help", code)
+        output.refuse_file(UnreadableFileError(file, error), "")
     return "topology" if _TOPOLOGY.search(head) else "node"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from keyhop.cli.output import ExitCode, fail, say
+from keyhop.cli.output import ExitCode, fail, refuse_file, say
 
 DIRECTORY = Path("keyhop-demo")
 WARNING = "This is an emulation with keys from your operating system's generator. Do not protect real data with it."
@@ -82,9 +82,9 @@ def _topology(network: str):  # type: ignore[no-untyped-def]
     try:
         return topology.load_named(network)
     except FileError as error:
-        fail(str(error), "", f"keyhop config validate {network}", ExitCode.USAGE)
+        refuse_file(error, f"correct it, then: keyhop config validate {network}")
     except topology.TopologyError as error:
-        fail(str(error), "", f"built in are: {', '.join(topology.names())}", ExitCode.USAGE)
+        fail(str(error), "", "name one of these, or a topology file", ExitCode.NO_SUCH_THING)
 
 
 def _once(running) -> int:  # type: ignore[no-untyped-def]

@@ -219,9 +219,9 @@ def _plan(network: str) -> Plan:
     try:
         topology = load_named(network)
     except TopologyError as error:
-        fail(str(error), "", "see: keyhop lab up --help", ExitCode.NO_SUCH_THING)
+        fail(str(error), "", "name one of these, or a topology file", ExitCode.NO_SUCH_THING)
     except FileError as error:
-        fail(str(error), "", f"correct it, then: keyhop config validate {network}", ExitCode.USAGE)
+        output.refuse_file(error, f"correct it, then: keyhop config validate {network}")
     return _told(lambda: devices.plan(topology))
 
 

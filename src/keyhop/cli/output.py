@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from keyhop.cli.settings import settings
+
+if TYPE_CHECKING:
+    from keyhop.files import FileError
 
 API_VERSION = "keyhop/v1"
 
@@ -61,6 +64,17 @@ class Failure(click.ClickException):
 def fail(what: str, why: str, next_step: str, exit_code: ExitCode = ExitCode.REFUSED, alarm: str = "") -> NoReturn:
     """Ends the command. `alarm` is a code such as KH-2101, where there is a page about it."""
     raise Failure(what, why, next_step, exit_code, alarm)
+
+
+def refuse_file(error: FileError, next_step: str) -> NoReturn:
+    """Ends the command over a node file or a topology: every problem with its line, or why there is nothing to read."""
+    from keyhop.files import UnreadableFileError
+
+    if isinstance(error, UnreadableFileError):
+        problem = error.problems[0]
+        code = ExitCode.NO_SUCH_THING if error.missing else ExitCode.FAILED
+        fail(f"{problem.file} cannot be read", problem.what, problem.legal, code)
+    fail(str(error), "", next_step, ExitCode.USAGE)
 
 
 def emit(answer: Any, table: Callable[[], str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import structlog
 
-from keyhop.cli.output import ExitCode, fail
+from keyhop.cli.output import ExitCode, fail, refuse_file
 
 
 @click.command(epilog="Example:  keyhop serve --config /etc/keyhop/keyhop.yml")
@@ -40,7 +40,7 @@ def serve(paths: tuple[Path, ...], check: bool) -> None:
         try:
             file = load_node_file(path, DRIVERS)
         except FileError as error:
-            fail(str(error), "", f"keyhop config validate {path}", ExitCode.USAGE)
+            refuse_file(error, f"correct it, then: keyhop config validate {path}")
         nodes.append((file, path.absolute().parent))
         if check:
             click.echo(

@@ -1,7 +1,7 @@
 """Reading YAML files into checked records."""
 
 from keyhop.files.places import Address, Fingerprint, SecretUnavailable, Source
-from keyhop.files.reading import CheckError, FileError, Problem, parse, read
+from keyhop.files.reading import CheckError, FileError, Problem, UnreadableFileError, parse, read
 from keyhop.files.schema import schema
 from keyhop.files.writing import write
 
@@ -13,6 +13,7 @@ __all__ = [
     "Problem",
     "SecretUnavailable",
     "Source",
+    "UnreadableFileError",
     "parse",
     "read",
     "schema",

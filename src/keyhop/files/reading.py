@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -35,7 +36,7 @@ RecordT = TypeVar("RecordT")
 class Problem:
     file: str
     line: int
-    """Counted from 1."""
+    """Counted from 1; 0: the file as a whole."""
     place: str
     """Where in the file's own words: `links[0].length`. Empty for the file as a whole."""
     what: str
@@ -44,7 +45,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.place}: " if self.place else ""
-        return f"{self.file}:{self.line}: {place}{self.what}: {self.legal}"
+        at = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{at}: {place}{self.what}: {self.legal}"
 
 
 class FileError(Exception):
@@ -53,6 +55,24 @@ class FileError(Exception):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+class UnreadableFileError(FileError):
+    """There is nothing to read: no such file, no file, or not for us."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        what = error.strerror or "not readable"
+        super().__init__((Problem(str(path), 0, "", what, _REMEDIES.get(error.errno or 0, "check its disk")),))
+        self.missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+
+_REMEDIES = {
+    errno.ENOENT: "check the name",
+    errno.ENOTDIR: "check the name",
+    errno.ENAMETOOLONG: "check the name",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "check its owner and mode, and those of its directory",
+}
 
 
 class CheckError(ValueError):
@@ -72,7 +92,7 @@ def read(record: type[RecordT], path: Path, tables: Tables | None = None) -> Rec
         with path.open("rb") as file:
             text = file.read(FILE_LIMIT_BYTES + 1)
     except OSError as error:
-        raise FileError((Problem(str(path), 0, "", error.strerror or "not readable", "check the name"),)) from None
+        raise UnreadableFileError(path, error) from None
     return parse(record, text, str(path), path.absolute().parent, tables)
 
 

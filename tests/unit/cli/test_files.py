@@ -150,6 +150,17 @@ def test_a_file_that_is_not_there_ends_with_5(run: Run) -> None:
     assert result.stderr.startswith("error: none.yml cannot be read (No such file or directory)\n  check the name")
 
 
+@pytest.mark.parametrize("command", [("config", "validate"), ("serve", "--config"), ("lab", "up"), ("demo",)])
+def test_every_command_says_the_same_of_a_file_that_is_not_there_or_is_none(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    missing, directory = run(*command, "none.yml"), run(*command, tmp_path)
+    assert missing.stderr == "error: none.yml cannot be read (No such file or directory)\n  check the name  [exit 5]\n"
+    assert missing.exit_code == ExitCode.NO_SUCH_THING
+    assert directory.stderr == f"error: {tmp_path} cannot be read (Is a directory)\n  name a file in it  [exit 1]\n"
+    assert directory.exit_code == ExitCode.FAILED
+
+
 def test_the_kind_can_be_said(run: Run, tmp_path: Path) -> None:
     (tmp_path / "t.yml").write_text(TOPOLOGY)
     result = run("config", "validate", "--kind", "node", "t.yml")

@@ -21,6 +21,7 @@ from keyhop.files import (
     Fingerprint,
     SecretUnavailable,
     Source,
+    UnreadableFileError,
     parse,
     read,
     schema,
@@ -213,8 +214,20 @@ def test_a_file_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"none\.yml:0: No such file or directory: check the name"):
+    with pytest.raises(UnreadableFileError, match=r"none\.yml: No such file or directory: check the name") as caught:
         read(House, tmp_path / "none.yml", TABLES)
+    assert caught.value.missing
+
+
+def test_a_directory_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFileError) as caught:
+        read(House, tmp_path, TABLES)
+    assert str(caught.value) == f"{tmp_path}: Is a directory: name a file in it"
+    assert not caught.value.missing
+
+
+def test_what_concerns_the_whole_file_has_no_line() -> None:
+    assert refusals("")[0].startswith("h.yml: the file is empty: ")
 
 
 def test_a_secret_is_read_from_its_place_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
