@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import inspect
 import io
 import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
-from keyhop.core.designs import DESIGNS, Design
+from keyhop.core.designs import DESIGNS, Design, not_wired
+from keyhop.core.designs.parts import PARTS
+from keyhop.core.designs.silences import SILENCES, silences
+from keyhop.core.designs.source import MEANINGS
+from keyhop.core.designs.survey import DEPARTURES, TEXT_SAYS, compared
 from keyhop.core.model import LIFE, State
 from keyhop.core.node.ledger import BOOKED
 from keyhop.daemon.alarm_codes import CODES
@@ -55,17 +59,30 @@ font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asia
 
 
 def design_page(design: Design) -> str:
-    """What a design answers to each question, with the parameters of each answer."""
+    """What a design answers to each question, where each answer comes from, and what the survey says."""
     rows, details = [], []
-    for field in dataclasses.fields(design):
-        part = getattr(design, field.name)
-        if not dataclasses.is_dataclass(part):
-            continue
-        parameters = [f"`{entry.name} = {getattr(part, entry.name)!r}`" for entry in dataclasses.fields(part)]
-        about = " ".join(inspect.cleandoc(type(part).__doc__ or "").split("\n\n")[0].split())
-        question = " ".join((inspect.getdoc(sys.modules[type(part).__module__]) or "").split())
-        rows.append(f"| {field.name} | {question} | `{type(part).__name__}` | {', '.join(parameters) or 'none'} |")
-        details.append(f"**{field.name}: `{type(part).__name__}`.** {about}")
+    leaves = {leaf.path: leaf for leaf in design.leaves}
+    for question in PARTS:
+        for path, part in design.answers(question).items():
+            given = [
+                f"`{e.name} = {getattr(part, e.name)!r}` {leaves[f'{path}.{e.name}'].source}" for e in fields(part)
+            ]
+            rows.append(f"| {path} | `{type(part).__name__}` | {leaves[path].source} | {', '.join(given) or 'none'} |")
+            about = " ".join(inspect.cleandoc(type(part).__doc__ or "").split("\n\n")[0].split())
+            details += textwrap.wrap(f"**{path}: `{type(part).__name__}`.** {about}", LINE_CHARACTERS)
+            details.append("")
+    doors = [f"`{leaf.value}` {leaf.source}" for path, leaf in leaves.items() if path.startswith("door")]
+    missing = not_wired(design)
+    access = design.access
+    facts = [
+        f"- Its door: {', '.join(doors)}.",
+        f"- Access to key, which follows from the parts: {access.local}"
+        + ("." if access.local == access.global_ else f" on a link, {access.global_} between distant nodes."),
+        f"- Ours: {design.own_share:.0%} of {len(leaves)} answers and parameters.",
+        "- Runs on a node: "
+        + ("yes." if not missing else f"not yet; {len(missing)} of its answers are not wired there."),
+    ]
+    facts += [f"- {warning}" for warning in design.warnings]
     return "\n".join(
         [
             DRAWN,
@@ -74,15 +91,69 @@ def design_page(design: Design) -> str:
             "",
             f"{design.title}.",
             "",
-            f"It is made in `core/designs/{design.name}.py` of the parts below; its door is `{design.door}`. Questions "
-            "that have one",
-            "plain answer so far are not listed. Values are our own choice unless a docstring names a source.",
+            *(line for fact in facts for line in textwrap.wrap(fact, LINE_CHARACTERS, subsequent_indent="  ")),
             "",
-            "| question | in words | answer | parameters |",
+            f"It is made in `core/designs/{design.name.replace('.', '_')}.py`. What a letter means is said",
+            "[where all designs are listed](README.md).",
+            "",
+            "| question | answer | | parameters |",
             "|---|---|---|---|",
             *rows,
             "",
-            *(line for detail in details for line in (detail, "")),
+            *details,
+            *_survey_part(design),
+        ]
+    )
+
+
+def _survey_part(design: Design) -> list[str]:
+    if not design.row:
+        return []
+    lines = ["## What the survey says", "", "| | its tables | this composition |", "|---|---|---|"]
+    for column, theirs, ours in compared(design):
+        why = DEPARTURES.get((design.name, column)) or TEXT_SAYS.get((design.row, column))
+        lines.append(f"| {column.replace('_', ' ')} | {theirs} | {ours}{f' ({why})' if why else ''} |")
+    lines += ["", "`-`: not discussed there; then the answer is ours or from the source that its letter names.", ""]
+    for silence in silences(design.row):
+        lines += textwrap.wrap(f"- {silence.open} Here: {silence.chosen}", LINE_CHARACTERS, subsequent_indent="  ")
+    return [*lines, ""] if silences(design.row) else lines
+
+
+def designs_page() -> str:
+    """All designs, what their letters mean, and where the survey leaves a choice."""
+    rows = []
+    for design in DESIGNS.values():
+        runs = "no" if not_wired(design) else "yes"
+        page = f"[{design.name}]({design.name}.md)"
+        rows.append(f"| {page} | {design.title} | {' '.join(design.doors)} | {design.own_share:.0%} | {runs} |")
+    notes = []
+    for silence in SILENCES:
+        who = f"{', '.join(silence.rows) or 'All'}: {silence.open} Here: {silence.chosen}"
+        notes += textwrap.wrap(f"- {who}", LINE_CHARACTERS, subsequent_indent="  ")
+    return "\n".join(
+        [
+            DRAWN,
+            "",
+            "# Designs",
+            "",
+            "Key managers of the last twenty years as compositions of the same parts, the reference that resembles",
+            "QKDNetSim, and ours. They follow the survey of Dervisevic, Tankovic, Fazel and others, *Quantum Key",
+            "Distribution Networks - Key Management: A Survey*. `keyhop design show NAME` prints one with the source",
+            "of every value:",
+            "",
+            *(f"- {source}: {meaning}" for source, meaning in MEANINGS.items()),
+            "",
+            "What no source is named for counts as ours. A node runs only designs whose every part it has wired; the",
+            "others can be read and checked, and a node file that names one is refused.",
+            "",
+            "| design | | door | ours | runs on a node |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "## Where the survey is silent or says two things",
+            "",
+            *notes,
+            "",
         ]
     )
 
@@ -177,6 +248,7 @@ def _account_doc(name: str) -> str:
 
 def pages() -> dict[Path, str]:
     drawn = {DOCS / "designs" / f"{design.name}.md": design_page(design) for design in DESIGNS.values()}
+    drawn[DOCS / "designs" / "README.md"] = designs_page()
     drawn[DOCS / "key-states.md"] = key_states_page()
     drawn[DOCS / "alarms.md"] = alarms_page()
     return drawn

@@ -157,7 +157,7 @@ def builder() -> ModuleType:
 
 def test_drawn_pages_are_as_the_code_draws_them_now() -> None:
     drawn = builder().pages()
-    assert len(drawn) == len(DESIGNS) + 2
+    assert len(drawn) == len(DESIGNS) + 3
     for path, text in drawn.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: python docs/build.py"
 

@@ -122,8 +122,6 @@ class NodeProcess:
         What was opened until then is closed by `close`.
         """
         file = self.file
-        if file.design not in DESIGNS:
-            raise StartError(f"design {file.design!r}: must be one of {', '.join(sorted(DESIGNS))}")
         if len(file.audit) > 1:
             raise StartError("audit: one file is supported; remove the others")
         # What an operator can get wrong comes first: a start number is spent on a start that can succeed.

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from keyhop.core.designs import DESIGNS, NotRunning, not_wired, running
 from keyhop.core.node.intake import RESERVED_SOURCES
 from keyhop.files import Address, CheckError, Fingerprint, Source, read, schema
 from keyhop.files.records import Between, Key, Name, OneOrMany, Pattern, Rest
@@ -240,6 +241,7 @@ class NodeFile:
 
     def __post_init__(self) -> None:
         own = self.node.id
+        _check_design(self.design)
         for at, link in enumerate(self.links):
             if link.to == own:
                 raise CheckError(f"a link of {own} leads to {own}", "name the neighbour", "links", at, "to")
@@ -275,6 +277,18 @@ def load_node_file(path: Path, drivers: Mapping[str, type[Any]]) -> NodeFile:
 
 def node_schema(drivers: Mapping[str, type[Any]]) -> dict[str, Any]:
     return schema(NodeFile, "Keyhop node file", {"drivers": drivers})
+
+
+def _check_design(name: str) -> None:
+    runs = ", ".join(design.name for design in DESIGNS.values() if not not_wired(design))
+    if name not in DESIGNS:
+        raise CheckError(f"no design is called {name}", nearest(name, DESIGNS, f"nodes run: {runs}"), "design")
+    try:
+        running(DESIGNS[name])
+    except NotRunning as error:
+        raise CheckError(
+            str(error), f"nodes run: {runs}; to see this one: keyhop design show {name}", "design"
+        ) from None
 
 
 def _no_twice(names: list[str], key: str, legal: str) -> None:

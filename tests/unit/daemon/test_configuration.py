@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keyhop.core.designs import DESIGNS
 from keyhop.daemon.configuration import (
     ApplicationEntry,
     Identity,
@@ -106,6 +107,26 @@ def test_a_full_file_is_read_in_base_units() -> None:
     assert file.audit[0].max_size_bytes == 1_000_000
     assert file.listen.etsi014.cert == Path("/etc/keyhop/tls/kme.crt")
     assert file.listen.etsi014.key == Source("credential", "kme.key")
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        ("keyhops", "design: no design is called keyhops: did you mean keyhop?"),
+        ("zzz", "design: no design is called zzz: nodes run: keyhop"),
+        ("cisco", "design: cisco is a composition that nodes cannot run yet: not wired are storage fixed_block, "),
+        ("toshiba.2019", "design: toshiba.2019 is a composition that nodes cannot run yet"),
+    ],
+)
+def test_a_design_that_no_node_runs_is_refused_where_it_stands(name: str, refusal: str) -> None:
+    said = refusals(f"{MINIMAL}design: {name}\n")
+    line = len(MINIMAL.splitlines()) + 1
+    assert said.startswith(f"keyhop.yml:{line}: {refusal}")
+    assert ("nodes run: keyhop; to see this one: keyhop design show" in said) == (name in DESIGNS)
+
+
+def test_the_design_that_nodes_run_may_be_named() -> None:
+    assert node(f"{MINIMAL}design: keyhop\n").design == "keyhop"
 
 
 def test_a_link_has_one_name_at_both_ends() -> None:

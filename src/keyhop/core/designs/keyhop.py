@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from keyhop.core.designs.design import Design
+from keyhop.core.designs.design import Design, Formatting
 from keyhop.core.policy.disposal import AgePurge
 from keyhop.core.policy.division import EncDec
+from keyhop.core.policy.formatting import ChunkOnReception, SliceOnSupply
 from keyhop.core.policy.refill import ByDemand
 from keyhop.core.policy.relay import HopByHop
 from keyhop.core.policy.routing import LinkState
@@ -18,8 +19,10 @@ KEYHOP = Design(
     division=EncDec(),
     refill=ByDemand(),
     disposal=AgePurge(),
+    formatting=Formatting(reception=ChunkOnReception(), supply=SliceOnSupply(step=8)),
     synchronisation=Lease(),
     relay=HopByHop(),
     routing=LinkState(),
     door="etsi014",
+    promises_its=True,
 )

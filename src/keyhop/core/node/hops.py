@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.machine import Drop, ForgetUsed, Used
 from keyhop.core.messages import (
     PATH_LIMIT,
@@ -55,7 +55,7 @@ def covered_by(
 
 class Hops:
     def __init__(
-        self, context: Context, links: Links, intake: Intake, tunnel: Tunnel, design: Design, pads: Pads
+        self, context: Context, links: Links, intake: Intake, tunnel: Tunnel, design: Running, pads: Pads
     ) -> None:
         self.context = context
         self.intake = intake

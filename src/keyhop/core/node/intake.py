@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.machine import Seal
 from keyhop.core.messages import MODULES_PER_PEER, AgreeBlock, AnswerBlock, Placement, Proof, StoredBlock
 from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, NodeId, PeerError, Range, RunKind
@@ -94,7 +94,7 @@ def _check_source(module: str) -> None:
 
 
 class Intake:
-    def __init__(self, context: Context, links: Links, design: Design, segment_bytes: dict[str, int]) -> None:
+    def __init__(self, context: Context, links: Links, design: Running, segment_bytes: dict[str, int]) -> None:
         self.context = context
         self.links = links
         self.design = design

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.machine import Drop
 from keyhop.core.messages import RANGES_PER_MESSAGE, AnswerLease, RequestLease, Span
 from keyhop.core.model import Action, PeerError, Purpose, State
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 
 class Leases:
-    def __init__(self, context: Context, links: Links, design: Design) -> None:
+    def __init__(self, context: Context, links: Links, design: Running) -> None:
         self.context = context
         self.links = links
         self.policy = design.synchronisation

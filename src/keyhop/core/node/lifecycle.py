@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.machine import Drop, ForgetUsed
 from keyhop.core.messages import Proof, Statement
 from keyhop.core.model import NANOSECONDS, Action, PeerError, Purpose, Range, State
@@ -29,7 +29,7 @@ class PairTick(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lifecycle:
-    def __init__(self, context: Context, links: Links, leases: Leases, supply: Supply, design: Design) -> None:
+    def __init__(self, context: Context, links: Links, leases: Leases, supply: Supply, design: Running) -> None:
         self.context = context
         self.links = links
         self.leases = leases

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Context
@@ -47,7 +47,7 @@ class Known(msgspec.Struct, gc=False):
 
 
 class LinkStates:
-    def __init__(self, context: Context, links: Links, supply: Supply, design: Design) -> None:
+    def __init__(self, context: Context, links: Links, supply: Supply, design: Running) -> None:
         self.context = context
         self.links = links
         self.supply = supply

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Design, running
 from keyhop.core.machine import Output, Put
 from keyhop.core.node import events
 from keyhop.core.node.context import Context, NodeSettings
@@ -27,6 +27,7 @@ from keyhop.core.node.vault import Vault
 class Node:
     """Holds no bits, reads no clock, writes nothing: it decides, and its Output says what is to be done.
 
+    Raises NotRunning if a part of the design is not wired here.
     `entropy(n)` gives n unpredictable bytes for nonces, incarnations and random IDs; never for key bits.
     `restored` says why this store is known to be an old copy, if it is.
     """
@@ -45,17 +46,19 @@ class Node:
     ) -> None:
         context = Context(settings, vault, entropy, start, now)
         self.context = context
-        self.design = design
+        self.design = answers = running(design)
         self.links = Links(context)
         segments: dict[str, int] = {n.node: n.segment_bytes for n in settings.neighbours}
-        self.intake = Intake(context, self.links, design, segments)
-        self.leases = Leases(context, self.links, design)
-        self.supply = Supply(context, self.leases, design)
+        self.intake = Intake(context, self.links, answers, segments)
+        self.leases = Leases(context, self.links, answers)
+        self.supply = Supply(context, self.leases, answers)
         self.secrets = Secrets(context, self.links)
-        self.states = LinkStates(context, self.links, self.supply, design)
+        self.states = LinkStates(context, self.links, self.supply, answers)
         self.tunnel = Tunnel(context, self.links, self.states)
-        self.relay = Relay(context, self.links, self.intake, self.leases, self.supply, self.states, self.tunnel, design)
-        self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, design)
+        self.relay = Relay(
+            context, self.links, self.intake, self.leases, self.supply, self.states, self.tunnel, answers
+        )
+        self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, answers)
         for neighbour in settings.neighbours:
             context.pairs[neighbour.node] = Pair(settings.node, neighbour.node, neighbour.link, direct=True)
         self._dispatch: dict[type, Callable[[Any], None]] = {

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.messages import RANGES_PER_MESSAGE, Span
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, Action, Purpose, Range, State
 from keyhop.core.node.context import Context
@@ -50,7 +50,7 @@ class Holding(NamedTuple):
 
 
 class Pads:
-    def __init__(self, context: Context, leases: Leases, design: Design) -> None:
+    def __init__(self, context: Context, leases: Leases, design: Running) -> None:
         self.context = context
         self.leases = leases
         self.design = design

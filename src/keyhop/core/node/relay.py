@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.messages import (
     AnswerReserve,
     Confirm,
@@ -73,7 +73,7 @@ class Relay:
         supply: Supply,
         states: LinkStates,
         tunnel: Tunnel,
-        design: Design,
+        design: Running,
     ) -> None:
         self.context = context
         self.links = links

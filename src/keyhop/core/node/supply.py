@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from keyhop.core.designs import Design
+from keyhop.core.designs import Running
 from keyhop.core.machine import Audit, Deliver, Drop, ForgetUsed, Remove, Save, Seal, Used
 from keyhop.core.model import (
     NANOSECONDS,
@@ -43,7 +43,7 @@ class Waiting(NamedTuple):
 
 
 class Supply:
-    def __init__(self, context: Context, leases: Leases, design: Design) -> None:
+    def __init__(self, context: Context, leases: Leases, design: Running) -> None:
         self.context = context
         self.leases = leases
         self.design = design
@@ -237,8 +237,7 @@ class Supply:
                     queue.remove(waiting)
                     refusal = RequestError(
                         Refusal.NOT_ENOUGH_KEY,
-                        f"not enough key for {waiting.event.master} -> {waiting.event.slave}: "
-                        f"{self.why_none(node)}",
+                        f"not enough key for {waiting.event.master} -> {waiting.event.slave}: {self.why_none(node)}",
                         retry_after_s=1.0,
                     )
                     self.context.out.answer.append(Deliver(event.request, refusal=refusal))
