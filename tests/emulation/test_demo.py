@@ -121,7 +121,18 @@ def test_without_a_terminal_it_says_a_line_now_and_then_until_it_is_ended(place:
     assert "Traceback" not in "".join(said)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("words", [("line3", "--no-tui"), ("line3",)])
+def test_a_demo_whose_terminal_is_closed_leaves_no_node_behind(place: Path, words: tuple[str, ...]) -> None:
+    with terminal(place, *words) as screen:
+        until(lambda: "Stop" in screen.said and len(running_in(place)) == 4, 20.0, "the nodes")
+        time.sleep(1.0)
+        os.kill(screen.process.pid, signal.SIGHUP)
+        until(lambda: screen.process.poll() is not None, 15.0, "the end")
+        assert running_in(place) == {}
+    assert "Traceback" not in screen.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_ended_while_its_nodes_start_leaves_none_behind(place: Path, number: signal.Signals) -> None:
     with started(place, "demo", "line3", "--no-tui") as demo:
         until(lambda: len(running_in(place)) >= 3, 10.0, "a node")

@@ -11,7 +11,7 @@ import click
 
 from keyhop.cli import node_api
 from keyhop.cli.output import ExitCode, fail
-from keyhop.cli.settings import settings
+from keyhop.cli.settings import FILE, settings
 
 if TYPE_CHECKING:
     from keyhop.client.core import KeyhopError
@@ -46,12 +46,11 @@ def credential_options(command: CallableT) -> CallableT:
     return command
 
 
-_FILE = click.Path(path_type=Path)
 _OPTIONS = (
     click.option("--from", "origin", metavar="SAE", help="The application that asks, of a lab."),
-    click.option("--cert", type=_FILE, help="Its certificate. [env: KEYHOP_CERT]"),
-    click.option("--key", "key_file", type=_FILE, help="Its private key. [env: KEYHOP_KEY]"),
-    click.option("--ca", type=_FILE, help="Authority of the key manager's certificate. [env: KEYHOP_CA]"),
+    click.option("--cert", type=FILE, help="Its certificate. [env: KEYHOP_CERT]"),
+    click.option("--key", "key_file", type=FILE, help="Its private key. [env: KEYHOP_KEY]"),
+    click.option("--ca", type=FILE, help="Authority of the key manager's certificate. [env: KEYHOP_CA]"),
 )
 
 

@@ -10,7 +10,7 @@ import click
 
 from keyhop.cli import output
 from keyhop.cli.output import ExitCode, fail
-from keyhop.cli.settings import common_options, settings
+from keyhop.cli.settings import FILE, common_options, settings
 
 if TYPE_CHECKING:
     from keyhop.files import FileError
@@ -31,7 +31,7 @@ def config() -> None:
 
 
 @config.command("validate")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @click.option("--kind", type=click.Choice(KINDS), help="What the file is; by its first words if not given.")
 @common_options
 def validate(file: Path, kind: str | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from keyhop.cli.output import ExitCode, fail, refuse_file, say
+from keyhop.cli.settings import FILE
 
 DIRECTORY = Path("keyhop-demo")
 WARNING = "This is an emulation with keys from your operating system's generator. Do not protect real data with it."
@@ -21,9 +22,7 @@ WARNING = "This is an emulation with keys from your operating system's generator
 @click.option("--once", is_flag=True, help="Deliver ten keys end to end, compare both ends, and end: exit 0 or 1.")
 @click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
 @click.option("--no-tui", is_flag=True, help="Print a line now and then instead of the live view.")
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), help="Where the network lives (default ./keyhop-demo)."
-)
+@click.option("--dir", "directory", type=FILE, help="Where the network lives (default ./keyhop-demo).")
 def demo(network: str, once: bool, one_process: bool, no_tui: bool, directory: Path | None) -> None:
     """Run a QKD network on this machine: real nodes, emulated QKD, two pairs of applications.
 
@@ -33,25 +32,24 @@ def demo(network: str, once: bool, one_process: bool, no_tui: bool, directory: P
 
     # A shell that runs us in the background has it ignored; asked to end, we end all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    from keyhop.daemon.pki import PkiError
     from keyhop.emulator import demo as demos
     from keyhop.emulator.lab import LAB_FILE, LabError, open_lab
     from keyhop.emulator.processes import NodeFailure
 
     topology = _topology(network)
     temporary = None
-    if directory is None:
-        if once:
+    try:
+        if directory is None and once:
             temporary = Path(tempfile.mkdtemp(prefix="keyhop-demo-"))
             directory = temporary / "demo"
-        else:
+        elif directory is None:
             directory = DIRECTORY
             if (directory / LAB_FILE).exists():
                 if open_lab(directory).running:
-                    fail(
-                        f"a demo runs already in {directory}", "", "end it with q, or: keyhop lab down", ExitCode.FAILED
-                    )
+                    next_step = f"end it with q, or: keyhop lab down --lab {directory}"
+                    fail(f"a demo runs already in {directory}", "", next_step, ExitCode.FAILED)
                 shutil.rmtree(directory)
-    try:
         running = demos.prepare(topology, directory)
         title = topology.title or topology.name
         say(f"Keyhop demo · {title} · emulated QKD, real key managers, everything on 127.0.0.1")
@@ -66,8 +64,8 @@ def demo(network: str, once: bool, one_process: bool, no_tui: bool, directory: P
             _live(running, directory, plain=no_tui or not sys.stdout.isatty())
         finally:
             demos.stop(running)
-    except LabError as error:
-        fail(str(error), "", error.next_step, ExitCode.FAILED)
+    except (LabError, PkiError) as error:
+        fail(error.what, "", error.next_step, ExitCode.FAILED)
     except NodeFailure as error:
         fail(str(error), "", f"its log is in {directory}; see also: keyhop lab inspect", ExitCode.FAILED)
     finally:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyhop.cli import figures, output
+from keyhop.cli import figures, node_api, output
 from keyhop.cli.output import ExitCode, fail
-from keyhop.cli.settings import common_options, settings
+from keyhop.cli.settings import FILE, common_options, settings
 
 if TYPE_CHECKING:
     from keyhop.emulator.control import Control
@@ -37,7 +37,7 @@ def lab() -> None:
 
 @lab.command()
 @click.argument("network", metavar="[FILE|NAME]", required=False)
-@click.option("--dir", "directory", type=click.Path(path_type=Path), help=f"Where it lives; {DEFAULT_DIRECTORY}.")
+@click.option("--dir", "directory", type=FILE, help=f"Where it lives; {DEFAULT_DIRECTORY}.")
 @click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
 @common_options
 def up(network: str | None, directory: Path | None, one_process: bool) -> None:
@@ -232,9 +232,7 @@ def _here() -> Lab:
     if place is None:
         what = f"no lab here ({Path.cwd()})"
         fail(what, "", "go to its directory, give --lab DIRECTORY, or: keyhop lab up secoqc", ExitCode.NO_SUCH_THING)
-    if not (place / labs.LAB_FILE).exists():
-        fail(f"{place} holds no lab", "", "make one: keyhop lab up secoqc", ExitCode.NO_SUCH_THING)
-    return _told(lambda: labs.open_lab(place))
+    return node_api.open_lab(place)
 
 
 def _told(work: Callable[[], ResultT]) -> ResultT:
@@ -249,13 +247,6 @@ def _told(work: Callable[[], ResultT]) -> ResultT:
         fail(error.what, "", error.next_step, ExitCode.REFUSED)
     except NodeFailure as error:
         fail(str(error), "", "correct what it says, then: keyhop lab up", ExitCode.REFUSED)
-    except OSError as error:
-        fail(
-            f"{error.filename or 'the lab'} cannot be used",
-            error.strerror or "",
-            "check owner and disk",
-            ExitCode.REFUSED,
-        )
 
 
 def _act(link: str, change: Callable[[Path, str], Control]) -> None:

@@ -8,7 +8,7 @@ import click
 
 from keyhop.cli import figures, node_api, output
 from keyhop.cli.output import ExitCode, Failure, fail
-from keyhop.cli.settings import common_options
+from keyhop.cli.settings import FILE, common_options
 from keyhop.wire import manage
 from keyhop.wire.manage import Link, LinkAnswer, LinksAnswer, LinkState
 
@@ -83,7 +83,7 @@ def find_link(name: str) -> tuple[node_api.Target, Link]:
 @link.command("key")
 @click.argument("one", metavar="NODE")
 @click.argument("other", metavar="NEIGHBOUR")
-@click.option("--out", type=click.Path(path_type=Path), help="File to make; NODE-NEIGHBOUR.key if not given.")
+@click.option("--out", type=FILE, help="File to make; NODE-NEIGHBOUR.key if not given.")
 @common_options
 def make_key(one: str, other: str, out: Path | None) -> None:
     """Make the secret that two nodes share before their link gives key.

@@ -36,8 +36,9 @@ async def live(demo: Demo, *, plain: bool) -> None:
     with contextlib.suppress(NotImplementedError):
         import signal
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ended.set)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, ended.set)
     if plain:
         await _plain(demo, ended)
         return
@@ -74,8 +75,16 @@ def _keys(view: View, ended: asyncio.Event) -> Iterator[None]:
     before = termios.tcgetattr(descriptor)
 
     def read() -> None:
-        # From the descriptor itself: what Python buffers would wake nobody.
-        for key in KEYSTROKE.findall(os.read(descriptor, 64).decode(errors="replace")):
+        try:
+            # From the descriptor itself: what Python buffers would wake nobody.
+            said = os.read(descriptor, 64)
+        except OSError:
+            said = b""
+        if not said:
+            # The terminal is gone.
+            loop.remove_reader(descriptor)
+            ended.set()
+        for key in KEYSTROKE.findall(said.decode(errors="replace")):
             if key == "q":
                 ended.set()
             else:
@@ -87,7 +96,8 @@ def _keys(view: View, ended: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         loop.remove_reader(descriptor)
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 class View:

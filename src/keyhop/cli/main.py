@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -83,6 +85,12 @@ class LazyGroup(click.Group):
         except click.ClickException as error:
             error.show()
             result = int(error.exit_code)
+        except OSError as error:
+            failure = _system_failure(error)
+            # The terminal may be what failed.
+            with contextlib.suppress(OSError):
+                failure.show()
+            result = int(failure.exit_code)
         except click.Abort:
             click.echo("stopped", err=True)
             result = int(ExitCode.INTERRUPTED)
@@ -95,6 +103,17 @@ def _usage_failure(error: click.UsageError) -> Failure:
     path = error.ctx.command_path if error.ctx is not None else "keyhop"
     what = error.format_message().rstrip(".")
     return Failure(what[:1].lower() + what[1:], "", f"see: {path} --help", ExitCode.USAGE)
+
+
+def _system_failure(error: OSError) -> Failure:
+    """What no command foresaw: a directory that is not for us, a full disk, also behind a redirected answer."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return Failure(
+            "the operating system refused", reason, "check the disk, and where the answer goes", ExitCode.FAILED
+        )
+    what = f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename} cannot be used"
+    return Failure(what, reason, "check its owner and mode, and the disk", ExitCode.FAILED)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,7 +130,21 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     # Else a command that is told to end would leave behind the nodes that it started.
     signal.signal(signal.SIGTERM, _ended)
-    cli.main(arguments, prog_name="keyhop")
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        # The terminal was closed, and nobody asked by nohup to go on without it.
+        signal.signal(signal.SIGHUP, _ended)
+    try:
+        cli.main(arguments, prog_name="keyhop")
+    finally:
+        _let_go_of_stdout()
+
+
+def _let_go_of_stdout() -> None:
+    """What could not be written was told; Python would tell it again, in its own words, when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ended(number: int, _frame: object) -> NoReturn:

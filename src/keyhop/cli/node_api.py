@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -15,6 +15,9 @@ from keyhop.cli.output import ExitCode, Failure, fail, say
 from keyhop.cli.settings import settings
 from keyhop.files.places import Address
 from keyhop.wire import manage
+
+if TYPE_CHECKING:
+    from keyhop.emulator.lab import Lab
 
 ADDRESS_VARIABLE = "KEYHOP_MANAGE"
 DEFAULT_ADDRESS = "127.0.0.1:8500"
@@ -49,14 +52,15 @@ def lab_directory() -> Path | None:
     return settings().lab or find_lab(Path.cwd())
 
 
-def open_lab(directory: Path):  # type: ignore[no-untyped-def]  # the lab's module is loaded only if there is a lab
-    from keyhop.emulator.lab import LabError
+def open_lab(directory: Path) -> Lab:
+    from keyhop.emulator.lab import LabError, NoLabError
     from keyhop.emulator.lab import open_lab as load
 
     try:
         return load(directory)
     except LabError as error:
-        fail(error.what, "", error.next_step, ExitCode.NO_SUCH_THING)
+        missing = isinstance(error, NoLabError)
+        fail(error.what, "", error.next_step, ExitCode.NO_SUCH_THING if missing else ExitCode.FAILED)
 
 
 def _checked(address: str) -> str:

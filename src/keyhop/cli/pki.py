@@ -11,14 +11,13 @@ import click
 
 from keyhop.cli import output
 from keyhop.cli.output import ExitCode, fail
-from keyhop.cli.settings import common_options
+from keyhop.cli.settings import FILE, common_options
 
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 
 
 def _directory_option(command: CallableT) -> CallableT:
-    kind = click.Path(path_type=Path)
-    return click.option("--dir", "directory", type=kind, default=Path("pki"), show_default=True, help="Where it is.")(
+    return click.option("--dir", "directory", type=FILE, default=Path("pki"), show_default=True, help="Where it is.")(
         command
     )
 
@@ -105,7 +104,7 @@ def issue(role: str, name: str, directory: Path, days: int, hosts: tuple[str, ..
 
 
 @pki.command("show")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @common_options
 @click.pass_context
 def show(context: click.Context, file: Path) -> None:
@@ -120,7 +119,7 @@ def show(context: click.Context, file: Path) -> None:
     try:
         report = lab.show(file)
     except lab.PkiError as error:
-        fail(error.what, "", error.next_step, ExitCode.NO_SUCH_THING if not file.exists() else ExitCode.USAGE)
+        fail(error.what, "", error.next_step, _unreadable(file))
     state = report.state(datetime.now(UTC))
     answer = {
         "apiVersion": output.API_VERSION,
@@ -152,3 +151,14 @@ def show(context: click.Context, file: Path) -> None:
     output.emit(answer, lambda: output.facts(lines))
     if state != "valid":
         context.exit(ExitCode.PROBLEMS)
+
+
+def _unreadable(file: Path) -> ExitCode:
+    """Whether there is no such file, it is not for us, or it is something else."""
+    try:
+        with file.open("rb"):
+            return ExitCode.USAGE
+    except FileNotFoundError:
+        return ExitCode.NO_SUCH_THING
+    except OSError:
+        return ExitCode.FAILED

@@ -12,13 +12,14 @@ import click
 import structlog
 
 from keyhop.cli.output import ExitCode, fail, refuse_file
+from keyhop.cli.settings import FILE
 
 
 @click.command(epilog="Example:  keyhop serve --config /etc/keyhop/keyhop.yml")
 @click.option(
     "--config",
     "paths",
-    type=click.Path(path_type=Path),
+    type=FILE,
     multiple=True,
     default=[Path("/etc/keyhop/keyhop.yml")],
     show_default=True,

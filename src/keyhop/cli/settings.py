@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+FILE = click.Path(path_type=Path, readable=False)
+"""Whether it can be read shows when it is read: then the message names the reason, too."""
+
 Output = Literal["table", "json", "yaml"]
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 
@@ -52,7 +55,7 @@ _OPTIONS = (
     click.option("--address", metavar="HOST:PORT", expose_value=False, callback=_keep, help="Where to ask."),
     click.option(
         "--lab",
-        type=click.Path(path_type=Path),
+        type=FILE,
         expose_value=False,
         callback=_keep,
         help="Directory of a lab, whose nodes and applications are meant. [env: KEYHOP_LAB]",

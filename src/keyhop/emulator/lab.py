@@ -41,6 +41,10 @@ class LabError(Exception):
         self.next_step = next_step
 
 
+class NoLabError(LabError):
+    """The directory holds none."""
+
+
 class LabNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: str
     label: str = ""
@@ -138,12 +142,18 @@ def open_lab(directory: Path) -> Lab:
     path = directory / LAB_FILE
     try:
         if not _is_ours(directory):
-            raise LabError(f"{directory} belongs to another user", "use a lab of your own: `keyhop lab up FILE --dir`")
+            raise LabError(
+                f"{directory} belongs to another user", "use a lab of your own: keyhop lab up secoqc --dir DIRECTORY"
+            )
         return Lab(directory, msgspec.json.decode(path.read_bytes(), type=LabState))
     except FileNotFoundError:
-        raise LabError(f"{directory} holds no lab", "make one with `keyhop lab up FILE`") from None
+        raise NoLabError(
+            f"{directory} holds no lab", "make one: keyhop lab up secoqc, or: keyhop lab up FILE"
+        ) from None
+    except NotADirectoryError:
+        raise NoLabError(f"{directory} is no directory", "name the directory of a lab") from None
     except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror})", "check its owner") from None
+        raise LabError(f"{path} cannot be read ({error.strerror})", "check its owner and mode") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LabError(f"{path} is damaged ({error})", f"remove {directory} and make the lab anew") from None
 
@@ -156,10 +166,28 @@ def find_lab(start: Path) -> Path | None:
     named = os.environ.get(LAB_VARIABLE)
     if named:
         return Path(named)
-    for directory in (start, *(start / name for name in LAB_DIRECTORIES), *start.parents):
-        if (directory / LAB_FILE).is_file() and _is_ours(directory):
-            return directory
-    return None
+    found = [start, *(start / name for name in LAB_DIRECTORIES), *start.parents]
+    found = [directory for directory in found if _holds_ours(directory)]
+    # A demo that runs is meant rather than the lab beside it that was taken down.
+    below = [directory for directory in found if directory.parent == start and directory != start]
+    if found and found[0] in below:
+        return next((directory for directory in below if _runs(directory)), found[0])
+    return found[0] if found else None
+
+
+def _runs(directory: Path) -> bool:
+    try:
+        return open_lab(directory).running
+    except LabError:
+        return False
+
+
+def _holds_ours(directory: Path) -> bool:
+    try:
+        return (directory / LAB_FILE).is_file() and _is_ours(directory)
+    except OSError:
+        # What we may not look into is not meant.
+        return False
 
 
 def _is_ours(directory: Path) -> bool:

@@ -258,7 +258,7 @@ def test_a_module_that_cannot_be_is_refused_by_the_name_of_its_link(tmp_path: Pa
 
 
 def test_a_directory_without_a_lab_and_a_damaged_lab_are_told_apart(lab: Lab, tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="holds no lab; make one with `keyhop lab up FILE`"):
+    with pytest.raises(LabError, match="holds no lab; make one: keyhop lab up secoqc, or: keyhop lab up FILE"):
         labs.open_lab(tmp_path)
     (lab.directory / labs.LAB_FILE).write_text('{"apiVersion": "keyhop/v1", "nam')
     with pytest.raises(LabError, match="damaged"):
