@@ -189,8 +189,13 @@ class StampSequence:
             new = end - expected
             return ((Move(Verb.AGREE, expected, new),) if new > 0 else ()), max(expected, end)
         if self.on_gap == "restart":
-            return (Move(Verb.DESTROY, 0, expected), Move(Verb.AGREE, first, length)), end
+            return self.restarted(expected, end)[0] + (Move(Verb.DESTROY, first, length),), end
         return None
+
+    def restarted(self, own_end: int, floor: int) -> tuple[tuple[Move, ...], int]:
+        """Both ends drop all that is unread below the end of the chunk that showed the gap (Y), and go on from there."""
+        dropped = min(own_end, floor)
+        return ((Move(Verb.DESTROY, 0, dropped),) if dropped else ()), max(own_end, floor)
 
     def base(self, own: Stamps, peer: Stamps) -> int:
         """From where on both ends have everything (K)."""

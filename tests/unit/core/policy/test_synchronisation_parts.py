@@ -145,9 +145,15 @@ def test_at_nist_2_both_ends_fall_back_to_one_base() -> None:
     assert part.resynchronised(at_b, at_a, 12_288) == ((Move(AGREE, 9216, 3072),), 12_288)
 
 
-def test_at_nist_2_a_restart_drops_everything_unread() -> None:
-    found = StampSequence(on_gap="restart").arrived(8192, 9216, 3072)
-    assert found == ((Move(DESTROY, 0, 8192), Move(AGREE, 9216, 3072)), 12_288)
+def test_at_nist_2_a_restart_drops_everything_unread_at_both_ends() -> None:
+    part = StampSequence(on_gap="restart")
+    at_b = part.arrived(8192, 9216, 3072)
+    assert at_b == ((Move(DESTROY, 0, 8192), Move(DESTROY, 9216, 3072)), 12_288)
+    assert part.restarted(12_288, floor=at_b[1]) == ((Move(DESTROY, 0, 12_288),), 12_288)
+
+
+def test_what_the_other_end_has_yet_to_receive_outlives_a_restart() -> None:
+    assert StampSequence(on_gap="restart").restarted(16_384, floor=12_288) == ((Move(DESTROY, 0, 12_288),), 16_384)
 
 
 @given(*(st.integers(0, 100) for _ in range(5)))
