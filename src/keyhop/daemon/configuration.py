@@ -286,9 +286,8 @@ def _check_design(name: str) -> None:
     try:
         running(DESIGNS[name])
     except NotRunning as error:
-        raise CheckError(
-            str(error), f"nodes run: {runs}; to see this one: keyhop design show {name}", "design"
-        ) from None
+        legal = f"name one that nodes run ({runs}); keyhop design show {name} shows what this one is made of"
+        raise CheckError(str(error), legal, "design") from None
 
 
 def _no_twice(names: list[str], key: str, legal: str) -> None:

@@ -122,7 +122,7 @@ def test_a_design_that_no_node_runs_is_refused_where_it_stands(name: str, refusa
     said = refusals(f"{MINIMAL}design: {name}\n")
     line = len(MINIMAL.splitlines()) + 1
     assert said.startswith(f"keyhop.yml:{line}: {refusal}")
-    assert ("nodes run: keyhop; to see this one: keyhop design show" in said) == (name in DESIGNS)
+    assert (f"name one that nodes run (keyhop); keyhop design show {name} shows" in said) == (name in DESIGNS)
 
 
 def test_the_design_that_nodes_run_may_be_named() -> None:
