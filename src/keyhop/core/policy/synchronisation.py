@@ -193,7 +193,7 @@ class StampSequence:
         return None
 
     def restarted(self, own_end: int, floor: int) -> tuple[tuple[Move, ...], int]:
-        """Both ends drop all that is unread below the end of the chunk that showed the gap (Y), and go on from there."""
+        """Both ends drop all that is unread below the end of the chunk that showed the gap (Y) and go on from there."""
         dropped = min(own_end, floor)
         return ((Move(Verb.DESTROY, 0, dropped),) if dropped else ()), max(own_end, floor)
 
