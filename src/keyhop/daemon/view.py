@@ -207,10 +207,10 @@ class View:
     def _local_pool(self) -> Pool | None:
         """Keys for two applications at this node: drawn when asked for, kept until fetched."""
         supply = self._process.node.supply
-        if not supply.local.append:
+        if not supply.local.run.append:
             return None
-        stored = sum(row.length for row in supply.records.values())
-        drawn = supply.local.append
+        stored = sum(row.length for row in supply.local.records.values())
+        drawn = supply.local.run.append
         return Pool(
             peer=self._process.file.node.id,
             kind=PoolKind.LOCAL,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from keyhop.core.machine import Close, Frame, Notice, Output, Put, Remove, Row, Save
+from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Put, Remove, Row, Save
 from keyhop.core.messages import PlainMessage, TaggedMessage
-from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, AppId, NodeId
+from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, AppId, NodeId, RequestError
 from keyhop.core.node.pair import Connection, Keyed, Pair, Phase
 from keyhop.core.node.rows import BookRow, NodeRow
 from keyhop.core.node.run import Run
@@ -121,6 +121,9 @@ class Context:
 
     def notice(self, code: str, text: str, peer: str = "") -> None:
         self.out.notice.append(Notice(code, text, peer))
+
+    def refuse(self, request: int, error: RequestError) -> None:
+        self.out.answer.append(Deliver(request, refusal=error))
 
     def at(self, due: int, event: object) -> None:
         """The event is stepped when its time has come."""

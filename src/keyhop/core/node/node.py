@@ -14,6 +14,7 @@ from keyhop.core.node.leases import Leases
 from keyhop.core.node.lifecycle import Lifecycle, PairTick
 from keyhop.core.node.link import Links, LinkTick
 from keyhop.core.node.linkstate import LinkStates, LinkStateTick
+from keyhop.core.node.local import RecordsAged
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.recovery import first_contact, recover
 from keyhop.core.node.relay import Relay, RelayTick
@@ -70,7 +71,8 @@ class Node:
             events.ModuleReported: self._module_reported,
             events.KeysWanted: self.supply.wanted,
             events.KeysFetched: self.supply.fetched,
-            events.RecordsFetched: self.supply.records_fetched,
+            events.RecordsFetched: self.supply.local.fetched,
+            RecordsAged: self.supply.local.aged,
             events.StockLow: self._stock_low,
             events.LeaseCommitted: self.leases.committed,
             events.RequestEnded: self.supply.ended,

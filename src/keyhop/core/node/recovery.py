@@ -84,7 +84,7 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
             case StartRow():
                 starts[row.start] = row
             case RunRow() if row.peer == context.node:
-                supply.local.append = row.append
+                supply.local.run.append = row.append
             case RunRow() if row.peer in context.pairs:
                 run = context.pairs[row.peer].runs[row.run]
                 run.append, run.floor, run.mark = row.append, row.floor, max(row.sent, row.granted)
@@ -102,7 +102,7 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
             case BookRow() if row.peer in context.pairs:
                 context.pairs[row.peer].runs[row.run].book = Book(row.totals)
             case KeyRow():
-                supply.records[row.id] = row
+                supply.local.recall(row)
             case _:
                 pass
     if last in starts:

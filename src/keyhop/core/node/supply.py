@@ -8,10 +8,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from keyhop.core.designs import Running
-from keyhop.core.machine import Audit, Deliver, Drop, ForgetUsed, Remove, Save, Seal, Used
+from keyhop.core.machine import Audit, Deliver, Drop, ForgetUsed, Save, Used
 from keyhop.core.model import (
     NANOSECONDS,
-    POSITION_LIMIT,
     Action,
     AppId,
     NodeId,
@@ -19,22 +18,19 @@ from keyhop.core.model import (
     Range,
     Refusal,
     RequestError,
-    RunId,
     State,
     joined,
 )
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import KeysFetched, KeysWanted, RecordsFetched, RequestEnded
+from keyhop.core.node.events import KeysFetched, KeysWanted, RequestEnded
 from keyhop.core.node.leases import Leases
+from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
-from keyhop.core.node.rows import KeyRow
 from keyhop.core.node.run import GONE, Run, Segment
 from keyhop.crypto.keyid import Coordinates
 
-NOT_FOUND = "one or more keys specified are not found on KME"
 WAITING_LIMIT = 1024
-LOCAL_RECORDS_LIMIT = 100_000
 
 
 class Waiting(NamedTuple):
@@ -59,8 +55,7 @@ class Supply:
         self._demand: dict[str, float] = {}
         self.wanted_peers: set[str] = set()
         """Distant key managers whose pools are filled ahead."""
-        self.local = Run(RunId(context.node, 0), owned=True)
-        self.records: dict[str, KeyRow] = {}
+        self.local = LocalKeys(context)
         leases.on_lent.append(lambda pair, purpose: self.serve(pair) if purpose is Purpose.SUPPLY else None)
 
     # --- rights -------------------------------------------------------------------------------------------------------
@@ -138,7 +133,7 @@ class Supply:
         try:
             node = self.entitle(event.master, event.slave)
             if node == context.node:
-                self._draw(event)
+                self.local.draw(event)
                 return
             if not self._try(event, node):
                 self._queue(event, node)
@@ -309,62 +304,4 @@ class Supply:
                 context.book(run)
 
     def _refuse(self, request: int, reason: Refusal, text: str, retry_after_s: float | None = None) -> None:
-        error = RequestError(reason, text, retry_after_s=retry_after_s)
-        self.context.out.answer.append(Deliver(request, refusal=error))
-
-    # --- both applications at this key manager ------------------------------------------------------------------------
-
-    def _draw(self, event: KeysWanted) -> None:
-        """Keys of grade `local`: drawn from the vault's generator, with random IDs and a durable record each."""
-        context, length = self.context, event.size_bits // 8
-        if len(self.records) + event.number > LOCAL_RECORDS_LIMIT:
-            raise RequestError(Refusal.NOT_ENOUGH_KEY, "too many local keys wait to be fetched", retry_after_s=10.0)
-        if self.local.append + event.number * length > POSITION_LIMIT:
-            raise RequestError(Refusal.UNAVAILABLE, "the local run is at its end")
-        ranges, ids = [], []
-        for _ in range(event.number):
-            target = Range(self.local.id, self.local.append, length)
-            self.local.append += length
-            context.vault.draw(target)
-            row = KeyRow(random_uuid(context.entropy(16)), target.start, length, event.master, (event.slave,))
-            self.records[row.id] = row
-            context.put(row)
-            context.save(Seal(target))
-            ranges.append(target)
-            ids.append(row.id)
-        context.put(self.local.row())
-        context.out.answer.append(Deliver(event.request, tuple(ranges), ids=tuple(ids)))
-
-    def records_fetched(self, event: RecordsFetched) -> None:
-        """As `fetched`, by record: 401 goes before 400, and one foreign ID poisons all (014 6.3)."""
-        context = self.context
-        rows = [self.records.get(id) for id in event.ids]
-        if any(row is not None and event.slave not in row.waiting for row in rows):
-            self._refuse(
-                event.request, Refusal.NOT_AUTHORISED, f"SAE {event.slave!r} was not named for every one of these keys"
-            )
-            return
-        found = [row for row in rows if row is not None and row.master == event.master]
-        if len(found) != len(event.ids) or len(set(event.ids)) != len(event.ids):
-            self._refuse(event.request, Refusal.NOT_FOUND, NOT_FOUND)
-            return
-        ranges = []
-        for row in found:
-            del self.records[row.id]
-            context.out.save.append(Remove(row))
-            target = Range(self.local.id, row.start, row.length)
-            context.save(Drop(target))
-            ranges.append(target)
-        if event.audit is not None:
-            context.save(Audit(event.audit))
-        context.out.answer.append(Deliver(event.request, tuple(ranges)))
-        context.out.wipe.extend(ranges)
-
-
-def random_uuid(entropy: bytes) -> str:
-    """A version-4 UUID (RFC 9562) of 16 random bytes."""
-    value = bytearray(entropy)
-    value[6] = value[6] & 0x0F | 0x40
-    value[8] = value[8] & 0x3F | 0x80
-    text = value.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        self.context.refuse(request, RequestError(reason, text, retry_after_s=retry_after_s))

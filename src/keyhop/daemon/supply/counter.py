@@ -11,8 +11,8 @@ from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, NodeId, Range, Refusal, RequestError, RunId
 from keyhop.core.node.desk import Allowance, Grant
 from keyhop.core.node.events import KeysWanted, RecordsFetched, RequestEnded, StockLow
+from keyhop.core.node.local import NOT_FOUND
 from keyhop.core.node.rows import secret_name
-from keyhop.core.node.supply import NOT_FOUND
 from keyhop.crypto.keyid import Coordinates, KeyIdSeal, Unopened, open_in_any
 from keyhop.daemon.audit import AuditError, AuditLog, Delivery
 from keyhop.daemon.driver import Bits, Driver
@@ -373,9 +373,9 @@ class Counter:
             text = f"{len(key_ids)} key IDs: must be 1 to {self._settings.keys_per_request}"
             raise RequestError(Refusal.BAD_REQUEST, text)
         self._check_guesses(caller)
-        if supply.records and any(key_id in supply.records for key_id in key_ids):
+        if supply.local.records and any(key_id in supply.local.records for key_id in key_ids):
             ids = tuple(key_ids)
-            size_bits = supply.records[next(id for id in ids if id in supply.records)].length * 8
+            size_bits = supply.local.records[next(id for id in ids if id in supply.local.records)].length * 8
             entry = self._delivery_of(caller, "dec", master, size_bits, self._own).entry(key_ids)
             fetching = Fetching(self, caller, master, key_ids)
             self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), fetching.answered)
