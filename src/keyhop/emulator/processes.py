@@ -69,7 +69,7 @@ def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str] | No
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the block is over: one between a start and its record would lose a process."""
+    """Signals to end wait until the block is over: one between a start and its record would lose a process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -77,7 +77,8 @@ def held_back() -> Iterator[None]:
     # Not blocked: a process that is started would inherit that.
     before = {
         number: signal.signal(number, lambda number, _frame: arrived.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

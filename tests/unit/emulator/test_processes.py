@@ -156,7 +156,7 @@ def test_a_node_that_listens_but_does_not_answer_is_not_waited_for_without_end(
             processes.wait_ready({"STP": (process, "127.0.0.1", silent.getsockname()[1], log)}, 0.2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_between_a_start_and_its_record_waits_for_the_record(number: signal.Signals) -> None:
     def end(number: int, _frame: object) -> None:
         raise SystemExit(number)
