@@ -181,8 +181,8 @@ class Terminal:
 
     @property
     def frame(self) -> str:
-        """What was drawn last: each drawing begins by erasing the lines of the one before."""
-        drawn = re.split(r"\x1b\[2K", self.said)
+        """What was drawn last: each drawing begins at the upper left corner."""
+        drawn = re.split(r"\x1b\[H", self.said)
         whole = [part for part in drawn if "[q] quit" in part]
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", whole[-1]) if whole else ""
 

@@ -117,7 +117,7 @@ def _live(running, directory: Path, *, plain: bool) -> None:  # type: ignore[no-
     say(f"  Stop       q, or Ctrl-C (everything in {directory} can be deleted)")
     say(f"  {WARNING}")
     asyncio.run(live(running, plain=plain))
-    say("To ask a node yourself, keep the network with: keyhop lab up secoqc; then, with its own paths:")
+    say(f"To ask a node yourself, start the network again: keyhop lab up --dir {directory}; then:")
     say(
         f"  curl --cacert {authority} --cert {issued.certificate} --key {issued.key} "
         f"https://{lab.serving(first).etsi014}/api/v1/keys/{last}/enc_keys"

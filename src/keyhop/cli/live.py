@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import click
 from rich.console import Console, Group
+from rich.layout import Layout
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +23,12 @@ from keyhop.emulator import demo as demos
 from keyhop.emulator.applications import Conversation
 from keyhop.emulator.demo import Demo, LinkView
 
-BAR_CELLS = 8
+BAR_CELLS = 5
+REFRESH_HZ = 4
+COLUMNS = 76
+"""With fewer, the less important columns are left out."""
+KEYS = "[↑↓] choose a link   [e] listen on it   [c] cut it, splice it   [q] quit"
+KEYS_SHORT = "[↑↓] link   [e] listen   [c] cut, splice   [q] quit"
 KEYSTROKE = re.compile(r"\x1b\[.|.")
 """An arrow key sends three characters."""
 PLAIN_PERIOD_S = 5.0
@@ -43,8 +49,17 @@ async def live(demo: Demo, *, plain: bool) -> None:
         await _plain(demo, ended)
         return
     view = View(demo)
-    with Live(view.render(), console=Console(), refresh_per_second=4, screen=False) as shown, _keys(view, ended):
-        await demos.run(demo, lambda: shown.update(view.render()), ended)
+    console = Console()
+    # A screen of its own: a terminal that changes its size would leave pieces of every earlier drawing behind.
+    shown = Live(
+        get_renderable=lambda: view.screen(console.width),
+        console=console,
+        refresh_per_second=REFRESH_HZ,
+        screen=True,
+    )
+    with shown, _keys(view, ended):
+        await demos.run(demo, lambda: None, ended)
+    console.print(view.last(console.width))
 
 
 async def _plain(demo: Demo, ended: asyncio.Event) -> None:
@@ -121,60 +136,98 @@ class View:
             self.demo.toggle_cut(link)
             self.message = f"{link} is cut" if self.demo.links[link].cut else f"{link} is spliced"
 
-    def render(self) -> Group:
-        parts: list[Table | Text] = [self._links(), Text(), self._applications(), Text()]
-        parts += [_last_words(c) for c in self.demo.conversations]
-        parts.append(Text())
-        for node, why in self.demo.dead.items():
-            parts.append(Text(f"node {node} has ended: {why}", style="red"))
-        if self.message:
-            parts.append(Text(self.message, style="bold"))
-        parts.append(Text("[↑↓] choose a link   [e] listen on it   [c] cut it, splice it   [q] quit", style="dim"))
-        return Group(*parts)
+    def render(self, columns: int = COLUMNS) -> Group:
+        """All there is to see, below each other."""
+        return Group(*self._body(columns), Text(), *self._foot(columns))
 
-    def _links(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for head in ("", "LINK", "STATE", "QBER", "SKR", "POOL", "", "REMARK"):
-            table.add_column(head, no_wrap=head != "REMARK")
+    def last(self, columns: int) -> Group:
+        """What stays in the terminal when nothing can be done any more."""
+        return Group(*self._body(columns))
+
+    def screen(self, columns: int) -> Layout:
+        """The same for a terminal of its own: what can be done stays in sight where there are too few lines."""
+        foot = self._foot(columns)
+        layout = Layout()
+        layout.split_column(Layout(Group(*self._body(columns))), Layout(Group(*foot), size=len(foot)))
+        return layout
+
+    def _body(self, columns: int) -> list[Table | Text]:
+        title = self.demo.topology.title or self.demo.topology.name
+        parts: list[Table | Text] = [
+            _line(f"{title} · an emulation: do not protect real data with it", style="dim"),
+            self._links(columns),
+            Text(),
+            self._applications(columns),
+            Text(),
+        ]
+        parts += [_last_words(c) for c in self.demo.conversations]
+        parts += [_line(why.partition("\n")[0], style="red") for why in self.demo.dead.values()]
+        return parts
+
+    def _foot(self, columns: int) -> list[Text]:
+        keys = KEYS if columns >= COLUMNS else KEYS_SHORT
+        chosen = self.demo.links[self.order[self.chosen]]
+        why = f"{chosen.id}: {chosen.reason}" if chosen.reason else ""
+        return [_line(why, style="yellow"), _line(self.message, style="bold"), _line(keys, style="dim")]
+
+    def _links(self, columns: int) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim", width=columns)
+        wide = columns >= COLUMNS
+        for head in ("  LINK", "STATE", "QBER", "SKR", "POOL", *([""] if wide else [])):
+            table.add_column(head, no_wrap=True)
+        # The one that gives way; below the tables it stands whole for the chosen link.
+        table.add_column("REMARK", no_wrap=True, ratio=1)
         for at, name in enumerate(self.order):
             link = self.demo.links[name]
             table.add_row(
-                "▸" if at == self.chosen else " ",
-                "─".join(link.ends) if name == "-".join(link.ends) else name,
+                ("▸ " if at == self.chosen else "  ") + ("─".join(link.ends) if name == "-".join(link.ends) else name),
                 Text(link.state, style=STATE_STYLE.get(link.state, "")),
                 "" if link.qber is None else f"{link.qber * 100:.1f} %",
                 rate(link.skr_bps),
-                bar(link),
+                *([bar(link)] if wide else []),
                 size(link.stored_bytes),
                 Text(link.reason, style="yellow"),
             )
         return table
 
-    def _applications(self) -> Table:
+    def _applications(self, columns: int) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for head in ("APP", "BETWEEN", "PATH", "REKEY", "LAST KEY", "MESSAGES"):
-            table.add_column(head, no_wrap=head != "PATH")
+        wide = columns >= COLUMNS
+        for head in (
+            "APP",
+            "BETWEEN",
+            "PATH",
+            *(["REKEY"] if wide else []),
+            "LAST KEY",
+            *(["MESSAGES"] if wide else []),
+        ):
+            table.add_column(head, no_wrap=head != "PATH", overflow="fold" if head == "PATH" else "ellipsis")
         for c in self.demo.conversations:
             age = time.monotonic() - c.last_key_at
-            last = f"{c.last_key_id}… {'now' if age < 1 else f'{age:.0f} s ago'}" if c.last_key_id else "none yet"
+            ago = "now" if age < 1 else f"{age:.0f} s ago" if wide else f"{age:.0f} s"
+            last = f"{c.last_key_id}… {ago}" if c.last_key_id else "none yet"
             table.add_row(
                 c.name,
                 f"{c.master} ⇄ {c.slave}",
-                "─".join(c.path) or "…",
-                f"{c.rekey_s:.0f} s",
+                "─".join(c.path) or ("none now" if c.keys else "…"),
+                *([f"{c.rekey_s:.0f} s"] if wide else []),
                 last,
-                str(c.messages),
+                *([str(c.messages)] if wide else []),
             )
         return table
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _last_words(c: Conversation) -> Text:
     """A line of its own: beside the path and the key it would not fit into 80 columns."""
     if c.last_failure and (not c.messages or (c.failures and not c.last_key_id)):
-        return Text(f"{c.name}  {c.last_failure}", style="yellow")
+        return _line(f"{c.name}  {c.last_failure}", style="yellow")
     if not c.last_text:
-        return Text(f"{c.name}  waits for its first key", style="dim")
-    return Text(f'{c.name}  "{c.last_text}" {c.last_bytes} B encrypted, read and answered ✓')
+        return _line(f"{c.name}  waits for its first key", style="dim")
+    return _line(f'{c.name}  "{c.last_text}" {c.last_bytes} B encrypted, read and answered ✓')
 
 
 def rate(bps: float | None) -> str:

@@ -93,8 +93,7 @@ class Demo:
                 chosen = inspection.ask(origin.manage, path, manage.RouteAnswer).chosen
             except inspection.NoAnswer:
                 continue
-            if chosen is not None:
-                conversation.path = chosen.path
+            conversation.path = chosen.path if chosen is not None else ()
 
 
 def conversations(topology: Topology) -> list[Conversation]:
