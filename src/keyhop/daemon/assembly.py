@@ -123,5 +123,5 @@ def _quota(quota: Quota) -> dict[str, int]:
     bits = (NO_LIMIT_BITS, NO_LIMIT_BITS) if quota.rate_bps is None else (int(quota.rate_bps), quota.burst_bits)
     requests = (NO_LIMIT_REQUESTS, NO_LIMIT_REQUESTS)
     if quota.requests_per_s is not None:
-        requests = (max(1, int(quota.requests_per_s)), quota.requests_burst)
+        requests = (int(quota.requests_per_s), quota.requests_burst)
     return dict(zip(("rate_bps", "burst_bits", "requests_per_s", "burst_requests"), (*bits, *requests), strict=True))

@@ -21,7 +21,8 @@ DEFAULT_MANAGE_ADDRESS = Address("127.0.0.1", 8500)
 DAY_S = 86_400.0
 KEY_SIZE_LIMIT_BITS = 1 << 17
 """16 KiB: what a key ID has room for."""
-SECRET_SIZE_LIMIT_BYTES = 1 << 30
+STOCK_BYTES = (16 * 1024, 4 << 30)
+"""Key kept per direction and link: up to what the lists of segments of a run are made for."""
 
 ApplicationName = Annotated[str, Pattern(r"[!-~]{1,128}", "1 to 128 visible ASCII characters without spaces")]
 """ETSI leaves the form of a SAE ID open; this much fits in a certificate and, percent-encoded, in a path."""
@@ -117,8 +118,12 @@ class Quota:
     """Key, averaged."""
     burst_bits: Annotated[int, BITS] = 1 << 20
     """Key, at once."""
-    requests_per_s: Annotated[float | None, Between(0.001, 1_000_000.0)] = None
+    requests_per_s: Annotated[float | None, Between(1.0, 1_000_000.0)] = None
     requests_burst: Annotated[int, Between(1, 1_000_000)] = 100
+
+    def __post_init__(self) -> None:
+        if self.rate_bps is not None and self.rate_bps < 1:
+            raise CheckError(f"{self.rate_bps:g} bit/s would never give a key", "must be 1 bit/s or more", "rate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +188,6 @@ class Limits:
     min_key_size_bits: Annotated[int, BITS] = 64
     max_key_size_bits: Annotated[int, BITS] = 8192
     keys_per_request: Annotated[int, Between(1, 1024)] = 128
-    additional_slaves: Annotated[int, Between(0, 4)] = 0
-    """`max_SAE_ID_count` of ETSI GS QKD 014; 0: no multicast."""
-    body_bytes: Annotated[int, SIZE] = 64 * 1024
     stock_bytes: Annotated[int, SIZE] = 1024 * 1024
     """Kept per direction and link."""
     connections: Annotated[int, Between(1, 100_000)] = 4096
@@ -199,10 +201,8 @@ class Limits:
         if not self.min_key_size_bits <= self.key_size_bits <= self.max_key_size_bits:
             legal = f"must be {self.min_key_size_bits} to {self.max_key_size_bits} bit (min_key_size to max_key_size)"
             raise CheckError(f"{self.key_size_bits} bit is out of range", legal, "key_size")
-        if not 1024 <= self.body_bytes <= SECRET_SIZE_LIMIT_BYTES:
-            raise CheckError(f"{self.body_bytes} B is out of range", "must be 1024 B or more", "body")
-        if self.stock_bytes < 16 * 1024:
-            raise CheckError(f"{self.stock_bytes} B is too small", "must be 16 KiB or more", "stock")
+        if not STOCK_BYTES[0] <= self.stock_bytes <= STOCK_BYTES[1]:
+            raise CheckError(f"{self.stock_bytes} B is out of range", "must be 16 KiB to 4 GiB", "stock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

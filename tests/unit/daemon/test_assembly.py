@@ -128,7 +128,7 @@ def test_only_neighbours_of_the_node_file_are_neighbours() -> None:
 
 def test_an_application_without_quota_is_not_limited_and_one_with_a_rate_is() -> None:
     free = ApplicationEntry(id="free")
-    poor = ApplicationEntry(id="poor", quota=Quota(rate_bps=1000.0, burst_bits=4096, requests_per_s=0.5))
+    poor = ApplicationEntry(id="poor", quota=Quota(rate_bps=1000.0, burst_bits=4096, requests_per_s=1.5))
     one, other = node_settings(node_file(applications=(free, poor)), {}).applications
     assert one.burst_bits >= 1 << 40 and one.rate_bps >= 1 << 40
     assert (other.rate_bps, other.burst_bits, other.requests_per_s, other.burst_requests) == (1000, 4096, 1, 100)
