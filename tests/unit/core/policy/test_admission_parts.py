@@ -115,3 +115,14 @@ def test_what_is_idle_is_lent_and_given_back_at_once() -> None:
 def test_a_share_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"reservation\.max_share = 0"):
         Reservation(max_share=0)
+
+
+def test_eight_services_are_tried_in_every_order() -> None:
+    services = [Service(f"s{n}", 1, ((AB,),)) for n in range(8)]
+    assert Reservation().match(services, {AB: 4}, exhaustive=True).success == Fraction(1, 2)
+
+
+def test_a_slot_may_be_a_bit_per_second() -> None:
+    assert Reservation(of="slots", slot_bps=1).slots(7) == 7
+    with pytest.raises(ValueError, match="slot_bps = 0"):
+        Reservation(slot_bps=0)

@@ -68,3 +68,11 @@ def test_no_rule_overfills_a_store(rule: FullStore, incoming: int, stock: int, i
     found = EraseNow(rule).takes(incoming, stock, 100, idle)
     assert 0 <= found.accepted <= incoming and 0 <= found.destroyed_oldest <= stock
     assert stock - found.destroyed_oldest + found.accepted <= 100
+
+
+def test_untouched_key_lives_thirty_days_unless_told_otherwise() -> None:
+    assert AgePurge().max_age_ns == 2_592_000 * SECOND
+
+
+def test_a_batch_of_one_is_erased_at_once() -> None:
+    assert EraseInBatches(n=1).erases(7) == 7

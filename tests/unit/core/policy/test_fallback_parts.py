@@ -108,3 +108,8 @@ def test_nothing_derived_or_exchanged_is_called_its(
 ) -> None:
     decision = part.decide(Need(size_bits, stock_bits, category=category, degraded=degraded))
     assert not decision.its or (decision.verb in ("supply", "combine") and stock_bits >= size_bits)
+
+
+def test_one_unit_may_be_enough_to_resume() -> None:
+    assert not Hybrid(resume=1).degraded(True, 1)
+    assert ByCategory(stretch=1).decide(EMPTY._replace(category=3, lifetime_ns=10, key_age_ns=10)) == Decision("wait")

@@ -131,3 +131,8 @@ def test_no_parent_is_stretched_beyond_its_limit_and_no_derivation_made_twice(ke
     assert len(spent) == Kdf().parents(keys, size_bits)
     assert len({(piece.parent, piece.counter) for piece in pieces}) == len(pieces)
     assert sum(spent.values()) == keys * size_bits
+
+
+def test_a_single_key_is_no_merge_and_a_part_of_nothing_no_split() -> None:
+    assert not SplitMerge().may_merge([256], 256)
+    assert not SplitMerge().may_split(256, [256, 0])

@@ -115,3 +115,13 @@ def test_a_request_without_a_weight_is_refused(size_bits: int, level: int) -> No
 def test_an_omega_above_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"response_weight\.omega = 1\.5"):
         ResponseWeight(omega=1.5)
+
+
+def test_requests_of_one_slot_arrive_together() -> None:
+    late_small, early_large = Waiting(2, 19 * MS, 128, 1), Waiting(1, 10 * MS, 2048, 1)
+    assert ResponseWeight().rank([early_large, late_small])[0] == late_small
+    assert ResponseWeight(slot_ns=1).rank([early_large, late_small])[0] == early_large
+
+
+def test_plaintext_of_one_bit_has_a_weight() -> None:
+    assert ResponseWeight(omega=0.0).weight(1, 0) == 0.0

@@ -127,3 +127,18 @@ def test_demand_sets_marks_or_a_rate() -> None:
     assert ours.wanted(20_000, marks) == 0
     assert forecast.wanted(0, marks) == 0
     assert forecast.order(1000.0) == 1500.0
+
+
+def test_a_level_at_the_threshold_pulls_nothing() -> None:
+    assert not PullBelow(threshold=128).due(128)
+    assert PullBelow(threshold=0).wanted(0, 0) == 0
+
+
+def test_small_lacks_are_filled_by_whole_units() -> None:
+    assert Sated().load(Buffers(100, 60, 200, 100, 40), 90) == Load(5, 7)
+
+
+def test_marks_at_both_ends_of_a_pool_are_marks() -> None:
+    assert LowHigh(low=0.0, high=1.0).wanted(0, 100, filling=True) == 100
+    assert LowHigh(low=0, high=0).wanted(0, 100) == 0
+    assert LowHigh(low=0.5, high=0.5).wanted(40, 100) == 10

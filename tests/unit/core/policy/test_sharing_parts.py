@@ -184,3 +184,23 @@ def test_a_quantum_of_nothing_is_refused() -> None:
         DeficitRoundRobin(quantum=0)
     with pytest.raises(ValueError, match=r"weighted\.unit_bits = 12: must be a multiple of 8"):
         Weighted(unit_bits=12)
+
+
+def test_a_request_for_all_there_is_is_served() -> None:
+    assert FirstCome().serve([1000], 1000) == (1000,)
+
+
+def test_a_stream_without_a_rate_gets_nothing_poured() -> None:
+    assert Proportional().pour(10, [Vessel(0, 100), Vessel(1, 100)]) == (0, 10)
+    assert Proportional().pour(10, [Vessel(0, 100)]) == (0,)
+
+
+def test_a_flow_without_a_weight_does_not_send() -> None:
+    assert DeficitRoundRobin().next([100, 100], [0, 1], Turn((0, 0))) == (1, Turn((0, 412), 1, True))
+    assert DeficitRoundRobin().next([100], [0], Turn((0,))) is None
+
+
+def test_the_smallest_quantum_and_unit_are_one_bit_and_one_byte() -> None:
+    assert DeficitRoundRobin(quantum=1, one_time_share=1.0).one_time_bits(10) == 10
+    assert DeficitRoundRobin(one_time_share=0).one_time_bits(10) == 0
+    assert Weighted(unit_bits=8).achieved([1], []) == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyhop.core.policy.storage import FixedBlock, MultiSizeBlock
+from keyhop.core.policy.storage import ByteStream, FixedBlock, MultiSizeBlock
 
 DDKA = MultiSizeBlock(sizes=(128, 256, 512, 1024, 2048))
 
@@ -108,3 +108,25 @@ def test_fresh_bits_follow_the_demand_if_so_told() -> None:
     assert dealt[128] == pytest.approx(3 * dealt[256], rel=0.05)
     assert store.next_size({}, {256: 1}) == 256
     assert store.next_size({128: 256}, {}) == 256
+
+
+@given(st.integers(1, 1 << 24))
+def test_a_segment_is_the_power_of_two_nearest_to_ten_seconds_of_rate(rate_bps: int) -> None:
+    wanted = rate_bps * 10 / 8
+    nearest = min((1 << power for power in range(10, 17)), key=lambda size: (abs(size - wanted), size))
+    found = ByteStream().segment_bytes(rate_bps)
+    assert found in (1 << power for power in range(10, 17))
+    assert abs(found - wanted) - abs(nearest - wanted) < 2
+
+
+def test_segments_have_bounds() -> None:
+    assert [ByteStream().segment_bytes(rate) for rate in (0, 1 << 40)] == [1024, 65_536]
+
+
+def test_one_byte_is_the_smallest_unit() -> None:
+    assert FixedBlock(unit_bits=8).range_bytes(5) == (5, 1)
+    assert MultiSizeBlock(sizes=(8,)).choose(8, {8: 1}) == (8,)
+
+
+def test_a_key_that_is_needed_to_the_last_bit_is_not_pruned() -> None:
+    assert MultiSizeBlock(sizes=(128, 256)).choose(384, {128: 1, 256: 1}) == (256, 128)
