@@ -144,6 +144,7 @@ class NodeProcess:
         for peer, key in secrets.items():
             await self._load_secret(peer, key)
         self.peers.feed = self.driver.feed
+        self.peers.backlog = lambda: self.driver.backlog
         self.peers.failures = lambda peer: self.node.context.pairs[peer].failures
         self.devices = Devices(file.node.id, file.links, self._drivers, self.driver)
         self.devices.on_report = self.on_report

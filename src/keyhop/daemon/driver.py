@@ -120,6 +120,11 @@ class Driver:
             self._answers[self._requests] = answer
         return self._requests
 
+    @property
+    def backlog(self) -> int:
+        """Events that wait to be stepped."""
+        return len(self._inbox)
+
     async def settled(self) -> None:
         """Returns when all that was fed so far is stepped and durable; raises what made the driver fail."""
         done: asyncio.Future[None] = self._loop.create_future()

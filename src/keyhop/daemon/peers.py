@@ -21,6 +21,9 @@ from keyhop.wire import frames
 
 KME_URI_PREFIX = "urn:keyhop:kme:"
 HANDSHAKE_S = 10.0
+BACKLOG_LIMIT_FRAMES = 2048
+"""With more of them waiting for the core, a connection is not read: a neighbour cannot fill our memory."""
+BACKLOG_LOOK_S = 0.005
 WRITE_LIMIT_BYTES = 8 << 20
 """A peer that does not read this much is dropped; it opens anew when it is well."""
 REDIAL_S = (0.1, 5.0)
@@ -129,6 +132,18 @@ class PeerConnection(asyncio.Protocol):
                 self._peers.arrived(self, Frame(frame.type, frame.position, frame.payload, frame.tag))
         except frames.FrameError as error:
             self.end(f"broke the framing: {error}")
+            return
+        if self._peers.backlog() > BACKLOG_LIMIT_FRAMES and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._read_again()
+
+    def _read_again(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._peers.backlog() > BACKLOG_LIMIT_FRAMES // 2:
+            asyncio.get_running_loop().call_later(BACKLOG_LOOK_S, self._read_again)
+        else:
+            self._transport.resume_reading()
 
     def write(self, frame: Frame) -> None:
         if self._transport.is_closing():
@@ -184,6 +199,8 @@ class Peers:
         """Neighbour to why it cannot be reached, where we dial; without those that have been for a while."""
         self.feed: Callable[[object], None] = lambda event: None
         self.failures: Callable[[str], int] = lambda peer: 0
+        self.backlog: Callable[[], int] = lambda: 0
+        """How many events wait for the core."""
         """How often in a row openings with this peer broke the protocol."""
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:

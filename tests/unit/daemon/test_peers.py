@@ -16,7 +16,8 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from keyhop.core.node.events import PeerConnected
+from keyhop.core.machine import Frame
+from keyhop.core.node.events import FrameArrived, PeerConnected
 from keyhop.daemon import peers, pki
 from keyhop.daemon.peers import PeerFiles, Peers, tls_reason
 
@@ -298,3 +299,37 @@ def test_reasons_of_the_tls_library_become_sentences(said: str | None, told: str
     if said is not None:
         error.reason = said
     assert tls_reason(error) == told
+
+
+def test_a_neighbour_that_floods_is_not_read_until_the_core_has_caught_up(
+    ours: Authority, runner: asyncio.Runner
+) -> None:
+    two = Two(ours.files("alice"), ours.files("bob"))
+    waiting: list[object] = []
+    sent = 40_000
+
+    async def flood() -> None:
+        try:
+            await two.open_bob()
+            bob = two.ends["bob"]
+            bob.feed = waiting.append
+            bob.backlog = lambda: len(waiting)
+            alice = two.make("alice", two.alice, frozenset({"bob"}))
+            alice.dial_all()
+            await soon(lambda: bool(waiting) and bool(two.events))
+            met = next(event for event in two.events if isinstance(event, PeerConnected))
+            for _ in range(sent):
+                alice.send("bob", met.connection, Frame(5, 0, b"\x91" * 32, b""))
+            await soon(lambda: len(waiting) > peers.BACKLOG_LIMIT_FRAMES)
+            await asyncio.sleep(0.3)
+            # What one read brings beyond the limit is a matter of its buffer: 256 KiB of frames of some 40 bytes.
+            assert len(waiting) < peers.BACKLOG_LIMIT_FRAMES + 8_000
+            arrived = 0
+            while arrived < sent:
+                arrived += sum(isinstance(event, FrameArrived) for event in waiting)
+                waiting.clear()
+                await asyncio.sleep(0.005)
+        finally:
+            await two.stop()
+
+    runner.run(asyncio.wait_for(flood(), SOON_S))
