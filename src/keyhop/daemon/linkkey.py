@@ -16,7 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-SECRET_BYTES = 64 * 1024
+from keyhop.core.node.recovery import FIRST_CONTACT_BYTES
+
+SECRET_BYTES = FIRST_CONTACT_BYTES
 """For one link. The lower-named node owns the first half, the other the second."""
 OPENING_BYTES = 4 * 1024
 """The first part of each half starts its owner's opening run, the rest its tag run."""

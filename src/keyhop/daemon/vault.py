@@ -321,9 +321,6 @@ class NodeVault:
     def vouch(self, statement: bytes) -> bytes:
         return hmac.digest(self._vouch_key, statement, hashlib.sha256)[:VOUCH_BYTES]
 
-    def vouched(self, statement: bytes, proof: bytes) -> bool:
-        return hmac.compare_digest(self.vouch(statement), proof)
-
     def sign(self, statement: bytes) -> tuple[bytes, bytes]:
         return self.identity.sign(statement) if self.identity is not None else (b"", b"")
 

@@ -189,7 +189,7 @@ class LinkStates:
                 else (now - self._claimed_at.get(application, now - HOLDING_NS) < HOLDING_NS)
             )
             if held:
-                if (application, node) not in self._contested:
+                if (application, node) not in self._contested and len(self._contested) < DOUBTS_LIMIT:
                     self._contested.add((application, node))
                     text = f"{node} says that it serves {application}, which {holder} serves: not believed"
                     self.context.notice("KH-3102", text, node)

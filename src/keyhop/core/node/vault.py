@@ -52,7 +52,7 @@ class Vault(Identity, Protocol):
     def fingerprint_inside(self, block: BlockName, key_offset: int, context: bytes) -> bytes:
         """As `fingerprint`, keyed by the block's own 32 bytes at `key_offset`, which are left out of the tagged bits.
 
-        For relayed batches, which bring their confirmation keys along (network digest 6.7). The tagged bits are those
+        For relayed batches, which bring their confirmation keys along (docs/protocol.md 13). The tagged bits are those
         from byte 64 on: both confirmation keys stand first.
         """
 
@@ -94,6 +94,3 @@ class Vault(Identity, Protocol):
 
     def vouch(self, statement: bytes) -> bytes:
         """16 bytes that only this node can make (under a key of its node key), for numbers that neighbours return."""
-
-    def vouched(self, statement: bytes, proof: bytes) -> bool:
-        """Whether `proof` is ours."""
