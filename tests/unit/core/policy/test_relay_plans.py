@@ -137,3 +137,8 @@ def test_at_swiss_3_joined_by_xor_either_cut_stops_both() -> None:
     joined = HopByHop(paths="xor")
     assert [joined.rate_bps(rates) for rates in ([1000, 1000], [0, 1000], [1000, 0])] == [1000, 0, 0]
     assert HopByHop(paths="one").rate_bps([1000, 500]) == 1000
+
+
+def test_a_refused_path_is_told_how_long_it_is() -> None:
+    with pytest.raises(ValueError, match="relay_xor joins two links of one node, not 3"):
+        RelayXor().plan(LINE)

@@ -126,3 +126,49 @@ def test_the_widest_path_is_the_best_of_all_paths(edges: list[Edge]) -> None:
         default=None,
     )
     assert central.route(edges, "A", "E") == best
+
+
+def test_width_counts_bits_of_stock_and_of_a_minute() -> None:
+    assert CentralKms().width_bits(Edge("A", "B", 100, 10, True)) == 800 + 600
+
+
+def test_an_empty_link_costs_four_hops_more_and_a_dry_one_nine_and_a_half() -> None:
+    state = LinkState()
+    assert state.cost(Edge("A", "B", 1 << 16, 1, True)) == 1.0
+    assert state.cost(Edge("A", "B", 1 << 20, 1, True)) == 1.0
+    assert state.cost(Edge("A", "B", 1 << 15, 1, True)) == 2.0
+    assert state.cost(Edge("A", "B", 0, 1, True)) == 5.0
+    assert state.cost(Edge("A", "B", 0, 0, True)) == 14.5
+
+
+@given(EDGES, st.integers(0, 3), st.sets(st.sampled_from("BCD")))
+def test_link_state_finds_the_cheapest_of_all_paths_that_have_the_key(
+    edges: list[Edge], need_bytes: int, avoid: set[str]
+) -> None:
+    state = LinkState(capacity_bytes=4)
+    there = {(edge.start, edge.end): edge for edge in edges}
+    usable = [edge for edge in edges if edge.up and edge.usable_bytes >= need_bytes and edge.end not in avoid]
+
+    def cost(path: tuple[str, ...]) -> float:
+        return sum(state.cost(there[hop]) for hop in pairwise(path))
+
+    paths = _every_path(usable)
+    found = state.route(edges, "A", "E", need_bytes, frozenset(avoid))
+    if found is None:
+        assert not paths
+        return
+    assert found.path in paths
+    assert found.cost == pytest.approx(min(cost(path) for path in paths))
+    assert found.narrowest_bytes == min(there[hop].usable_bytes for hop in pairwise(found.path))
+
+
+def test_of_two_paths_of_one_cost_the_shorter_is_taken() -> None:
+    # The direct link is half a stock short by 1.0: exactly what a further hop costs.
+    edges = [Edge("A", "B", 1 << 15, 1, True), Edge("A", "C", 1 << 16, 1, True), Edge("C", "B", 1 << 16, 1, True)]
+    found = LinkState().route(edges, "A", "B")
+    assert found is not None and found.path == ("A", "B") and found.cost == 2.0
+
+
+def test_a_node_without_links_reaches_itself() -> None:
+    assert LinkState().reachable({"A": ["B"], "B": ["A", "C"]}, "A") == {"A", "B", "C"}
+    assert LinkState().reachable({"A": ["B"]}, "D") == {"D"}

@@ -17,6 +17,7 @@ from keyhop.core.policy.synchronisation import (
     AppNegotiated,
     DirectedPool,
     Hold,
+    Lease,
     Move,
     Phase,
     ProposeAccept,
@@ -413,3 +414,14 @@ def test_a_follower_takes_no_unit_twice_and_none_it_lacks() -> None:
     assert part.follows(4, 10, Move(ASSIGN, 4, 6))
     assert not part.follows(5, 10, Move(ASSIGN, 4, 6))
     assert not part.follows(4, 9, Move(ASSIGN, 4, 6))
+
+
+# Ours
+
+
+def test_a_lease_is_ten_seconds_of_demand_within_bounds() -> None:
+    assert [Lease().size(demand) for demand in (0.0, 5000.0, 1e9)] == [1024, 50_000, 8 << 20]
+
+
+def test_the_next_lease_is_asked_for_at_half_of_this_one() -> None:
+    assert Lease().low(50_000) == 25_000
