@@ -316,7 +316,7 @@ def test_what_the_standard_refuses_ends_with_1_and_says_what_is_allowed(run: Run
     asking = ("key", "get", "sae-bob", "--from", "sae-alice")
     refused(run(*asking, "--size", "16384"), 1, "8192", "keyhop key status sae-bob", "KH-2104")
     refused(run(*asking, "-n", "500"), 1, "1 to 128", "keyhop key status sae-bob", "KH-2104")
-    refused(run("key", "fetch", "sae-alice", "nonsense", "--from", "sae-bob"), 1, "UUID")
+    refused(run("key", "fetch", "sae-alice", "nonsense", "--from", "sae-bob"), 2, "UUID")
 
 
 def test_who_may_not_have_keys_ends_with_4(run: Run, place: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_command_that_finds_no_lab_says_how_to_name_one(run: Run, monkeypatch:
     monkeypatch.chdir("/")
     refused(run("lab", "inspect"), 5, "no lab here", "keyhop lab up secoqc")
     refused(
-        run("key", "get", "sae-bob", "--from", "sae-alice"), 2, "sae-alice is not known here", "--from SAE in a lab"
+        run("key", "get", "sae-bob", "--from", "sae-alice"), 2, "sae-alice is not known here", "give --lab DIRECTORY"
     )
 
 

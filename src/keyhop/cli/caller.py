@@ -65,6 +65,8 @@ def caller(origin: str | None, cert: Path | None, key_file: Path | None, ca: Pat
         "--ca": ca or os.environ.get("KEYHOP_CA"),
     }
     missing = [name for name, value in given.items() if not value]
+    if missing and (here := _applications_here()):
+        fail("no application to ask for", "--from not given", f"give --from SAE: {', '.join(here)}", ExitCode.USAGE)
     if missing:
         fail("no application to ask for", f"{', '.join(missing)} not given", HOW, ExitCode.USAGE)
     return Caller(
@@ -76,12 +78,20 @@ def caller(origin: str | None, cert: Path | None, key_file: Path | None, ca: Pat
     )
 
 
+def _applications_here() -> list[str]:
+    directory = node_api.lab_directory()
+    if directory is None:
+        return []
+    return [name for node in node_api.open_lab(directory).state.nodes for name in node.applications]
+
+
 def of_lab(application: str) -> Caller:
     from keyhop.emulator.lab import LabError
 
     directory = node_api.lab_directory()
     if directory is None:
-        fail(f"application {application} is not known here", "no lab found", HOW, ExitCode.USAGE)
+        next_step = "go to the directory of a lab, give --lab DIRECTORY, or: keyhop lab up secoqc"
+        fail(f"application {application} is not known here", "no lab found", next_step, ExitCode.USAGE)
     lab = node_api.open_lab(directory)
     try:
         issued, authority = lab.credentials(application)
@@ -99,7 +109,9 @@ def refused(error: KeyhopError, asking: Caller, peer: str) -> NoReturn:
     if isinstance(error, core.NotEnoughKey):
         when = f"try again in about {error.retry_after:.0f} s" if error.retry_after else "try again later"
         next_step = f"{when}, or see: keyhop pool list"
-        fail(f"not enough key for {pair}", error.message, next_step, ExitCode.NOT_ENOUGH_KEY, error.code)
+        # Ours begin with the same words.
+        reason = error.message.partition(": ")[2] if error.message.startswith("not enough key for") else error.message
+        fail(f"not enough key for {pair}", reason, next_step, ExitCode.NOT_ENOUGH_KEY, error.code)
     if isinstance(error, core.Unreachable):
         fail("no answer", error.message, "see: keyhop status", ExitCode.UNREACHABLE, error.code)
     if isinstance(error, core.NotAuthorised):
@@ -111,7 +123,7 @@ def refused(error: KeyhopError, asking: Caller, peer: str) -> NoReturn:
         next_step = f"ask {peer} for a fresh key; each key is given once"
         fail(f"no such key of {peer}", error.message, next_step, ExitCode.NO_SUCH_THING, error.code)
     if isinstance(error, core.BadRequest):
-        next_step = f"see what is allowed: keyhop key status {peer}"
+        next_step = f"see what is allowed: keyhop key status {peer}" + (f" --from {asking.name}" if asking.name else "")
         fail(f"refused: {pair}", error.message, next_step, ExitCode.REFUSED, error.code)
     next_step = "the server does not follow ETSI GS QKD 014: see its log"
     fail(f"an answer that cannot be used: {pair}", error.message, next_step, ExitCode.REFUSED, error.code)

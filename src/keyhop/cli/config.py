@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from keyhop.cli import output
+from keyhop.cli.figures import counted
 from keyhop.cli.output import ExitCode, fail
 from keyhop.cli.settings import FILE, common_options, settings
 
@@ -91,12 +92,14 @@ def _summary(file: Path, kind: str) -> str:
         network = load(file)
         inserted = sum(node.inserted for node in network.nodes.values())
         relays = f" ({inserted} of them relays on long links)" if inserted else ""
-        return f"{len(network.nodes)} nodes{relays}, {len(network.links)} links, {len(network.apps)} apps"
+        links, apps = counted(len(network.links), "link"), counted(len(network.apps), "app")
+        return f"{counted(len(network.nodes), 'node')}{relays}, {links}, {apps}"
     from keyhop.daemon.configuration import load_node_file
     from keyhop.emulator.module import DRIVERS
 
     node = load_node_file(file, DRIVERS)
-    return f"node {node.node.id}, {len(node.links)} links, {len(node.applications)} applications"
+    links, applications = counted(len(node.links), "link"), counted(len(node.applications), "application")
+    return f"node {node.node.id}, {links}, {applications}"
 
 
 def _refuse(file: Path, kind: str, error: FileError) -> NoReturn:

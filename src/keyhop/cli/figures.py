@@ -5,6 +5,10 @@ from __future__ import annotations
 UNKNOWN = "-"
 
 
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def rate(rate_bps: float | None, *, signed: bool = False) -> str:
     """`5.7 kb/s`; `+0.1 kb/s` for a change."""
     if rate_bps is None:

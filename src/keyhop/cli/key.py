@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import click
 
@@ -84,6 +85,8 @@ def fetch_keys(
     """
     from keyhop.client.core import KeyhopError
 
+    for entry in key_id:
+        _check_key_id(entry)
     asking = caller.caller(origin, cert, key_file, ca)
     try:
         with asking.kme() as kme:
@@ -93,7 +96,7 @@ def fetch_keys(
     _show(keys, reveal)
 
 
-@key.command("status")
+@key.command("status", short_help="Key there is to share with PEER, sizes allowed.")
 @click.argument("peer")
 @caller.credential_options
 @common_options
@@ -135,6 +138,15 @@ def key_status(peer: str, origin: str | None, cert: Path | None, key_file: Path 
         ("multicast", f"{status.max_additional_slaves} more applications" if status.max_additional_slaves else "no"),
     ]
     output.emit(answer, lambda: output.facts(pairs))
+
+
+def _check_key_id(entry: str) -> None:
+    try:
+        UUID(entry)
+    except ValueError:
+        # Not repeated: it may be a key.
+        what = "the key ID is not a UUID such as 7f3c9a1e-6c3e-4f57-9b20-1e7a5c9d3f60"
+        raise click.BadParameter(what, param_hint="'KEY_ID'") from None
 
 
 def _show(keys: list[Key], reveal: bool) -> None:

@@ -35,7 +35,7 @@ def lab() -> None:
     """
 
 
-@lab.command()
+@lab.command(short_help="Start a network: a file, a name, or the lab here.")
 @click.argument("network", metavar="[FILE|NAME]", required=False)
 @click.option("--dir", "directory", type=FILE, help=f"Where it lives; {DEFAULT_DIRECTORY}.")
 @click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
@@ -322,7 +322,10 @@ def _show(found: Lab) -> None:
     output.emit(answer, lambda: f"{_node_table(views)}\n\n{_link_table(found, seen, controls)}")
     dead = [view for view in views if view.state == "dead"]
     if dead:
-        output.say("\n".join(view.reason for view in dead))
+        # Nodes of one process have one log.
+        first = {view.node.process: view for view in reversed(dead)}
+        told = [view.reason if first[view.node.process] is view else view.reason.partition("\n")[0] for view in dead]
+        output.say("\n".join(told))
         output.say(f"{len(dead)} of {len(views)} nodes died: keyhop lab down, then keyhop lab up")
         click.get_current_context().exit(ExitCode.PROBLEMS)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
@@ -57,6 +58,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does for commands it holds, guesses what a wrong word meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            if not (near := get_close_matches(args[0], COMMANDS, 1)):
+                raise
+            ctx.fail(f"no such command '{args[0]}'. Did you mean '{near[0]}'?")
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, row.summary) for name, row in COMMANDS.items()])
@@ -101,7 +113,8 @@ class LazyGroup(click.Group):
 
 def _usage_failure(error: click.UsageError) -> Failure:
     path = error.ctx.command_path if error.ctx is not None else "keyhop"
-    what = error.format_message().rstrip(".")
+    # Click sets a list of choices below each other.
+    what = " ".join(error.format_message().split()).rstrip(".")
     return Failure(what[:1].lower() + what[1:], "", f"see: {path} --help", ExitCode.USAGE)
 
 

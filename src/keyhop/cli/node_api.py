@@ -151,6 +151,8 @@ def find(
 def _how_to_reach(target: Target) -> str:
     if target.node:
         return "start the lab again, or see: keyhop lab inspect"
+    if target.address == DEFAULT_ADDRESS:
+        return f"give --address HOST:PORT, set {ADDRESS_VARIABLE}, or start a lab: keyhop lab up secoqc"
     return f"is it running? give --address HOST:PORT, or set {ADDRESS_VARIABLE}"
 
 

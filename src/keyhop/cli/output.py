@@ -119,7 +119,8 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
 def coloured(cell: str) -> str:
     word = cell.strip()
     colour = "green" if word in GOOD else "red" if word in BAD else "yellow" if word in WARN else None
-    return click.style(cell, fg=colour) if colour else cell
+    # Not the blanks beside it: at the end of a line they are to go.
+    return cell.replace(word, click.style(word, fg=colour), 1) if colour else cell
 
 
 def _yaml(plain: Any) -> str:

@@ -42,16 +42,20 @@ def list_pools() -> None:
     )
 
 
-@pool.command("show")
+@pool.command("show", short_help="Pools with one node, over one link, or between two.")
 @click.argument("peer", metavar="PEER|LINK")
+@click.argument("other", metavar="[PEER]", required=False)
 @common_options
-def show_pool(peer: str) -> None:
-    """Pools shared with one node, over one link, or between two nodes (A-B), with the life of their bytes.
+def show_pool(peer: str, other: str | None) -> None:
+    """Pools shared with one node, over one link, or between two nodes, with the life of their bytes.
 
     \b
     Example:
       keyhop pool show BRT
+      keyhop pool show STP FRM
     """
+    if other is not None:
+        peer = f"{peer}-{other}"
     try:
         target, answer = node_api.find(
             lambda target: [manage.pool_path(name) for name in _peers(peer, target.node)],

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import structlog
 
+from keyhop.cli.figures import counted
 from keyhop.cli.output import ExitCode, fail, refuse_file
 from keyhop.cli.settings import FILE
 
@@ -44,9 +45,8 @@ def serve(paths: tuple[Path, ...], check: bool) -> None:
             refuse_file(error, f"correct it, then: keyhop config validate {path}")
         nodes.append((file, path.absolute().parent))
         if check:
-            click.echo(
-                f"{path}: valid; node {file.node.id}, {len(file.links)} links, {len(file.applications)} applications"
-            )
+            links, applications = counted(len(file.links), "link"), counted(len(file.applications), "application")
+            click.echo(f"{path}: valid; node {file.node.id}, {links}, {applications}")
     if check:
         return
     names = ", ".join(file.node.id for file, _ in nodes)

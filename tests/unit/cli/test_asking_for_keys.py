@@ -15,6 +15,8 @@ from keyhop.daemon import pki
 from keyhop.daemon.pki import Role
 from keyhop.wire.manage import Route, RouteAnswer
 
+SOME_ID = "7f3c9a1e-6c3e-4f57-9b20-1e7a5c9d3f60"
+
 
 def test_a_key_is_got_and_fetched_by_its_id(run: Run, lab: Path, kme: KeyManager) -> None:
     got = run("key", "get", "sae-frm", "--from", "sae-stp", "--reveal", "-o", "json")
@@ -105,18 +107,27 @@ def test_what_will_never_be_granted_ends_with_1(run: Run, lab: Path) -> None:
     result = run(*GET, "--size", "100")
     assert result.exit_code == ExitCode.REFUSED
     assert "size = 100: must be a multiple of 8 bit" in result.stderr
-    assert "see what is allowed: keyhop key status sae-frm" in result.stderr
+    assert "see what is allowed: keyhop key status sae-frm --from sae-stp" in result.stderr
+
+
+def test_in_a_lab_whoever_does_not_say_who_asks_gets_the_names(run: Run, lab: Path) -> None:
+    for command in ("key get sae-frm", "key status sae-frm", "ping sae-frm", f"key fetch sae-frm {SOME_ID}"):
+        result = run(*command.split())
+        assert result.exit_code == ExitCode.USAGE
+        assert result.stderr == (
+            "error: no application to ask for (--from not given)\n  give --from SAE: sae-stp, sae-frm  [exit 2]\n"
+        )
 
 
 def test_a_key_in_place_of_an_id_is_not_repeated(run: Run, lab: Path) -> None:
     result = run("key", "fetch", "sae-stp", "epjcMQLchEK1NVnXQTkuAVN8mbTAQbZXsLlUwVEb", "--from", "sae-frm")
-    assert result.exit_code == ExitCode.REFUSED
+    assert result.exit_code == ExitCode.USAGE
     assert "the key ID is not a UUID" in result.stderr
     assert "epjc" not in result.output
 
 
 @pytest.mark.parametrize(
-    "command", [["key", "get", "b"], ["key", "status", "b"], ["key", "fetch", "a", "x"], ["ping", "b"]]
+    "command", [["key", "get", "b"], ["key", "status", "b"], ["key", "fetch", "a", SOME_ID], ["ping", "b"]]
 )
 def test_without_an_application_nothing_is_asked(run: Run, command: list[str]) -> None:
     result = run(*command)

@@ -111,8 +111,8 @@ links: [{to: SIE, driver: emulated, directory: d}]
 def test_valid_files_are_told_by_what_they_hold(run: Run, tmp_path: Path) -> None:
     (tmp_path / "t.yml").write_text(TOPOLOGY)
     (tmp_path / "n.yml").write_text(NODE)
-    assert run("config", "validate", "t.yml").stdout == "t.yml: valid topology file, 2 nodes, 1 links, 0 apps\n"
-    assert run("config", "validate", "n.yml").stdout == "n.yml: valid node file, node BRT, 1 links, 0 applications\n"
+    assert run("config", "validate", "t.yml").stdout == "t.yml: valid topology file, 2 nodes, 1 link, 0 apps\n"
+    assert run("config", "validate", "n.yml").stdout == "n.yml: valid node file, node BRT, 1 link, 0 applications\n"
     assert json.loads(run("config", "validate", "n.yml", "-o", "json").stdout)["valid"] is True
 
 

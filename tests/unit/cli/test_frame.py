@@ -76,7 +76,9 @@ def test_help_lists_the_commands_and_loads_none() -> None:
 @pytest.mark.parametrize(
     ("arguments", "what", "next_step"),
     [
-        (["lnk"], "no such command 'lnk'", "see: keyhop --help"),
+        (["lnk"], "no such command 'lnk'. Did you mean 'link'?", "see: keyhop --help"),
+        (["xyz"], "no such command 'xyz'", "see: keyhop --help"),
+        (["pki", "issue"], "missing argument '{kme|sae|operator}'. Choose from: kme, sae, operator", "see: keyhop pki"),
         (["link", "lsit"], "no such command 'lsit'. Did you mean 'list'?", "see: keyhop link --help"),
         (["link", "list", "--al"], "no such option '--al'", "see: keyhop link list --help"),
         (["link", "show"], "missing argument 'LINK'", "see: keyhop link show --help"),
@@ -158,6 +160,12 @@ def test_colours_come_with_a_terminal_only_and_go_on_request(run: Run, node: Nod
     assert "\x1b[32m" in run(*arguments, color=True).stdout
     assert "\x1b[" not in run("--no-color", *arguments, color=True).stdout
     assert "\x1b[" not in run(*arguments, color=True, env={"NO_COLOR": "1"}).stdout
+
+
+def test_a_last_column_with_a_coloured_word_leaves_no_blanks_behind_it() -> None:
+    with click.Context(cli, color=True):
+        text = output.table(("feasible", ""), [("yes", ""), ("no", "cut")])
+    assert click.unstyle(text).splitlines() == ["FEASIBLE", "yes", "no        cut"]
 
 
 def test_columns_stand_under_their_heads() -> None:

@@ -189,6 +189,13 @@ READING = [
 ]
 
 
+def test_where_nothing_runs_the_way_to_a_lab_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyhop.cli.node_api.DEFAULT_ADDRESS", "127.0.0.1:1")
+    result = run("status")
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert result.stderr.splitlines()[1].startswith("  give --address HOST:PORT, set KEYHOP_MANAGE, or start a lab: ")
+
+
 @pytest.mark.parametrize("arguments", READING)
 def test_a_silent_node_ends_with_3_and_says_where_it_was_sought(run: Run, arguments: list[str]) -> None:
     result = run(*arguments, "--address", "127.0.0.1:1")
@@ -258,8 +265,8 @@ def test_the_pool_between_two_nodes_is_asked_of_one_of_them(run: Run, lab: Path,
     for server, stored in ((node, 1000), (other_node, 2000)):
         pool = msgspec.structs.replace(POOL, peer="BRT", stored_bytes=stored)
         server.answers["/api/v1/pools/BRT"] = PoolAnswer(pools=(pool,))
-    for name in ("BRT-FRM", "FRM-BRT"):
-        answer = json.loads(run("pool", "show", name, "-o", "json").stdout)
+    for names in (("BRT-FRM",), ("FRM-BRT",), ("FRM", "BRT")):
+        answer = json.loads(run("pool", "show", *names, "-o", "json").stdout)
         assert [(pool["node"], pool["stored_bytes"]) for pool in answer["pools"]] == [("FRM", 2000)]
 
 

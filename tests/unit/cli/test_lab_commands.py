@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -133,6 +134,18 @@ def test_a_node_that_died_is_reported_with_its_last_words_and_exit_seven(made: l
     assert "dead" in result.stdout
     assert "store: disk full" in result.stderr
     assert "1 of 3 nodes died" in result.stderr
+
+
+def test_the_log_of_nodes_that_died_together_is_shown_once(made: labs.Lab) -> None:
+    made.state = msgspec.structs.replace(made.state, one_process=True)
+    ended = processes.spawn(["true"], made.log("relay"))
+    processes.stop([ended])
+    for node in ("alice", "relay", "bob"):
+        labs._record(made, node, ended)
+    made.log("relay").write_text("store: disk full\n")
+    result = on(made, "inspect")
+    assert result.stderr.count("store: disk full") == 1
+    assert all(f"node {node} (process {ended.pid})" in result.stderr for node in ("alice", "relay", "bob"))
 
 
 def test_down_of_a_lab_that_is_not_up_is_no_error(made: labs.Lab) -> None:
