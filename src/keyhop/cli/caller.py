@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import click
 
-from keyhop.cli import node_api
+from keyhop.cli import known, node_api
 from keyhop.cli.output import ExitCode, fail
 from keyhop.cli.settings import FILE, settings
 
@@ -47,7 +47,13 @@ def credential_options(command: CallableT) -> CallableT:
 
 
 _OPTIONS = (
-    click.option("--from", "origin", metavar="SAE", help="The application that asks, of a lab."),
+    click.option(
+        "--from",
+        "origin",
+        metavar="SAE",
+        shell_complete=known.applications,
+        help="The application that asks, of a lab.",
+    ),
     click.option("--cert", type=FILE, help="Its certificate. [env: KEYHOP_CERT]"),
     click.option("--key", "key_file", type=FILE, help="Its private key. [env: KEYHOP_KEY]"),
     click.option("--ca", type=FILE, help="Authority of the key manager's certificate. [env: KEYHOP_CA]"),

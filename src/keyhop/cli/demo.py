@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from keyhop.cli import known
 from keyhop.cli.output import ExitCode, fail, refuse_file, say
 from keyhop.cli.settings import FILE
 
@@ -18,7 +19,7 @@ WARNING = "This is an emulation with keys from your operating system's generator
 
 
 @click.command(epilog="Example:  keyhop demo            (then: e = eavesdrop, c = cut, q = quit)")
-@click.argument("network", default="secoqc")
+@click.argument("network", default="secoqc", shell_complete=known.networks)
 @click.option("--once", is_flag=True, help="Deliver ten keys end to end, compare both ends, and end: exit 0 or 1.")
 @click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
 @click.option("--no-tui", is_flag=True, help="Print a line now and then instead of the live view.")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from keyhop.cli import caller, output
+from keyhop.cli import caller, known, output
 from keyhop.cli.settings import common_options
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def key() -> None:
 
 
 @key.command("get")
-@click.argument("peer")
+@click.argument("peer", shell_complete=known.applications)
 @click.option("-n", "number", type=click.IntRange(1), default=1, show_default=True, help="How many.")
 @click.option("--size", type=click.IntRange(8), help="Bits of each; what the key manager likes if not given.")
 @click.option("--wait", type=click.FloatRange(0), help="Seconds to go on trying while there is not enough key.")
@@ -63,7 +63,7 @@ def get_keys(
 
 
 @key.command("fetch")
-@click.argument("master")
+@click.argument("master", shell_complete=known.applications)
 @click.argument("key_id", metavar="KEY_ID...", nargs=-1, required=True)
 @click.option("--reveal", is_flag=True, help="Print the keys themselves, in base64.")
 @caller.credential_options
@@ -97,7 +97,7 @@ def fetch_keys(
 
 
 @key.command("status", short_help="Key there is to share with PEER, sizes allowed.")
-@click.argument("peer")
+@click.argument("peer", shell_complete=known.applications)
 @caller.credential_options
 @common_options
 def key_status(peer: str, origin: str | None, cert: Path | None, key_file: Path | None, ca: Path | None) -> None:

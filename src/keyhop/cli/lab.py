@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keyhop.cli import figures, node_api, output
+from keyhop.cli import figures, known, node_api, output
 from keyhop.cli.output import ExitCode, fail
 from keyhop.cli.settings import FILE, common_options, settings
 
@@ -36,7 +36,7 @@ def lab() -> None:
 
 
 @lab.command(short_help="Start a network: a file, a name, or the lab here.")
-@click.argument("network", metavar="[FILE|NAME]", required=False)
+@click.argument("network", metavar="[FILE|NAME]", required=False, shell_complete=known.networks)
 @click.option("--dir", "directory", type=FILE, help=f"Where it lives; {DEFAULT_DIRECTORY}.")
 @click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
 @common_options
@@ -79,7 +79,7 @@ def inspect() -> None:
 
 
 @lab.command()
-@click.argument("network", metavar="[FILE|NAME]", required=False)
+@click.argument("network", metavar="[FILE|NAME]", required=False, shell_complete=known.networks)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="mermaid", show_default=True)
 @common_options
 def graph(network: str | None, form: str) -> None:
@@ -102,7 +102,7 @@ def graph(network: str | None, form: str) -> None:
 
 
 @lab.command()
-@click.argument("link", metavar="LINK")
+@click.argument("link", metavar="LINK", shell_complete=known.links)
 @click.option(
     "--fraction",
     type=click.FloatRange(0.0, 1.0),
@@ -124,7 +124,7 @@ def eve(link: str, fraction: float) -> None:
 
 
 @lab.command()
-@click.argument("link", metavar="LINK")
+@click.argument("link", metavar="LINK", shell_complete=known.links)
 @common_options
 def cut(link: str) -> None:
     """Cut the fibre of a link.
@@ -139,7 +139,7 @@ def cut(link: str) -> None:
 
 
 @lab.command()
-@click.argument("link", metavar="LINK")
+@click.argument("link", metavar="LINK", shell_complete=known.links)
 @common_options
 def restore(link: str) -> None:
     """Mend the fibre of a link and send the eavesdropper away.

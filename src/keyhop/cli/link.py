@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from keyhop.cli import figures, node_api, output
+from keyhop.cli import figures, known, node_api, output
 from keyhop.cli.output import ExitCode, Failure, fail
 from keyhop.cli.settings import FILE, common_options
 from keyhop.wire import manage
@@ -41,7 +41,7 @@ def list_links() -> None:
 
 
 @link.command("show")
-@click.argument("link_id", metavar="LINK")
+@click.argument("link_id", metavar="LINK", shell_complete=known.links)
 @common_options
 def show_link(link_id: str) -> None:
     """One link, by its id or as A-B.

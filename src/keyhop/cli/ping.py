@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from keyhop.cli import caller, output, route
+from keyhop.cli import caller, known, output, route
 from keyhop.cli.output import ExitCode, fail
 from keyhop.cli.settings import common_options
 
 
 @click.command()
-@click.argument("peer", metavar="SAE")
+@click.argument("peer", metavar="SAE", shell_complete=known.applications)
 @click.option("-c", "count", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many keys.")
 @caller.credential_options
 @common_options

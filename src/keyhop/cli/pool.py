@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from keyhop.cli import figures, node_api, output
+from keyhop.cli import figures, known, node_api, output
 from keyhop.cli.link import find_link
 from keyhop.cli.output import ExitCode, Failure
 from keyhop.cli.settings import common_options
@@ -43,8 +43,8 @@ def list_pools() -> None:
 
 
 @pool.command("show", short_help="Pools with one node, over one link, or between two.")
-@click.argument("peer", metavar="PEER|LINK")
-@click.argument("other", metavar="[PEER]", required=False)
+@click.argument("peer", metavar="PEER|LINK", shell_complete=known.nodes)
+@click.argument("other", metavar="[PEER]", required=False, shell_complete=known.nodes)
 @common_options
 def show_pool(peer: str, other: str | None) -> None:
     """Pools shared with one node, over one link, or between two nodes, with the life of their bytes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from keyhop.cli import figures, node_api, output
+from keyhop.cli import figures, known, node_api, output
 from keyhop.cli.output import ExitCode, fail
 from keyhop.cli.settings import common_options
 from keyhop.wire import manage
@@ -48,8 +48,8 @@ def list_routes() -> None:
 
 
 @route.command("show")
-@click.argument("origin", metavar="A")
-@click.argument("to", metavar="B")
+@click.argument("origin", metavar="A", shell_complete=known.nodes)
+@click.argument("to", metavar="B", shell_complete=known.nodes)
 @click.option("--why", is_flag=True, help="Also the paths that were not chosen.")
 @common_options
 def show_route(origin: str, to: str, why: bool) -> None:

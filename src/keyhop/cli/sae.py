@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from keyhop.cli import figures, node_api, output
+from keyhop.cli import figures, known, node_api, output
 from keyhop.cli.settings import common_options
 from keyhop.wire import manage
 from keyhop.wire.manage import Application, ApplicationAnswer, ApplicationsAnswer
@@ -39,7 +39,7 @@ def list_applications() -> None:
 
 
 @sae.command("show")
-@click.argument("application", metavar="ID")
+@click.argument("application", metavar="ID", shell_complete=known.applications)
 @common_options
 def show_application(application: str) -> None:
     """One application.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import msgspec
@@ -15,6 +16,8 @@ from keyhop import __version__
 from keyhop.cli import figures, output
 from keyhop.cli.main import COMMANDS, cli
 from keyhop.cli.output import ExitCode
+from keyhop.emulator import devices, network
+from keyhop.simulator import topology
 from keyhop.wire import manage
 
 HEAVY = ("aiohttp", "cryptography", "ruamel", "networkx", "msgspec", "rich", "uvloop", "structlog", "keyhop.daemon")
@@ -150,6 +153,36 @@ def test_completion_completes_commands_and_their_own(run: Run) -> None:
     assert "plain,route" in complete("keyhop rou", 1)
     assert "plain,validate" in complete("keyhop config va", 2)
     assert complete("keyhop zzz", 1).strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("keyhop lab cut a", ["alice-relay"]),
+        ("keyhop lab cut --lab keyhop-lab a", ["alice-relay"]),
+        ("keyhop link show b", ["bob-relay"]),
+        ("keyhop pool show ", ["alice", "bob", "relay"]),
+        ("keyhop route show alice ", ["alice", "bob", "relay"]),
+        ("keyhop sae show s", ["sae-alice", "sae-bob"]),
+        ("keyhop ping s", ["sae-alice", "sae-bob"]),
+        ("keyhop key get sae-bob --from sae-a", ["sae-alice"]),
+        ("keyhop key fetch sae-b", ["sae-bob"]),
+        ("keyhop lab up lin", ["line3", "line5"]),
+        ("keyhop demo secoq", ["secoqc", "secoqc_vienna_2008"]),
+    ],
+)
+def test_completion_completes_names_of_the_lab_and_of_networks(run: Run, words: str, names: list[str]) -> None:
+    network.create(devices.plan(topology.load_builtin("line3")), Path("keyhop-lab"))
+    env = {"_KEYHOP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    completed = run(env=env).stdout.split()
+    assert [entry.removeprefix("plain,") for entry in completed if entry.startswith("plain,")] == names
+
+
+def test_completion_without_a_lab_or_with_a_damaged_one_is_silent(run: Run, tmp_path: Path) -> None:
+    env = {"_KEYHOP_COMPLETE": "bash_complete", "COMP_WORDS": "keyhop lab cut a", "COMP_CWORD": "3"}
+    assert run(env=env).output.strip() == ""
+    (tmp_path / "lab.json").write_text("junk")
+    assert run(env=env).output.strip() == ""
 
 
 def test_colours_come_with_a_terminal_only_and_go_on_request(run: Run, node: Node) -> None:

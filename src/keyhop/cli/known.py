@@ -1,0 +1,51 @@
+"""Names that a shell completes: those of the lab around here and the built-in networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from keyhop.emulator.lab import LabState
+
+
+def links(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    state = _lab(context)
+    return _items(begun, [link.id for link in state.links] if state else [])
+
+
+def nodes(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    state = _lab(context)
+    return _items(begun, [node.id for node in state.nodes] if state else [])
+
+
+def applications(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    state = _lab(context)
+    return _items(begun, [name for node in state.nodes for name in node.applications] if state else [])
+
+
+def networks(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """And files, which the shell finds."""
+    from keyhop.simulator import topology
+
+    return [*_items(begun, (*topology.names(), *topology.ALIASES)), CompletionItem(begun, type="file")]
+
+
+def _items(begun: str, names: Iterable[str]) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(begun)]
+
+
+def _lab(context: click.Context) -> LabState | None:
+    from keyhop.cli.node_api import lab_directory, open_lab
+    from keyhop.cli.output import Failure
+
+    with context.scope(cleanup=False):
+        try:
+            directory = lab_directory()
+            return open_lab(directory).state if directory is not None else None
+        except Failure:
+            # Whoever presses the tabulator is told nothing; the command itself will.
+            return None
