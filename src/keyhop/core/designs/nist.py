@@ -17,7 +17,7 @@ NIST = Design(
     storage=ByteStream(),
     division=Session(deal="quota"),
     sharing=Proportional(),
-    formatting=Formatting(reception=ChunkOnReception(), supply=SliceOnSupply(step=8)),
+    formatting=Formatting(reception=ChunkOnReception(), supply=SliceOnSupply(step=8, odd="refuse")),
     synchronisation=StampSequence(on_gap="last_sync_point"),
     door="session",
     profile="fifo",

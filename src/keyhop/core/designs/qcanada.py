@@ -20,7 +20,7 @@ QCANADA = Design(
     row="Quantum Canada",
     storage=FixedBlock(unit_bits=256),
     division=(Purpose(shares=(("direct", 0.4), ("own", 0.3), ("transit", 0.3))), EncDec()),
-    refill=ByDemand(forecast="rate"),
+    refill=ByDemand(margin=1.0, forecast="rate"),
     sharing=DeficitRoundRobin(quantum=512),
     priority=StrictPriority(by="category"),
     fallback=ByCategory(),
