@@ -41,6 +41,11 @@ def keyhop(
     )
 
 
+def heed_hangups() -> None:
+    """For a child that is about to run: whoever runs the tests may have had SIGHUP ignored, and that is inherited."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def started(directory: Path, *words: str | Path) -> Iterator[subprocess.Popen[str]]:
     """A command that goes on; it is asked to end, then made to, however the test ends."""
@@ -52,6 +57,7 @@ def started(directory: Path, *words: str | Path) -> Iterator[subprocess.Popen[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed_hangups,
     )
     try:
         yield process

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from programs import KEYHOP, end_all_in, environment, keyhop, running_in, started, until
+from programs import KEYHOP, end_all_in, environment, heed_hangups, keyhop, running_in, started, until
 
 pytestmark = pytest.mark.emulation
 
@@ -160,7 +160,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             # The terminal is its own, so that Ctrl-C reaches it as from a keyboard.
-            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+            preexec_fn=lambda: (heed_hangups(), os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
         )
         self.said = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
