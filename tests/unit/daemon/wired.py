@@ -26,7 +26,7 @@ from keyhop.daemon.vault import NodeVault
 
 LINK = bytes(range(16))
 BLOCK_BYTES = 64 * 1024
-WAIT_NS = 100_000_000
+WAIT_NS = 1_000_000_000
 
 SECRET = os.urandom(FIRST_CONTACT_BYTES)
 APPLICATIONS = {
