@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Put, Remove, Row, Save
+from keyhop.core.machine import Close, Deliver, Drop, ForgetUsed, Frame, Notice, Output, Put, Remove, Row, Save
 from keyhop.core.messages import PlainMessage, TaggedMessage
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, AppId, NodeId, RequestError
 from keyhop.core.node.pair import Connection, Keyed, Pair, Phase
 from keyhop.core.node.rows import BookRow, NodeRow
-from keyhop.core.node.run import Run
+from keyhop.core.node.run import GONE, Run, Segment
 from keyhop.core.node.vault import Vault
 
 OPENINGS_WAIT_FROM = 3
@@ -187,6 +187,18 @@ class Context:
     def epochs(self, pair: Pair) -> tuple[int, bytes, int, bytes]:
         """What a lease with this peer is good for: a burning at either end changes it."""
         return self.epoch, self.epoch_incarnation, pair.peer_epoch, pair.peer_epoch_incarnation
+
+    def used_up(self, run: Run, segment: Segment) -> bool:
+        """Drops a segment of a run that we follow, if all of it is used; says whether it was."""
+        if segment.mark == GONE or not run.used.covers(segment.start, segment.end):
+            return False
+        run.set_mark(segment, GONE)
+        segment.spent_at = self.now
+        segment.stored = False
+        self.put(run.segment_row(segment))
+        self.save(Drop(run.range(segment)), ForgetUsed(run.range(segment)))
+        run.used.remove(segment.start, segment.end)
+        return True
 
     def flush_books(self) -> None:
         if not self._dirty_books:

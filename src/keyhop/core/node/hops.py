@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from keyhop.core.designs import Running
-from keyhop.core.machine import Drop, ForgetUsed, Used
+from keyhop.core.machine import Used
 from keyhop.core.messages import (
     PATH_LIMIT,
     AnswerReserve,
@@ -26,7 +26,6 @@ from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pads import CONFIRMATION_BYTES, Holding, Pads
 from keyhop.core.node.pair import Pair
-from keyhop.core.node.run import GONE
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, BlockName
 
@@ -192,13 +191,7 @@ class Hops:
             run.book.move(State.RESERVED_INTERNAL, Action.RELAY, pad.length)
             context.save(Used(pad))
         for segment in segments:
-            if segment.mark != GONE and run.used.covers(segment.start, segment.end):
-                run.set_mark(segment, GONE)
-                segment.spent_at = context.now
-                segment.stored = False
-                context.put(run.segment_row(segment))
-                context.save(Drop(run.range(segment)), ForgetUsed(run.range(segment)))
-                run.used.remove(segment.start, segment.end)
+            context.used_up(run, segment)
         context.book(run)
 
     def _hand_on(self, reservation: Reservation, name: BlockName, message: RelayBatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from keyhop.core.designs import Running
@@ -39,6 +41,8 @@ class Lifecycle:
         self._stated: dict[str, tuple[int, Statement | None]] = {}
         self._told: dict[tuple[str, int], Statement] = {}
         """What the owner of a run last said of it."""
+        self.reserved: Callable[[Pair], list[tuple[int, int]]] = lambda pair: []
+        """Set by the node: pads set aside for a batch under way."""
         self._silent: dict[str, int] = {}
         """For how long a pair was not open, in nanoseconds."""
         links.handlers[Statement] = self.stated
@@ -86,10 +90,6 @@ class Lifecycle:
     def live(self, pair: Pair) -> Extents:
         """What of our run can still be spent in this process."""
         return Extents([*pair.stock.intervals(), *pair.pads, *self.reserved(pair)])
-
-    def reserved(self, pair: Pair) -> list[tuple[int, int]]:
-        """Replaced by the relay: pads set aside for a batch under way."""
-        return []
 
     def _end_leases(self, pair: Pair) -> None:
         context, run = self.context, pair.own_key
@@ -180,6 +180,8 @@ class Lifecycle:
         lifetime = context.settings.block_lifetime_ns + context.settings.fetch_lifetime_ns
         if silent < lifetime * SILENCE_NUMERATOR // SILENCE_DENOMINATOR:
             return
+        # Nothing new comes while it is silent: the next look is as far away again.
+        self._silent[pair.peer] = 0
         for start, segment in run.segments.items():
             if segment.mark != GONE:
                 self.links.burn_segment(run, start)

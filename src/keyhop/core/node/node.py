@@ -92,8 +92,8 @@ class Node:
         recover(context, snapshot, self.supply, self.secrets)
         if restored:
             self._found_restored(restored, start)
-        self.lifecycle.reserved = self.relay.pads.reserved  # type: ignore[method-assign]
-        self.relay.lent = self.lifecycle.top_up  # type: ignore[method-assign]
+        self.lifecycle.reserved = self.relay.pads.reserved
+        self.relay.lent = self.lifecycle.top_up
         self.tunnel.on_made = self.lifecycle.watch
         for pair in context.pairs.values():
             self.lifecycle.watch(pair)

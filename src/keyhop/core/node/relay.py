@@ -8,7 +8,7 @@ does, and a batch that dies leaves a hole (`docs/protocol.md` 13).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -88,6 +88,8 @@ class Relay:
         self.batches: dict[int, Batch] = {}
         self.relay_ns: dict[str, int] = {}
         """Slow average of the time from decision to append, by destination."""
+        self.lent: Callable[[Pair], None] = lambda pair: None
+        """Set by the node: fresh global key is there, so a lease may be asked for at once."""
         self._retry_at: dict[str, int] = {}
         self._failures: dict[str, int] = {}
         """Batches in a row that failed, by destination."""
@@ -103,8 +105,8 @@ class Relay:
         links.plain_handlers[Confirm] = self.confirmed
         self.pads.holders.append(self._holdings)
         leases.on_lent.append(lambda pair, purpose: self.fill() if purpose is Purpose.PAD else None)
-        supply.can_relay = self.can_relay  # type: ignore[method-assign]
-        supply.why_none = self.why_none  # type: ignore[method-assign]
+        supply.can_relay = self.can_relay
+        supply.why_none = self.why_none
 
     def watch(self) -> None:
         self._next_number = self.context.relay_number
@@ -291,9 +293,6 @@ class Relay:
         self._failures.pop(pair.peer, None)
         self._failed.pop(pair.peer, None)
         self.lent(pair)
-
-    def lent(self, pair: Pair) -> None:
-        """Replaced by the node: fresh global key is there, so a lease may be asked for at once."""
 
     def compared(self, pair: Pair, proof: Proof) -> None:
         """What was under way when the ends compared is burnt at the destination: it had a place and was not there."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from keyhop.core.designs import Running
-from keyhop.core.machine import Audit, Deliver, Drop, ForgetUsed, Save, Used
+from keyhop.core.machine import Audit, Deliver, Save, Used
 from keyhop.core.model import (
     NANOSECONDS,
     Action,
@@ -27,7 +27,7 @@ from keyhop.core.node.events import KeysFetched, KeysWanted, RequestEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
-from keyhop.core.node.run import GONE, Run, Segment
+from keyhop.core.node.run import Run, Segment
 from keyhop.crypto.keyid import Coordinates
 
 WAITING_LIMIT = 1024
@@ -55,6 +55,10 @@ class Supply:
         self._demand: dict[str, float] = {}
         self.wanted_peers: set[str] = set()
         """Distant key managers whose pools are filled ahead."""
+        self.can_relay: Callable[[str], bool] = lambda node: False
+        """Set by the relay: whether some path to this key manager may give key soon."""
+        self.why_none: Callable[[str], str] = lambda node: f"none came from KME {node} in time"
+        """Set by the relay: why no key came that a request waited for."""
         self.local = LocalKeys(context)
         leases.on_lent.append(lambda pair, purpose: self.serve(pair) if purpose is Purpose.SUPPLY else None)
 
@@ -138,7 +142,7 @@ class Supply:
             if not self._try(event, node):
                 self._queue(event, node)
         except RequestError as error:
-            context.out.answer.append(Deliver(event.request, refusal=error))
+            context.refuse(event.request, error)
 
     def _try(self, event: KeysWanted, node: NodeId) -> bool:
         context, pair = self.context, self.context.pairs.get(node)
@@ -179,14 +183,6 @@ class Supply:
             raise RequestError(Refusal.RATE_LIMITED, "too many requests wait for key", retry_after_s=1.0)
         queue.append(Waiting(event, context.now + context.settings.request_wait_ns))
         context.at(context.now + context.settings.request_wait_ns, RequestEnded(event.request))
-
-    def can_relay(self, node: NodeId) -> bool:
-        """Replaced by the relay: whether some path to this key manager may give key soon."""
-        return False
-
-    def why_none(self, node: str) -> str:
-        """Replaced by the relay: why no key came that a request waited for."""
-        return f"none came from KME {node} in time"
 
     def lease_bytes(self, pair: Pair) -> int:
         return self.design.synchronisation.size(self.demand(pair))
@@ -235,7 +231,7 @@ class Supply:
                         f"not enough key for {waiting.event.master} -> {waiting.event.slave}: {self.why_none(node)}",
                         retry_after_s=1.0,
                     )
-                    self.context.out.answer.append(Deliver(event.request, refusal=refusal))
+                    self.context.refuse(event.request, refusal)
                     return
 
     # --- the slave's side ---------------------------------------------------------------------------------------------
@@ -246,7 +242,7 @@ class Supply:
         if pair is None or not pair.compared:
             text = f"the link to KME {event.peer} has not been compared since this KME started"
             for fetch in event.fetches:
-                self._refuse(fetch.request, Refusal.UNAVAILABLE, text, retry_after_s=1.0)
+                context.refuse(fetch.request, RequestError(Refusal.UNAVAILABLE, text, retry_after_s=1.0))
             return
         run = pair.their_key
         used, answer = run.used, context.out.answer
@@ -256,7 +252,7 @@ class Supply:
         for fetch in event.fetches:
             chosen = self._choose(run, fetch.keys, touched)
             if chosen is None:
-                self._refuse(fetch.request, Refusal.NOT_FOUND, NOT_FOUND)
+                context.refuse(fetch.request, RequestError(Refusal.NOT_FOUND, NOT_FOUND))
                 continue
             # At once: who asks for the same key in this very moment comes too late.
             for _, start, length in chosen:
@@ -294,14 +290,5 @@ class Supply:
         context.out.wipe += ranges
         run.book.move(State.RESERVED_APP, Action.SUPPLY, sum(range.length for range in ranges))
         for segment in touched.values():
-            if run.used.covers(segment.start, segment.end):
-                run.set_mark(segment, GONE)
-                segment.spent_at = context.now
-                segment.stored = False
-                context.put(run.segment_row(segment))
-                context.save(Drop(run.range(segment)), ForgetUsed(run.range(segment)))
-                run.used.remove(segment.start, segment.end)
+            if context.used_up(run, segment):
                 context.book(run)
-
-    def _refuse(self, request: int, reason: Refusal, text: str, retry_after_s: float | None = None) -> None:
-        self.context.refuse(request, RequestError(reason, text, retry_after_s=retry_after_s))
