@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
+from conversing import BOTH_ORDERS, meet, talk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from independent_peer import (
@@ -42,22 +43,6 @@ from keyhop.crypto.keyid import Coordinates, KeyIdSeal, Unopened
 
 SECRET = random.Random(5).randbytes(65_536)
 BLOCK_BYTES = 8192
-BOTH_ORDERS = pytest.mark.parametrize("other", ["a", "z"], ids=["the peer leads", "the node leads"])
-
-
-def talk(line: Line, peer: Peer, to_node: bytes = b"", to_peer: bytes = b"") -> None:
-    """Carries bytes both ways until both are silent."""
-    to_node += peer.receive(to_peer)
-    while to_node:
-        to_node = peer.receive(line.receive(to_node))
-
-
-def meet(line: Line, peer: Peer) -> None:
-    """A new connection, and both ends open it."""
-    if not line.closed:
-        line.hang_up()
-    talk(line, peer, peer.connect(), line.connect())
-    assert not line.closed and peer.open and line.pair.is_open, line.notices
 
 
 def feed(line: Line, peer: Peer, module: str, number: int) -> None:

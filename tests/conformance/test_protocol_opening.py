@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from conversing import BOTH_ORDERS, meet, talk
 from independent_peer import GRANT, HELLO, PROOF, Broken, Peer, frame, pack, unpack
 from real_node import LINK, Line
 
@@ -15,24 +16,10 @@ from keyhop.core.node.run import GONE_LIMIT, Run
 
 SECRET = random.Random(6).randbytes(65_536)
 LAST = 4096 - 32
-BOTH_ORDERS = pytest.mark.parametrize("other", ["a", "z"], ids=["the peer leads", "the node leads"])
 
 
 def ends(other: str) -> tuple[Line, Peer]:
     return Line("m", other, SECRET), Peer(other, "m", LINK, SECRET)
-
-
-def talk(line: Line, peer: Peer, to_node: bytes, to_peer: bytes) -> None:
-    to_node += peer.receive(to_peer)
-    while to_node:
-        to_node = peer.receive(line.receive(to_node))
-
-
-def meet(line: Line, peer: Peer) -> None:
-    if not line.closed:
-        line.hang_up()
-    talk(line, peer, peer.connect(), line.connect())
-    assert not line.closed and peer.open and line.pair.is_open, line.notices
 
 
 def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -3,9 +3,10 @@
 import random
 
 import pytest
+from conversing import BOTH_ORDERS, meet, talk
 from independent_peer import ANSWER_LEASE, PROOF, Peer, unpack
 from real_node import LINK, Line
-from test_protocol_opening import BOTH_ORDERS, ends, frames, meet, talk
+from test_protocol_opening import ends, frames
 
 from keyhop.core.machine import Output
 from keyhop.core.model import NodeId, RunId

@@ -18,6 +18,14 @@ from keyhop.emulator.module import EmulatedLink
 from keyhop.emulator.processes import Process
 from keyhop.simulator import topology
 
+PAIR = """apiVersion: keyhop/v1
+name: pair
+nodes:
+  a: {sae: [sae-a]}
+  b: {sae: [sae-b]}
+links:
+  - {id: ab, ends: [a, b], length: 25 km, rate: 40 kbps}
+"""
 BLOCK_BYTES = 2000
 BLOCK_PERIOD_S = 0.4
 

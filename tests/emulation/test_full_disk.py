@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from programs import end_all_in, until
-from small_labs import exchange, heard, kme, make, process_of
+from small_labs import PAIR, exchange, heard, kme, make, process_of
 
 from keyhop import Key, KeyhopError, NotEnoughKey
 from keyhop.emulator import lab as labs
@@ -20,14 +20,6 @@ from keyhop.emulator.lab import Lab
 
 pytestmark = pytest.mark.emulation
 
-PAIR = """apiVersion: keyhop/v1
-name: pair
-nodes:
-  a: {sae: [sae-a]}
-  b: {sae: [sae-b]}
-links:
-  - {id: ab, ends: [a, b], length: 25 km, rate: 40 kbps}
-"""
 DISK_MIB = 8
 """A store with a link's prefill takes about two."""
 NOTICED_S = 15.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from programs import end_all_in, keyhop, started, until
-from small_labs import exchange, heard, kill, make
+from small_labs import PAIR, exchange, heard, kill, make
 
 from keyhop import Kme, NotAuthorised
 from keyhop.daemon import pki
@@ -25,14 +25,6 @@ from keyhop.wire.manage import LinkState
 
 pytestmark = pytest.mark.emulation
 
-PAIR = """apiVersion: keyhop/v1
-name: pair
-nodes:
-  a: {sae: [sae-a]}
-  b: {sae: [sae-b]}
-links:
-  - {id: ab, ends: [a, b], length: 25 km, rate: 40 kbps}
-"""
 START_S = 15.0
 CLOSED_S = 1.0
 """A link that may open does so in a tenth of a second."""
