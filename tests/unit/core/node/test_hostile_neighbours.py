@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from small_worlds import deliver, pair, run, settings, started
 
-from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Frame, Output, Send
 from keyhop.core.messages import (
     CIPHERTEXT_LIMIT_BYTES,
@@ -26,59 +26,41 @@ from keyhop.core.messages import (
     decode,
     encode,
 )
-from keyhop.core.model import NANOSECONDS, AppId, NodeId, Range
-from keyhop.core.node.context import Application, Neighbour, NodeSettings
+from keyhop.core.model import AppId, NodeId, Range
+from keyhop.core.node.context import Application
 from keyhop.core.node.events import FrameArrived
 from keyhop.core.node.intake import RESERVED_SOURCES
 from keyhop.core.node.pair import Keyed, Pair
 from keyhop.core.node.relay import Batch
 from keyhop.core.node.tunnel import CLOSED
 from keyhop.core.node.vault import RELAY, BlockName
-from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.world import Process, World
 from keyhop.wire import frames
 
 BLOCK_BYTES = 1 << 16
 
 
-def link(one: str, other: str) -> bytes:
-    return "-".join(sorted((one, other))).encode().ljust(16, b".")
-
-
 @pytest.fixture
 def world() -> World:
     """a - b - c, with key on both links."""
-    settings = [
-        NodeSettings(
-            node=NodeId(name),
-            neighbours=tuple(
-                Neighbour(node=NodeId(p), link=link(name, p), rate_bps=10**6, segment_bytes=1024) for p in around
-            ),
-            applications=tuple(Application(id=AppId(f"{name}1"), peers=frozenset({AppId(p)})) for p in wanted),
-        )
-        for name, around, wanted in (("a", "b", ("c1",)), ("b", "ac", ()), ("c", "b", ("a1",)))
-    ]
-    world = World(1, settings, DESIGNS["keyhop"], NodeVault)
-    world.start()
-    run(world, 1)
+    world = started(
+        [
+            settings(
+                name,
+                around,
+                applications=tuple(Application(id=AppId(f"{name}1"), peers=frozenset({AppId(p)})) for p in wanted),
+            )
+            for name, around, wanted in (("a", "b", ("c1",)), ("b", "ac", ()), ("c", "b", ("a1",)))
+        ]
+    )
     for one, other in ("ab", "bc"):
-        bits = world.random.randbytes(BLOCK_BYTES)
-        world.deliver_block(one, other, "m", 0, bits)
-        world.deliver_block(other, one, "m", 0, bits)
+        deliver(world, one, other, 0, BLOCK_BYTES)
     run(world, 1)
     return world
 
 
-def run(world: World, seconds: float) -> None:
-    world.run(world.now + int(seconds * NANOSECONDS))
-
-
 def process(world: World, name: str) -> Process:
     return world.processes[NodeId(name)]
-
-
-def pair(world: World, here: str, there: str) -> Pair:
-    return process(world, here).node.context.pairs[there]
 
 
 def says(world: World, sender: str, receiver: str, message: PlainMessage) -> None:

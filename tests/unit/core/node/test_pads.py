@@ -5,50 +5,32 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from small_worlds import deliver, run, settings, started
 
-from keyhop.core.designs import DESIGNS
 from keyhop.core.messages import AnswerReserve, Reserve
-from keyhop.core.model import NANOSECONDS, NodeId, Purpose
-from keyhop.core.node.context import Neighbour, NodeSettings
+from keyhop.core.model import NodeId, Purpose
 from keyhop.core.node.node import Node
 from keyhop.core.node.pads import FIRST_BATCH_BYTES
-from keyhop.daemon.vault import NodeVault
-from keyhop.simulator.world import World
 
 LINKS = ("fm", "gm", "hm", "md")
 BLOCK_BYTES = 64 * 1024
 
 
-def link(one: str, other: str) -> bytes:
-    return "-".join(sorted((one, other))).encode().ljust(16, b".")
-
-
 def middle(blocks: int) -> Node:
     """m stands between f, g and h on one side and d on the other, with pads for its link to d in hand."""
-    settings = [
-        NodeSettings(
-            node=NodeId(name),
-            neighbours=tuple(
-                Neighbour(node=NodeId(peer), link=link(name, peer), rate_bps=10**6, segment_bytes=1024)
-                for peer in sorted({end for ends in LINKS if name in ends for end in ends} - {name})
-            ),
-        )
-        for name in "fghmd"
-    ]
-    world = World(1, settings, DESIGNS["keyhop"], NodeVault)
-    world.start()
-    world.run(world.now + NANOSECONDS)
+    around = {
+        name: "".join(sorted({end for ends in LINKS if name in ends for end in ends} - {name})) for name in "fghmd"
+    }
+    world = started([settings(name, neighbours) for name, neighbours in around.items()])
     for number in range(blocks):
-        bits = world.random.randbytes(BLOCK_BYTES)
-        world.deliver_block("m", "d", "q", number, bits)
-        world.deliver_block("d", "m", "q", number, bits)
-        world.run(world.now + NANOSECONDS // 10)
+        deliver(world, "m", "d", number, BLOCK_BYTES)
+        run(world, 0.1)
     node = world.processes[NodeId("m")].node
     pair = node.context.pairs["d"]
     node.leases.want(pair, Purpose.PAD, pair.own_key.untouched // 2)
     node.links.flush()
     world.processes[NodeId("m")].perform(node.context.out)
-    world.run(world.now + NANOSECONDS // 10)
+    run(world, 0.1)
     assert pair.pads.total() > 0
     node.context.plain_outbox.clear()
     return node

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from small_worlds import deliver, pair, run, settings, started
 
-from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Frame
 from keyhop.core.messages import Forward, FrameType, Plain, decode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
-from keyhop.core.node.context import Application, Neighbour, NodeSettings
+from keyhop.core.node.context import Application
 from keyhop.core.node.events import KeysWanted
 from keyhop.core.node.pair import Pair
-from keyhop.daemon.vault import NodeVault
-from keyhop.simulator.world import Answered, World
+from keyhop.simulator.world import Answered
 
 BLOCK_BYTES = 1 << 17
 
@@ -22,37 +21,25 @@ class Line:
     """a - b - c, with applications at a and c and key on both links."""
 
     def __init__(self) -> None:
-        settings = [
-            NodeSettings(
-                node=NodeId(name),
-                neighbours=tuple(
-                    Neighbour(node=NodeId(p), link=link(name, p), rate_bps=10**6, segment_bytes=1024) for p in around
-                ),
-                applications=applications,
-            )
-            for name, around, applications in (
-                ("a", "b", (Application(id=AppId("a1"), peers=frozenset({AppId("c1")})),)),
-                ("b", "ac", ()),
-                ("c", "b", (Application(id=AppId("c1"), peers=frozenset({AppId("a1")})),)),
-            )
-        ]
-        self.world = World(1, settings, DESIGNS["keyhop"], NodeVault)
+        self.world = started(
+            [
+                settings("a", "b", applications=(Application(id=AppId("a1"), peers=frozenset({AppId("c1")})),)),
+                settings("b", "ac"),
+                settings("c", "b", applications=(Application(id=AppId("c1"), peers=frozenset({AppId("a1")})),)),
+            ]
+        )
         self.answers: dict[int, Answered] = {}
         self.world.on_answer.append(lambda answer: self.answers.update({answer.request: answer}))
-        self.world.start()
-        self.run(1)
         for number in range(3):
             for one, other in ("ab", "bc"):
-                bits = self.world.random.randbytes(BLOCK_BYTES)
-                self.world.deliver_block(one, other, "m", number, bits)
-                self.world.deliver_block(other, one, "m", number, bits)
+                deliver(self.world, one, other, number, BLOCK_BYTES)
             self.run(1)
 
     def run(self, seconds: float) -> None:
-        self.world.run(self.world.now + int(seconds * NANOSECONDS))
+        run(self.world, seconds)
 
     def pair(self, here: str, there: str) -> Pair:
-        return self.world.processes[NodeId(here)].node.context.pairs[there]
+        return pair(self.world, here, there)
 
     def asks(self, number: int = 1) -> bool:
         """Whether a is given keys for c within the time a request waits."""
@@ -66,10 +53,6 @@ class Line:
             if self.asks():
                 return seconds
         raise AssertionError(f"nothing came within {limit} s")
-
-
-def link(one: str, other: str) -> bytes:
-    return "-".join(sorted((one, other))).encode().ljust(16, b".")
 
 
 @pytest.fixture

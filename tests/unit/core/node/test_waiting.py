@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from keyhop.core.designs import DESIGNS
+from small_worlds import deliver, pair, run, settings, started
+
 from keyhop.core.machine import Frame
-from keyhop.core.model import NANOSECONDS, AppId, NodeId, Refusal
-from keyhop.core.node.context import Application, Neighbour, NodeSettings
+from keyhop.core.model import AppId, NodeId, Refusal
+from keyhop.core.node.context import Application
 from keyhop.core.node.events import KeysWanted
 from keyhop.core.node.pair import Pair
-from keyhop.daemon.vault import NodeVault
-from keyhop.simulator.world import Answered, World
+from keyhop.simulator.world import Answered
 
 BLOCK_BYTES = 1 << 17
 
@@ -18,38 +18,33 @@ class Asking:
     """Two nodes with a filled link and nothing leased beyond the least."""
 
     def __init__(self) -> None:
-        settings = [
-            NodeSettings(
-                node=NodeId(name),
-                neighbours=(
-                    Neighbour(node=NodeId(peer), link=b"a-b".ljust(16, b"."), rate_bps=10**6, segment_bytes=1024),
-                ),
-                applications=(Application(id=AppId(f"{name}1"), peers=frozenset({AppId(f"{peer}1")})),),
-                directory={AppId(f"{peer}1"): NodeId(peer)},
-            )
-            for name, peer in ("ab", "ba")
-        ]
-        self.world = World(1, settings, DESIGNS["keyhop"], NodeVault)
+        self.world = started(
+            [
+                settings(
+                    name,
+                    peer,
+                    applications=(Application(id=AppId(f"{name}1"), peers=frozenset({AppId(f"{peer}1")})),),
+                    directory={AppId(f"{peer}1"): NodeId(peer)},
+                )
+                for name, peer in ("ab", "ba")
+            ]
+        )
         self.answers: list[Answered] = []
         self.frames = 0
         self.world.on_answer.append(self.answers.append)
         self.world.on_frame.append(self._count)
-        self.world.start()
-        self.run(1)
-        bits = self.world.random.randbytes(BLOCK_BYTES)
-        self.world.deliver_block("a", "b", "m", 0, bits)
-        self.world.deliver_block("b", "a", "m", 0, bits)
+        deliver(self.world, "a", "b", 0, BLOCK_BYTES)
         self.run(3)
 
     def _count(self, sender: str, receiver: str, frame: Frame) -> None:
         self.frames += 1
 
     def run(self, seconds: float) -> None:
-        self.world.run(self.world.now + int(seconds * NANOSECONDS))
+        run(self.world, seconds)
 
     @property
     def pair(self) -> Pair:
-        return self.world.processes[NodeId("a")].node.context.pairs["b"]
+        return pair(self.world, "a", "b")
 
     def ask(self, number: int, size_bits: int) -> None:
         event = KeysWanted(self.world.request(), "a1", "b1", number, size_bits)
