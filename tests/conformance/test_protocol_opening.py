@@ -11,7 +11,7 @@ from real_node import LINK, Line
 from keyhop.core.machine import Frame as CoreFrame
 from keyhop.core.model import NANOSECONDS, NodeId, RunId, RunKind, run_number
 from keyhop.core.node import events
-from keyhop.core.node.context import OPENINGS_ALARM, OPENINGS_WAIT_LIMIT_NS
+from keyhop.core.node.link import OPENINGS_ALARM, OPENINGS_WAIT_LIMIT_NS
 from keyhop.core.node.run import GONE_LIMIT, Run
 
 SECRET = random.Random(6).randbytes(65_536)

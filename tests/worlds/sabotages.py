@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 from keyhop.core.machine import Drop
 from keyhop.core.messages import AnswerLease, NameSecret
 from keyhop.core.model import Purpose, Range
-from keyhop.core.node import intake, link, node, recovery
+from keyhop.core.node import frames, intake, node, opening, recovery
+from keyhop.core.node.burning import Burning
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.leases import Leases
-from keyhop.core.node.link import Links
+from keyhop.core.node.merging import Merging
 from keyhop.core.node.node import Node
 from keyhop.core.node.pads import Pads
 from keyhop.core.node.pair import Keyed, Pair
 from keyhop.core.node.rows import SegmentRow
 from keyhop.core.node.run import UNTOUCHED, Run
 from keyhop.core.node.secrets import Secrets
+from keyhop.core.node.starts import Starts
 from keyhop.core.node.tags import Receiver
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.disk import PretendDisk
@@ -86,7 +88,7 @@ def _acknowledge_anything(self: Leases, pair: Pair, message: Any) -> None:
 
 
 def acknowledged_without_looking_at_the_own_record() -> Any:
-    return swapped((Leases, "requested", _acknowledge_anything), (Links, "_merge_key_run", lambda *_: None))
+    return swapped((Leases, "requested", _acknowledge_anything), (Merging, "_merge_key_run", lambda *_: None))
 
 
 def a_stored_free_list() -> Any:
@@ -102,7 +104,7 @@ def a_stored_free_list() -> Any:
         _acknowledge_anything(self, pair, message)
 
     return swapped(
-        (Run, "exactly", exactly), (Leases, "requested", requested), (Links, "_merge_key_run", lambda *_: None)
+        (Run, "exactly", exactly), (Leases, "requested", requested), (Merging, "_merge_key_run", lambda *_: None)
     )
 
 
@@ -133,7 +135,9 @@ def tag_positions_granted_twice() -> Any:
         return max([mark, *(start + length for start, length in spans)])
 
     # The sender looks, too: with its check left in, the link closes and nothing is used twice.
-    return swapped((Receiver, "top_up", top_up), (link, "check_credit", believed))
+    return swapped(
+        (Receiver, "top_up", top_up), (frames, "check_credit", believed), (opening, "check_credit", believed)
+    )
 
 
 def a_pad_used_again() -> Any:
@@ -170,26 +174,26 @@ def the_used_map_not_looked_at() -> Any:
 
 
 def a_restore_ignored() -> Any:
-    return swapped((Node, "_found_restored", lambda *_: None), (Links, "_check_restored", lambda *_: True))
+    return swapped((Node, "_found_restored", lambda *_: None), (Starts, "check", lambda *_: True))
 
 
 def proof_not_compared() -> Any:
     """Each end keeps to its own record, whatever the other's PROOF says of the runs."""
-    return swapped((Links, "_merge_runs", lambda *_: None))
+    return swapped((Merging, "merge", lambda *_: None))
 
 
 def a_burn_forgotten() -> Any:
-    return swapped((Links, "burn_leases", lambda *_: None))
+    return swapped((Burning, "burn_leases", lambda *_: None))
 
 
 def behind_judged_by_the_number_of_today() -> Any:
-    right = Links._check_restored
+    right = Starts.check
 
-    def check(self: Links, pair: Pair, proof: Any) -> bool:
+    def check(self: Starts, pair: Pair, proof: Any) -> bool:
         ahead = proof.told_start > self.context.start or proof.told_journal > self.context.journal
         return right(self, pair, proof) if ahead else True
 
-    return swapped((Links, "_check_restored", check))
+    return swapped((Starts, "check", check))
 
 
 def a_secret_numbered_by_count() -> Any:

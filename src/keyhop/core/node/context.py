@@ -7,20 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from keyhop.core.machine import Close, Deliver, Drop, ForgetUsed, Frame, Notice, Output, Put, Remove, Row, Save
+from keyhop.core.machine import Deliver, Drop, ForgetUsed, Frame, Notice, Output, Put, Remove, Row, Save
 from keyhop.core.messages import PlainMessage, TaggedMessage
-from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, AppId, NodeId, RequestError
-from keyhop.core.node.pair import Connection, Keyed, Pair, Phase
+from keyhop.core.model import NANOSECONDS, AppId, NodeId, RequestError
+from keyhop.core.node.pair import Connection, Keyed, Pair
 from keyhop.core.node.rows import BookRow, NodeRow
 from keyhop.core.node.run import GONE, Run, Segment
 from keyhop.core.node.vault import Vault
-
-OPENINGS_WAIT_FROM = 3
-"""Openings that fail in a row before the next one waits: connections do break."""
-OPENINGS_WAIT_NS = NANOSECONDS // 2
-"""Doubled with every further failure."""
-OPENINGS_WAIT_LIMIT_NS = 600 * NANOSECONDS
-OPENINGS_ALARM = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,39 +140,6 @@ class Context:
     def say_plain(self, peer: str, message: PlainMessage) -> None:
         """Queues an untagged message to a neighbour."""
         self.plain_outbox.setdefault(peer, []).append(message)
-
-    def close(self, pair: Pair, connection: Connection, reason: str) -> None:
-        """Ends a connection; its credits are void from here on."""
-        if pair.connections.pop(connection.id, None) is None:
-            return
-        self.ended(pair, connection)
-        if connection.tunnelled:
-            if self.tunnel is not None:
-                self.tunnel(pair, connection, None)
-        else:
-            self.out.send.append(Close(pair.peer, connection.id, reason))
-        if pair.current is connection:
-            pair.current = None
-            pair.outbox.clear()
-
-    def ended(self, pair: Pair, connection: Connection) -> None:
-        """Counts an opening that took a key and led nowhere: whoever has TLS, or is broken, could use them all up."""
-        took = connection.own_grant is not None or connection.proof_sent
-        if connection.tunnelled or connection.phase >= Phase.PROVED or not took:
-            return
-        pair.openings_failed += 1
-        failed = pair.openings_failed
-        if failed >= OPENINGS_WAIT_FROM:
-            wait = OPENINGS_WAIT_NS << min(failed - OPENINGS_WAIT_FROM, 16)
-            pair.openings_at = self.now + min(wait, OPENINGS_WAIT_LIMIT_NS)
-        if failed >= OPENINGS_ALARM:
-            left = min(pair.own_opening.fresh(0, 1 << 40).total(), pair.their_opening.fresh(0, 1 << 40).total())
-            self.notice(
-                "KH-1306",
-                f"{failed} openings with {pair.peer} in a row took a key and failed; there is key for "
-                f"{left // TAG_KEY_BYTES} more",
-                pair.peer,
-            )
 
     def node_row(self) -> NodeRow:
         return NodeRow(self.epoch, self.start, self.journal, self.relay_number, self.epoch_incarnation)

@@ -96,7 +96,7 @@ def _check_source(module: str) -> None:
 class Intake:
     def __init__(self, context: Context, links: Links, design: Running, segment_bytes: dict[str, int]) -> None:
         self.context = context
-        self.links = links
+        self.frames = links.frames
         self.design = design
         self.segment_bytes = segment_bytes
         self.waiting: dict[str, dict[tuple[str, int], Waiting]] = {}
@@ -252,7 +252,7 @@ class Intake:
         if pair.leads:
             raise PeerError("the higher-named end proposed a block")
         _check_source(message.module)
-        key = self.links.accept_key(pair, message.key_position)
+        key = self.frames.accept_key(pair, message.key_position)
         fits = self.check(pair, message.placements, message.segment_bytes, message.length)
         name = (message.module, message.number)
         offers = self.offers.setdefault(pair.peer, {})
@@ -301,7 +301,7 @@ class Intake:
         if not same or any(start < pair.runs[number].append for number, start, _ in message.placements):
             self._refuse(pair, message, key)
             return
-        self.links.spend_key(pair, key)
+        self.frames.spend_key(pair, key)
         # Each end hears its own module: the worse of the two statements counts.
         epsilon = max(message.epsilon, waiting.epsilon)
         self.store(pair, name, message.placements, message.segment_bytes, epsilon, placed=False)
@@ -309,7 +309,7 @@ class Intake:
         self.context.say(pair, AnswerBlock(message.module, message.number, True))
 
     def _refuse(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
-        self.links.spend_key(pair, key)
+        self.frames.spend_key(pair, key)
         self.context.vault.discard(BlockName(NodeId(pair.peer), message.module, message.number))
         self.context.count("blocks_refused")
         self.context.notice(

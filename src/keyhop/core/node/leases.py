@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 class Leases:
     def __init__(self, context: Context, links: Links, design: Running) -> None:
         self.context = context
-        self.links = links
+        self.burning = links.burning
         self.policy = design.synchronisation
         self.asked: dict[str, dict[int, Asked]] = {}
         self.on_lent: list[Callable[[Pair, Purpose], None]] = []
@@ -105,14 +105,14 @@ class Leases:
             # The two records differ: these segments can serve nobody.
             for start, _ in spans:
                 if start in run.segments and run.segments[start].mark == UNTOUCHED:
-                    self.links.burn_segment(run, start)
+                    self.burning.burn_segment(run, start)
             return
         segments = run.exactly(spans, UNTOUCHED)
         if segments is None:
             # Our record has changed since we asked: the peer holds them leased, so nobody may use them otherwise.
             for start, _ in spans:
                 if start in run.segments and run.segments[start].mark == UNTOUCHED:
-                    self.links.burn_segment(run, start)
+                    self.burning.burn_segment(run, start)
             return
         for segment in segments:
             run.set_mark(segment, purpose)

@@ -33,7 +33,7 @@ class PairTick(msgspec.Struct, frozen=True, gc=False):
 class Lifecycle:
     def __init__(self, context: Context, links: Links, leases: Leases, supply: Supply, design: Running) -> None:
         self.context = context
-        self.links = links
+        self.burning = links.burning
         self.leases = leases
         self.supply = supply
         self.design = design
@@ -159,7 +159,7 @@ class Lifecycle:
         for segment in expired:
             if segment.mark != UNTOUCHED:
                 # Given keys may be fetched for a fetch lifetime more; nobody is given another one.
-                self.links.take_back(pair, segment.start, segment.end)
+                self.burning.take_back(pair, segment.start, segment.end)
                 context.book(run)
                 continue
             run.book.move(State.STORED, Action.EXPIRE, segment.length)
@@ -184,7 +184,7 @@ class Lifecycle:
         self._silent[pair.peer] = 0
         for start, segment in run.segments.items():
             if segment.mark != GONE:
-                self.links.burn_segment(run, start)
+                self.burning.burn_segment(run, start)
 
     def _statement(self, pair: Pair) -> Statement:
         book = pair.own_key.book

@@ -87,9 +87,9 @@ class Node:
             RelayTick: self.relay.tick,
             OfferEnded: self.intake.offer_ended,
         }
-        self.links.found_restored = self._found_restored
+        self.links.starts.found_restored = self._found_restored
         self.leases.on_lent.insert(0, self.secrets.lent)
-        recover(context, snapshot, self.supply, self.secrets)
+        recover(context, snapshot, self.supply, self.secrets, self.links.starts)
         if restored:
             self._found_restored(restored, start)
         self.lifecycle.reserved = self.relay.pads.reserved
@@ -127,7 +127,7 @@ class Node:
 
     def _finish(self) -> Output:
         context = self.context
-        self.links.flush()
+        self.links.frames.flush()
         context.flush_books()
         context.out.wake_at = context.wake_at
         return context.out
@@ -172,10 +172,10 @@ class Node:
         context.start = max(context.start, start + 1)
         # The stored epoch plus one would come twice from two restores of one copy: the peers would not burn again.
         context.epoch, context.epoch_incarnation = context.start, context.incarnation
-        self.links.forget_starts()
+        self.links.starts.forget()
         context.notice("KH-5101", f"this node was restored from an old copy: {reason}; open keys and leases are burnt")
         for pair in context.pairs.values():
-            self.links.burn_leases(pair, "this node was restored")
+            self.links.burning.burn_leases(pair, "this node was restored")
             pair.compared = False
             for connection in list(pair.connections.values()):
                 self.links.drop(pair, connection, "this node was restored")

@@ -25,6 +25,7 @@ from keyhop.core.node.rows import (
 )
 from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
 from keyhop.core.node.secrets import Secrets
+from keyhop.core.node.starts import Starts
 from keyhop.core.node.store import Snapshot
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.vault import BlockName
@@ -54,7 +55,7 @@ def first_contact(context: Context, intake: Intake, event: SecretLoaded) -> None
     context.put(pair.row())
 
 
-def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secrets) -> None:
+def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secrets, known: Starts) -> None:
     """Rebuilds what a node knows. Leases of an earlier process are over: what of them is in doubt counts as given."""
     blocks: dict[tuple[str, int], dict[int, int]] = {}
     for run_id, start, length in snapshot.blocks:
@@ -108,8 +109,8 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
     if last in starts:
         starts[last] = StartRow(last, starts[last].incarnation, context.journal)
         context.put(starts[last])
-    secrets.links.starts = starts
-    secrets.links.record_start()
+    known.rows = starts
+    known.record()
     for segment in sorted(segments, key=lambda row: row.start):
         if segment.peer in context.pairs:
             run = context.pairs[segment.peer].runs[segment.run]

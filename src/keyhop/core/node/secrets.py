@@ -25,7 +25,7 @@ class SecretAged(msgspec.Struct, frozen=True, gc=False):
 class Secrets:
     def __init__(self, context: Context, links: Links) -> None:
         self.context = context
-        self.links = links
+        self.frames = links.frames
         self.confirmed: dict[str, int] = {}
         """Peer -> newest own epoch that the peer has durably: what new key IDs are sealed under."""
         self._outlived: dict[str, int] = {}
@@ -90,11 +90,11 @@ class Secrets:
 
     def named(self, pair: Pair, message: NameSecret) -> None:
         """The peer's secret: its copy of the 32 bytes is ours, too."""
-        key = self.links.accept_key(pair, message.key_position)
+        key = self.frames.accept_key(pair, message.key_position)
         if pair.secrets[pair.peer] and message.epoch <= pair.secrets[pair.peer][-1]:
             raise PeerError(f"key-ID epoch {message.epoch}: must be above {pair.secrets[pair.peer][-1]}")
         self._keep(pair, pair.peer, message.epoch, key)
-        self.links.spend_key(pair, key)
+        self.frames.spend_key(pair, key)
 
     def lent(self, pair: Pair, purpose: Purpose) -> None:
         """A lease was acknowledged that was asked for after the secret was named: the peer has the secret durably."""

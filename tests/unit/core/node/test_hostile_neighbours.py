@@ -167,5 +167,5 @@ def test_whatever_waits_goes_out_in_frames_that_can_be_sent(world: World) -> Non
 def flushed(world: World, name: str) -> Output:
     node = process(world, name).node
     node.context.out = Output()
-    node.links.flush()
+    node.links.frames.flush()
     return node.context.out

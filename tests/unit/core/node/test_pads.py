@@ -28,7 +28,7 @@ def middle(blocks: int) -> Node:
     node = world.processes[NodeId("m")].node
     pair = node.context.pairs["d"]
     node.leases.want(pair, Purpose.PAD, pair.own_key.untouched // 2)
-    node.links.flush()
+    node.links.frames.flush()
     world.processes[NodeId("m")].perform(node.context.out)
     run(world, 0.1)
     assert pair.pads.total() > 0
