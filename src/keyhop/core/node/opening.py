@@ -66,9 +66,8 @@ class Opening:
             present_above(pair.own_opening),
             present_above(pair.own_tags),
         )
-        connection = pair.connections[connection_id] = Connection(
-            connection_id, context.now, hello, tunnelled=tunnelled
-        )
+        connection = Connection(connection_id, context.now, hello, tunnelled=tunnelled)
+        pair.connections[connection_id] = connection
         self.frames.emit(pair, connection, FrameType.HELLO, 0, encode(hello), b"")
 
     def hello(self, pair: Pair, connection: Connection, hello: Hello) -> None:
@@ -224,7 +223,8 @@ class Opening:
 
     def _burn_skipped(self, pair: Pair, connection: Connection, proof: Proof, openings: dict[int, Extents]) -> None:
         """Positions of earlier connections are void, and what the jump to the new ones skips is burnt now."""
-        assert connection.receiver is not None and connection.own_grant is not None
+        assert connection.receiver is not None
+        assert connection.own_grant is not None
         self.burning.burn(pair.own_tags, 0, proof.credit[0][0])
         self.burning.burn(pair.their_tags, 0, connection.receiver.credit.next or 0)
         assert connection.peer_grant is not None
