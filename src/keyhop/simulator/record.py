@@ -22,6 +22,8 @@ class Stream(NamedTuple):
     category: int = 3
     starts_ns: int = 0
     ends_ns: int | None = None
+    min_bps: int = 0
+    """What it shall get in every second in which it waits for that much; 0 promises nothing."""
 
 
 class Demand(NamedTuple):
@@ -69,6 +71,8 @@ class Scenario(NamedTuple):
     faults: tuple[Fault, ...] = ()
     rate_changes: tuple[tuple[int, str, int], ...] = ()
     """(at_ns, stream, new registered rate in bit/s)"""
+    one_way_delay_ns: int | None = None
+    """Of messages between neighbouring key managers, where the workload sets it; None: as the network has it."""
 
 
 class Verdict(StrEnum):
@@ -147,3 +151,7 @@ class Record(NamedTuple):
     peak_stored_bytes: int = 0
     resync_ns: tuple[int, ...] = ()
     """For each fault: from the first difference to the next equal key."""
+    admitted: frozenset[str] | None = None
+    """Streams that were admitted; None: the design has no admission."""
+    cpu_ns: int | None = None
+    """Processor time of all key managers; None: not measured, as in a simulated run."""
