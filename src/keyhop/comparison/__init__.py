@@ -1,0 +1,1 @@
+"""Designs side by side: what is measured, and how sure it is."""
