@@ -82,8 +82,7 @@ def _acknowledge_anything(self: Leases, pair: Pair, message: Any) -> None:
     for start, _ in message.segments:
         segment = run.segments.get(start)
         if segment is not None and segment.mark == UNTOUCHED:
-            run.set_mark(segment, Purpose(message.purpose))
-            self.context.put(run.segment_row(segment))
+            self.context.put(run.segment_row(run.set_mark(segment, Purpose(message.purpose))))
     self.context.say(pair, AnswerLease(message.request, True))
 
 
@@ -159,7 +158,7 @@ def a_block_accepted_twice() -> Any:
 
 def dec_keys_outside_a_lease() -> Any:
     def leased(self: Run, start: int, end: int, purpose: Purpose) -> Any:
-        segment = self._segment_at(start)
+        segment = self.segments.at(start)
         return [segment] if segment is not None and end <= segment.end else None
 
     return swapped((Run, "leased", leased))

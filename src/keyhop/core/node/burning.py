@@ -47,11 +47,8 @@ class Burning:
         if segment.mark == UNTOUCHED or not run.owned:
             # An owner's lease: what of it was spent is booked where it was spent, the rest by whoever takes it back.
             run.book.move(before, Action.BURN, left)
-        run.set_mark(segment, GONE)
-        segment.spent_at = context.now
-        context.put(run.segment_row(segment))
+        context.put(run.segment_row(run.set_mark(segment, GONE, stored=False, spent_at=context.spent_now)))
         if segment.stored:
-            segment.stored = False
             context.save(Drop(run.range(segment)))
         context.out.wipe.append(run.range(segment))
         context.book(run)
@@ -79,7 +76,8 @@ class Burning:
         """Everything leased with this peer, in both directions, is burnt: a restore at either end."""
         self.take_back(pair, 0, 1 << 40)
         for run in (pair.own_key, pair.their_key):
-            for start, segment in list(run.segments.items()):
-                if segment.mark in (Purpose.SUPPLY, Purpose.PAD):
-                    self.burn_segment(run, start)
+            for stretch in run.segments.stretches():
+                if stretch.mark in (Purpose.SUPPLY, Purpose.PAD):
+                    for segment in stretch.segments():
+                        self.burn_segment(run, segment.start)
         self.context.notice("KH-5201", f"leases with {pair.peer} are burnt: {reason}", pair.peer)

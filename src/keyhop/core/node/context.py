@@ -15,6 +15,9 @@ from keyhop.core.node.rows import BookRow, NodeRow
 from keyhop.core.node.run import GONE, Run, Segment
 from keyhop.core.node.vault import Vault
 
+STEPS_OF_A_LIFETIME = 4096
+"""A block or a lease may end so much of its lifetime late, never early."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
@@ -118,6 +121,19 @@ class Context:
     def refuse(self, request: int, error: RequestError) -> None:
         self.out.answer.append(Deliver(request, refusal=error))
 
+    @property
+    def born_now(self) -> int:
+        return self._rounded_up(self.settings.block_lifetime_ns)
+
+    @property
+    def spent_now(self) -> int:
+        return self._rounded_up(self.settings.fetch_lifetime_ns)
+
+    def _rounded_up(self, lifetime_ns: int) -> int:
+        """The time of this step for what ends a lifetime later: segments that end together are kept as one."""
+        step = max(1, lifetime_ns // STEPS_OF_A_LIFETIME)
+        return -(-self.now // step) * step
+
     def at(self, due: int, event: object) -> None:
         """The event is stepped when its time has come."""
         self._sequence += 1
@@ -150,12 +166,10 @@ class Context:
 
     def used_up(self, run: Run, segment: Segment) -> bool:
         """Drops a segment of a run that we follow, if all of it is used; says whether it was."""
-        if segment.mark == GONE or not run.used.covers(segment.start, segment.end):
+        if not run.used.covers(segment.start, segment.end):
             return False
-        run.set_mark(segment, GONE)
-        segment.spent_at = self.now
-        segment.stored = False
-        self.put(run.segment_row(segment))
+        # What was forgotten or is gone by now has left the used map.
+        self.put(run.segment_row(run.set_mark(segment, GONE, stored=False, spent_at=self.spent_now)))
         self.save(Drop(run.range(segment)), ForgetUsed(run.range(segment)))
         run.used.remove(segment.start, segment.end)
         return True

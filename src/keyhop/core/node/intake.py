@@ -360,7 +360,9 @@ class Intake:
                 context.vault.place(name, offset, target)
                 context.save(Seal(target))
                 if run.kind is RunKind.KEY:
-                    segment = Segment(position, length, UNTOUCHED, epsilon, name.source, stored=True, born=context.now)
+                    segment = Segment(
+                        position, length, UNTOUCHED, epsilon, name.source, stored=True, born=context.born_now
+                    )
                     run.insert_segment(segment)
                     context.put(run.segment_row(segment))
                 else:

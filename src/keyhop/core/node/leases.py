@@ -87,8 +87,7 @@ class Leases:
         segments = run.exactly(message.segments, UNTOUCHED)
         granted = bool(segments)
         for segment in segments or ():
-            run.set_mark(segment, Purpose(message.purpose))
-            context.put(run.segment_row(segment))
+            context.put(run.segment_row(run.set_mark(segment, Purpose(message.purpose))))
         if not granted:
             context.count("leases_refused")
             context.notice("KH-2302", f"a lease asked for by {pair.peer} does not fit our record: refused", pair.peer)
@@ -104,22 +103,22 @@ class Leases:
         if not message.granted:
             # The two records differ: these segments can serve nobody.
             for start, _ in spans:
-                if start in run.segments and run.segments[start].mark == UNTOUCHED:
+                segment = run.segments.get(start)
+                if segment is not None and segment.mark == UNTOUCHED:
                     self.burning.burn_segment(run, start)
             return
         segments = run.exactly(spans, UNTOUCHED)
         if segments is None:
             # Our record has changed since we asked: the peer holds them leased, so nobody may use them otherwise.
             for start, _ in spans:
-                if start in run.segments and run.segments[start].mark == UNTOUCHED:
+                segment = run.segments.get(start)
+                if segment is not None and segment.mark == UNTOUCHED:
                     self.burning.burn_segment(run, start)
             return
         for segment in segments:
-            run.set_mark(segment, purpose)
             context.vault.hold(run.range(segment))
-            segment.stored = False
             context.save(Drop(run.range(segment)))
-            context.put(run.segment_row(segment))
+            context.put(run.segment_row(run.set_mark(segment, purpose, stored=False)))
         context.book(run)
         context.out.after.append(LeaseCommitted(pair.peer, purpose, spans, context.epochs(pair)))
 
@@ -135,8 +134,9 @@ class Leases:
                 run.book.move(RESERVED[purpose], Action.BURN, length)
                 context.book(run)
                 continue
-            # Looked at while its commit was under way, it seemed spent.
-            segment.spent_at = None
+            if segment.spent_at is not None:
+                # Looked at while its commit was under way, it seemed spent.
+                run.set_mark(segment, purpose, spent_at=None)
             if purpose is Purpose.SUPPLY:
                 pair.stock.add(start, start + length)
             else:

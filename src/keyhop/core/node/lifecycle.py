@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import msgspec
@@ -22,6 +23,10 @@ from keyhop.core.node.supply import Supply
 LOOK_NS = NANOSECONDS
 """How often a pair in use is looked at."""
 STATEMENT_NS = 10 * NANOSECONDS
+EXPIRED_PER_LOOK = 4096
+"""Segments that expire in one step; after a restart all that it found are of one age."""
+LONG_AGO = -(1 << 62)
+"""When a segment was spent that nobody may fetch from: the floor may pass it at once."""
 SILENCE_NUMERATOR, SILENCE_DENOMINATOR = 5, 4
 """A quarter longer than both lifetimes, so that an owner whose clock runs slower has expired it first."""
 
@@ -96,29 +101,27 @@ class Lifecycle:
         live = self.live(pair)
         lifetime = context.settings.fetch_lifetime_ns
         floor = run.floor
-        for segment in run.segments.values():
-            if segment.mark != UNTOUCHED and segment.spent_at is None and not live.touches(segment.start, segment.end):
-                segment.spent_at = context.now
-        for segment in run.segments.values():
-            if segment.spent_at is None or context.now - segment.spent_at < lifetime:
+        for stretch in run.segments.lent():
+            for start, end in stretch.outside(live):
+                run.spend(start, end, context.spent_now)
+        for stretch in run.segments.stretches():
+            if stretch.spent_at is None or context.now - stretch.spent_at < lifetime:
                 break
-            floor = segment.end
+            floor = stretch.end
         if floor > run.floor:
             self.raise_floor(run, floor)
 
     def raise_floor(self, run: Run, floor: int) -> None:
         """Everything below is destroyed and forgotten. Only the owner decides this."""
         context = self.context
-        for start, segment in list(run.segments.items()):
-            if segment.end > floor:
-                break
+        for segment in itertools.takewhile(lambda segment: segment.end <= floor, run.segments.values()):
             if not run.owned:
                 self._settle_follower(run, segment)
-            run.forget_segment(start)
             context.remove(run.segment_row(segment))
             if segment.stored:
                 context.save(Drop(run.range(segment)))
             context.out.wipe.append(run.range(segment))
+        run.forget_below(floor)
         run.used.remove(run.floor, floor)
         context.save(ForgetUsed(Range(run.id, run.floor, floor - run.floor)))
         run.floor = floor
@@ -132,7 +135,6 @@ class Lifecycle:
             return
         if segment.mark == UNTOUCHED:
             run.book.move(State.STORED, Action.EXPIRE, left)
-            run.untouched -= segment.length
             return
         told = self._told.get((run.id.peer, run.id.number))
         if told is not None:
@@ -149,26 +151,18 @@ class Lifecycle:
     def _expire(self, pair: Pair) -> None:
         """What is past its lifetime, leased or not: only the owner may decide it; the floor tells the follower."""
         context, run = self.context, pair.own_key
-        expired = []
-        for segment in run.segments.values():
-            # Rising positions are rising ages.
-            if context.now - segment.born < context.settings.block_lifetime_ns:
-                break
-            if segment.spent_at is None:
-                expired.append(segment)
-        for segment in expired:
-            if segment.mark != UNTOUCHED:
-                # Given keys may be fetched for a fetch lifetime more; nobody is given another one.
-                self.burning.take_back(pair, segment.start, segment.end)
-                context.book(run)
-                continue
+        youngest = context.now - context.settings.block_lifetime_ns
+        # Rising positions are rising ages.
+        for stretch in itertools.takewhile(lambda stretch: stretch.born <= youngest, run.segments.lent()):
+            # Given keys may be fetched for a fetch lifetime more; nobody is given another one.
+            self.burning.take_back(pair, stretch.start, stretch.end)
+            context.book(run)
+        old = itertools.takewhile(lambda segment: segment.born <= youngest, run.oldest_untouched())
+        for segment in itertools.islice(old, EXPIRED_PER_LOOK):
             run.book.move(State.STORED, Action.EXPIRE, segment.length)
-            run.set_mark(segment, GONE)
-            segment.spent_at = context.now - context.settings.fetch_lifetime_ns
+            context.put(run.segment_row(run.set_mark(segment, GONE, stored=False, spent_at=LONG_AGO)))
             if segment.stored:
-                segment.stored = False
                 context.save(Drop(run.range(segment)))
-            context.put(run.segment_row(segment))
             context.book(run)
 
     def _forget_silent(self, pair: Pair, elapsed: int) -> None:
@@ -182,9 +176,10 @@ class Lifecycle:
             return
         # Nothing new comes while it is silent: the next look is as far away again.
         self._silent[pair.peer] = 0
-        for start, segment in run.segments.items():
-            if segment.mark != GONE:
-                self.burning.burn_segment(run, start)
+        for stretch in run.segments.stretches():
+            if stretch.mark != GONE:
+                for segment in stretch.segments():
+                    self.burning.burn_segment(run, segment.start)
 
     def _statement(self, pair: Pair) -> Statement:
         book = pair.own_key.book

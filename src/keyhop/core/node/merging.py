@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keyhop.core.messages import Proof, RunState
-from keyhop.core.model import PeerError, Purpose, RunKind
+from keyhop.core.model import PeerError, RunKind
 from keyhop.core.node.burning import Burning
 from keyhop.core.node.context import Context
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.pair import Pair
-from keyhop.core.node.run import GONE_LIMIT, UNTOUCHED, Run
+from keyhop.core.node.run import GONE, GONE_LIMIT, UNTOUCHED, Run
 
 
 def merged_opening(run: Run, states: Sequence[RunState]) -> Extents:
@@ -67,13 +67,15 @@ class Merging:
         if run.owned:
             # What the follower destroyed below its floor serves nobody: an owner with a lower floor was restored.
             touched.add(0, state.floor)
-        for segment in list(run.segments.values()):
-            known = segment.end <= state.append
-            if segment.mark == UNTOUCHED and (not known or touched.touches(segment.start, segment.end)):
-                self.burning.burn_segment(run, segment.start)
-                continue
-            leased_there = known and segment.start >= state.floor and touched.covers(segment.start, segment.end)
-            if segment.mark in (Purpose.SUPPLY, Purpose.PAD) and run.owned and not leased_there:
-                # A lease that the follower does not know of cannot be fetched from: the follower was restored.
-                self.burning.take_back(pair, segment.start, segment.end)
-                self.burning.burn_segment(run, segment.start)
+        for stretch in run.segments.stretches():
+            if stretch.mark == UNTOUCHED:
+                for segment in stretch.segments():
+                    if segment.end > state.append or touched.touches(segment.start, segment.end):
+                        self.burning.burn_segment(run, segment.start)
+            elif stretch.mark != GONE and run.owned:
+                for segment in stretch.segments():
+                    known = state.floor <= segment.start and segment.end <= state.append
+                    if not known or not touched.covers(segment.start, segment.end):
+                        # A lease that the follower does not know of cannot be fetched from: the follower was restored.
+                        self.burning.take_back(pair, segment.start, segment.end)
+                        self.burning.burn_segment(run, segment.start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from keyhop.core.machine import Drop
 from keyhop.core.messages import Placement
 from keyhop.core.model import Action, NodeId, PeerError, Purpose, Range, RunKind, State, run_number
@@ -73,7 +75,7 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
             pair.peer_epoch, pair.peer_epoch_incarnation = row.peer_epoch, row.peer_epoch_incarnation
             pair.peer_start = row.peer_start
             pair.peer_journal, pair.peer_vouch = row.peer_journal, row.peer_vouch
-    segments: list[SegmentRow] = []
+    segments: dict[tuple[str, int], list[SegmentRow]] = {}
     starts: dict[int, StartRow] = {}
     last = 0
     for row in snapshot.rows:
@@ -91,7 +93,7 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
                 run.append, run.floor, run.mark = row.append, row.floor, max(row.sent, row.granted)
                 run.gone = Extents((start, start + length) for start, length in row.gone)
             case SegmentRow():
-                segments.append(row)
+                segments.setdefault((row.peer, row.run), []).append(row)
             case IntakeRow():
                 context.intake_marks[row.peer, row.module] = (row.highest, row.recent)
             case SecretRow() if row.peer in context.pairs:
@@ -111,47 +113,37 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
         context.put(starts[last])
     known.rows = starts
     known.record()
-    for segment in sorted(segments, key=lambda row: row.start):
-        if segment.peer in context.pairs:
-            run = context.pairs[segment.peer].runs[segment.run]
-            stored = segment.start in blocks.get((segment.peer, segment.run), {})
-            run.insert_segment(
-                Segment(
-                    segment.start,
-                    segment.length,
-                    segment.mark,
-                    segment.epsilon,
-                    segment.source,
-                    stored=stored,
-                    born=context.now,
-                )
-            )
     for used in snapshot.used:
         if used.run.peer in context.pairs:
             context.pairs[used.run.peer].runs[used.run.number].used.add(used.start, used.end)
     for pair in context.pairs.values():
         for run in pair.runs.values():
             if run.kind is RunKind.KEY:
-                _recover_key_run(context, run)
+                own = segments.get((run.id.peer, run.id.number), [])
+                _recover_key_run(context, run, own, blocks.get((run.id.peer, run.id.number), {}))
             else:
                 _recover_authentication_run(context, run, blocks.get((run.id.peer, run.id.number), {}))
 
 
-def _recover_key_run(context: Context, run: Run) -> None:
+def _recover_key_run(context: Context, run: Run, rows: list[SegmentRow], blocks: dict[int, int]) -> None:
     missing = run.book.stock
     pads = 0
-    for segment in run.segments.values():
-        if segment.mark == UNTOUCHED:
-            missing -= segment.length
-            continue
-        segment.spent_at = context.now
-        if run.owned and segment.mark != GONE:
-            if segment.mark == Purpose.PAD:
-                pads += segment.length
-            run.set_mark(segment, GONE)
-            context.put(run.segment_row(segment))
-        elif segment.mark != GONE:
-            missing -= segment.length - sum(b - a for a, b in run.used.within(segment.start, segment.end))
+    for row in sorted(rows, key=lambda row: row.start):
+        mark, end = row.mark, row.start + row.length
+        if mark == UNTOUCHED:
+            missing -= row.length
+        elif mark != GONE and not run.owned:
+            missing -= row.length - sum(b - a for a, b in run.used.within(row.start, end))
+        elif mark != GONE:
+            if mark == Purpose.PAD:
+                pads += row.length
+            mark = GONE
+            context.put(msgspec.structs.replace(row, mark=mark))
+        spent_at = None if mark == UNTOUCHED else context.spent_now
+        segment = Segment(
+            row.start, row.length, mark, row.epsilon, row.source, row.start in blocks, context.born_now, spent_at
+        )
+        run.insert_segment(segment)
     if missing > 0:
         # In doubt after a crash: pads count as relayed, the rest as delivered.
         relayed = min(pads, missing)

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
+from typing import Any
+
+from msgspec import structs
 
 from keyhop.core.messages import RunState, Span
 from keyhop.core.model import PeerError, Purpose, Range, RunId, RunKind
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.ledger import Book
 from keyhop.core.node.rows import RunRow, SegmentRow
+from keyhop.core.node.segments import GONE as GONE
+from keyhop.core.node.segments import UNTOUCHED as UNTOUCHED
+from keyhop.core.node.segments import Segment as Segment
+from keyhop.core.node.segments import Segments
 
-UNTOUCHED = "untouched"
-GONE = "gone"
 GONE_LIMIT = 64
 """Pieces of an opening run above its mark that are remembered one by one; a full memory refuses, it forgets nothing."""
-
-
-class Segment:
-    """A piece of one agreed block, sealed as one."""
-
-    __slots__ = ("born", "epsilon", "length", "mark", "source", "spent_at", "start", "stored")
-
-    def __init__(
-        self, start: int, length: int, mark: str, epsilon: float, source: str, *, stored: bool, born: int
-    ) -> None:
-        self.start = start
-        self.length = length
-        self.mark = mark
-        self.epsilon = epsilon
-        self.source = source
-        self.stored = stored
-        """Whether a sealed copy is in the store."""
-        self.born = born
-        """When this process first had it, in nanoseconds of its own running time: a restart makes it young again."""
-        self.spent_at: int | None = None
-        """When its lease was used up or ended; the floor passes it a fetch lifetime later."""
-
-    @property
-    def end(self) -> int:
-        return self.start + self.length
 
 
 class Run:
@@ -56,24 +35,25 @@ class Run:
         """Opening runs: positions above the mark that are not used or granted again either. Who has a peer's TLS
         identity alone can claim or grant far up: that takes one key, where a jump of the mark would take all."""
         self.book = Book()
-        self.segments: dict[int, Segment] = {}
-        """Key runs, by start, in rising order."""
+        self.segments = Segments()
+        """Of a key run."""
         self.present = Extents()
         """Authentication runs: what is here above the mark."""
         self.blocks: dict[int, int] = {}
         """Authentication runs: sealed blocks, start -> length, in the order in which they came."""
         self.used = Extents()
         """Key runs: bytes that were served, deciphered with or issued here (follower), one map for all purposes."""
-        self._starts: list[int] | None = None
-        """The keys of `segments`, to search in; None: to be made anew."""
         self._last_segment: Segment | None = None
         """Where `leased` looked last: fetches come in runs."""
-        self.untouched = 0
-        """Bytes of untouched segments."""
 
     @property
     def kind(self) -> RunKind:
         return self.id.kind
+
+    @property
+    def untouched(self) -> int:
+        """Bytes of untouched segments."""
+        return self.segments.untouched_bytes
 
     def row(self) -> RunRow:
         sent, granted = (self.mark, 0) if self.owned else (0, self.mark)
@@ -89,46 +69,42 @@ class Run:
         return Range(self.id, segment.start, segment.length)
 
     def insert_segment(self, segment: Segment) -> None:
-        """Keeps the starts in rising order; only a block that was waited for comes out of order."""
-        late = bool(self.segments) and segment.start < next(reversed(self.segments))
-        self.segments[segment.start] = segment
-        if late:
-            self.segments = dict(sorted(self.segments.items()))
-            self._starts = None
-        elif self._starts is not None:
-            self._starts.append(segment.start)
-        if segment.mark == UNTOUCHED:
-            self.untouched += segment.length
+        self.segments.insert(segment)
 
-    def forget_segment(self, start: int) -> None:
-        """It lies below the floor: nothing is left of it."""
-        del self.segments[start]
-        self._starts = self._last_segment = None
+    def forget_below(self, floor: int) -> None:
+        """Nothing is left of what ends at or below it."""
+        self.segments.forget_below(floor)
+        self._last_segment = None
 
-    def set_mark(self, segment: Segment, mark: str) -> None:
-        """A mark never falls: untouched -> leased -> gone."""
+    def set_mark(self, segment: Segment, mark: str, **known: Any) -> Segment:
+        """A mark never falls: untouched -> leased -> gone. `known` as `msgspec.structs.replace` has it."""
         if mark == UNTOUCHED or segment.mark == GONE:
             raise AssertionError(f"segment {segment.start}: mark {segment.mark} cannot become {mark}")
-        if segment.mark == UNTOUCHED:
-            self.untouched -= segment.length
-        segment.mark = mark
+        changed = structs.replace(segment, mark=mark, **known)
+        self.segments.replace(changed)
+        self._last_segment = None
+        return changed
+
+    def spend(self, start: int, end: int, now: int) -> None:
+        """The leases of these segments, neighbours and alike, are over."""
+        self.segments.spend(start, end, now)
+        self._last_segment = None
 
     def oldest_untouched(self) -> Iterator[Segment]:
-        for segment in self.segments.values():
-            if segment.mark == UNTOUCHED:
-                yield segment
+        for stretch in self.segments.untouched():
+            yield from stretch.segments()
 
     def exactly(self, spans: tuple[Span, ...], mark: str) -> list[Segment] | None:
         """The segments that these spans name whole, all with this mark and none used; None if any is not so."""
-        found: list[Segment] = []
+        found: dict[int, Segment] = {}
         for start, length in spans:
             segment = self.segments.get(start)
             if segment is None or segment.length != length or segment.mark != mark or segment.start < self.floor:
                 return None
-            if self.used.touches(start, segment.end) or segment in found:
+            if self.used.touches(start, segment.end) or start in found:
                 return None
-            found.append(segment)
-        return found
+            found[start] = segment
+        return list(found.values())
 
     def leased(self, start: int, end: int, purpose: Purpose) -> list[Segment] | None:
         """The segments that cover [start, end), all leased for this purpose; None if any byte lies outside."""
@@ -143,7 +119,7 @@ class Run:
             return [segment]
         covering: list[Segment] = []
         position = start
-        segment = self._last_segment = self._segment_at(position)
+        segment = self._last_segment = self.segments.at(position)
         while segment is not None and segment.mark == purpose and segment.start >= self.floor:
             covering.append(segment)
             position = segment.end
@@ -155,32 +131,19 @@ class Run:
     def parts(self, start: int, end: int) -> Iterator[tuple[int, int, Segment]]:
         """What of [start, end) lies in which segment."""
         while start < end:
-            segment = self._segment_at(start)
+            segment = self.segments.at(start)
             if segment is None:
                 return
             yield start, min(end, segment.end), segment
             start = segment.end
-
-    def _segment_at(self, position: int) -> Segment | None:
-        segment = self.segments.get(position)
-        if segment is not None:
-            return segment
-        if self._starts is None:
-            self._starts = list(self.segments)
-        index = bisect_right(self._starts, position) - 1
-        if index < 0:
-            return None
-        candidate = self.segments[self._starts[index]]
-        return candidate if candidate.end > position else None
 
     # --- what the other end is told, and what it tells ----------------------------------------------------------------
 
     def state(self) -> RunState:
         touched = Extents([(self.base, self.append)])
         if self.kind is RunKind.KEY:
-            for segment in self.segments.values():
-                if segment.mark == UNTOUCHED:
-                    touched.remove(segment.start, segment.end)
+            for stretch in self.segments.untouched():
+                touched.remove(stretch.start, stretch.end)
         else:
             for start, end in self.present:
                 touched.remove(start, end)

@@ -137,13 +137,14 @@ def test_a_peer_burns_for_an_epoch_of_a_lower_number_than_it_knew() -> None:
             proofs.append(body)
 
     world.on_frame.append(heard)
-    held = [segment for segment in b.node.context.pairs["a"].their_key.segments.values() if segment.mark == "supply"]
+    theirs = b.node.context.pairs["a"].their_key.segments
+    held = [segment.start for segment in theirs.values() if segment.mark == "supply"]
     assert held
     for wire in list(world.wires.values()):
         world.break_wire(wire)
     world.run(world.now + 3 * NANOSECONDS)
     assert proofs and proofs[-1].epoch < 1000
-    assert all(segment.mark == GONE for segment in held)
+    assert all(theirs[start].mark == GONE for start in held)
     pair = b.node.context.pairs["a"]
     assert (pair.peer_epoch, pair.peer_epoch_incarnation) == named(a.node)
     burnt = [notice for notice in b.notices if notice.code == "KH-5201"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from small_worlds import deliver, pair, run, settings, started
 
 from keyhop.core.model import NANOSECONDS, NodeId
+from keyhop.core.node.context import STEPS_OF_A_LIFETIME
 from keyhop.core.node.ledger import Account
 from keyhop.simulator.world import World
 
@@ -58,3 +59,15 @@ def test_key_of_an_owner_that_stays_away_is_destroyed_in_the_end() -> None:
     deliver(world, "a", "b", 1, BLOCK_BYTES)
     run(world, 2)
     assert pair(world, "a", "b").stock.left, "they go on with fresh key"
+
+
+def test_a_lifetime_ends_never_early_and_hardly_late() -> None:
+    world = filled()
+    context = world.processes[NodeId("a")].node.context
+    for now in (0, 1, 7 * NANOSECONDS + 1, 10**18 + 12345):
+        context.now = now
+        for rounded, lifetime in (
+            (context.born_now, context.settings.block_lifetime_ns),
+            (context.spent_now, context.settings.fetch_lifetime_ns),
+        ):
+            assert now <= rounded <= now + lifetime // STEPS_OF_A_LIFETIME
