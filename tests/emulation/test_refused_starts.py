@@ -6,13 +6,14 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from programs import end_all_in, keyhop, started, until
+from programs import KEYHOP, end_all_in, environment, keyhop, started, until
 from small_labs import PAIR, exchange, heard, kill, make
 
 from keyhop import Kme, NotAuthorised
@@ -98,6 +99,16 @@ def all_of_b_but_its_file(directory: Path) -> None:
             shutil.copytree(there, here)
         else:
             shutil.copy2(there, here)
+
+
+def test_a_node_that_may_not_open_its_connections_says_so(directory: Path) -> None:
+    before = content(directory)
+    limited = ["sh", "-c", 'ulimit -n 1000; exec "$@"', "sh", *KEYHOP, "serve", "--config", str(directory / NODE_FILE)]
+    done = subprocess.run(limited, env=environment(), capture_output=True, text=True, timeout=START_S, check=False)
+    assert done.returncode == 1
+    assert "node a cannot start: limits.connections: 4096 connections need " in done.stderr
+    assert "open files, the system allows 1000: raise that to " in done.stderr
+    assert content(directory) == before
 
 
 @pytest.mark.parametrize(

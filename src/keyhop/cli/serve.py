@@ -30,7 +30,7 @@ from keyhop.cli.settings import FILE
 def serve(paths: tuple[Path, ...], check: bool) -> None:
     """Run one node (one KME) until SIGTERM or Ctrl-C."""
     from keyhop.core.node.store import StoreError
-    from keyhop.daemon import app
+    from keyhop.daemon import app, openfiles
     from keyhop.daemon.audit import AuditError
     from keyhop.daemon.configuration import load_node_file
     from keyhop.daemon.manage import manage
@@ -56,6 +56,7 @@ def serve(paths: tuple[Path, ...], check: bool) -> None:
         "emulated": lambda settings, node, after: EmulatedModule(settings.directory, node, after_number=after),
     }
     try:
+        openfiles.allow([file for file, _ in nodes])
         code = run(app.serve(nodes, drivers, manage))
     except (app.StartError, StoreError, AuditError, OSError, ValueError) as error:
         fail(f"node {names} cannot start: {error}", "", next_step(error, paths), ExitCode.FAILED)
