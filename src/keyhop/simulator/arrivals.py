@@ -55,6 +55,9 @@ class Weighted(NamedTuple):
     def take(self, draw: Random) -> int:
         return draw.choices(self.names, cum_weights=self.sums)[0]
 
+    def take_many(self, draw: Random, count: int) -> list[int]:
+        return draw.choices(self.names, cum_weights=self.sums, k=count)
+
 
 def poisson(per_s: float, ends_ns: int, draw: Random) -> Iterator[int]:
     """Times in ns, from 0 to before `ends_ns`. The same draw at twice the rate gives the same times, halved."""

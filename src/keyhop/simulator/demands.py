@@ -86,8 +86,8 @@ def _stream(path: tuple[str, ...], number: int, rate_bps: float, size_bits: int 
 
 
 def _numbered(asked: Asked, drafts: Iterable[_Draft]) -> tuple[Demand, ...]:
-    levels = asked.seeds.draw(Purpose.LEVELS)
     ordered = sorted(drafts, key=lambda draft: (draft.at_ns, draft.stream.name))
+    levels = LEVELS.take_many(asked.seeds.draw(Purpose.LEVELS), len(ordered))
     return tuple(
         Demand(
             number=number,
@@ -99,9 +99,9 @@ def _numbered(asked: Asked, drafts: Iterable[_Draft]) -> tuple[Demand, ...]:
             deadline_ns=draft.deadline_ns,
             service_class=draft.stream.service_class,
             category=draft.stream.category,
-            security_level=LEVELS.take(levels),
+            security_level=level,
         )
-        for number, draft in enumerate(ordered)
+        for number, (draft, level) in enumerate(zip(ordered, levels, strict=True))
     )
 
 
