@@ -36,6 +36,8 @@ COMMANDS = {
     "sae": Row("keyhop.cli.sae", "sae", "Applications: list, show."),
     "key": Row("keyhop.cli.key", "key", "Ask any ETSI GS QKD 014 key manager: get, fetch, status."),
     "design": Row("keyhop.cli.design", "design", "Key managers as compositions of parts: list, show, check."),
+    "compare": Row("keyhop.cli.compare", "compare", "Designs side by side under one load, with a report."),
+    "policy": Row("keyhop.cli.policy", "policy", "Who gets what, and which rule decided: explain, check."),
     "node": Row("keyhop.cli.node", "node", "A node as a whole: restored."),
     "pki": Row("keyhop.cli.pki", "pki", "Certificates for a lab: init, issue, show."),
     "config": Row("keyhop.cli.config", "config", "Files: validate, schema."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,17 +14,8 @@ from keyhop.files import CheckError
 from keyhop.files.records import Between, Key, OneOrMany
 from keyhop.files.words import nearest
 from keyhop.simulator import topology
+from keyhop.simulator.workloads import WORKLOADS, WorkloadError, find
 
-WORKLOADS: Mapping[str, str] = {
-    "W1": "aes_rekey",
-    "W2": "mixed_size",
-    "W3": "odd_size",
-    "W4": "otp_burst",
-    "W5": "three_classes",
-    "W6": "both_ends",
-    "W7": "churn",
-    "W8": "fault",
-}
 ALL = "all"
 TOPOLOGY_ALIASES = {"tokyo2010": "tokyo_2010", "nsfnet14": "nsfnet_14", **topology.ALIASES}
 
@@ -118,13 +109,11 @@ def _design(name: str) -> str:
 
 
 def _workload(name: str) -> str:
-    by_name = {title: number for number, title in WORKLOADS.items()}
-    if name.upper() in WORKLOADS:
-        return name.upper()
-    if name in by_name:
-        return by_name[name]
-    known = f"known here: {', '.join(f'{number} ({title})' for number, title in WORKLOADS.items())}"
-    raise ValueError(f"no workload is called {name}", nearest(name, by_name, known))
+    try:
+        return find(name).id
+    except WorkloadError:
+        known = (*WORKLOADS, *(workload.name for workload in WORKLOADS.values()))
+        raise ValueError(f"no workload is called {name}", nearest(name, known)) from None
 
 
 def _load(load: float) -> float:

@@ -1,0 +1,185 @@
+"""The page of one workload on one network: six pictures and the table behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from keyhop.comparison import html, plots, strips
+from keyhop.comparison.measures import COLLISIONS, FAIRNESS, P50, P99, SUCCESS, TABLE, WASTE, title, words
+from keyhop.comparison.metrics import METRICS
+from keyhop.comparison.palette import LEDGER, colour
+from keyhop.comparison.scenes import Scene, own_share, spread
+from keyhop.comparison.statistics import CONFIDENCE, PARETO, pareto_front
+from keyhop.core.designs import DESIGNS
+from keyhop.simulator.workloads import WORKLOADS
+
+LOCAL = "local_{}_bits"
+"""The columns of a row that hold the sums of the links' books."""
+
+
+def scene(found: Scene) -> Iterator[str]:
+    yield f"<h2>{html.escape(found.title)}</h2>"
+    yield html.paragraph(WORKLOADS[found.workload].sentence, "lead")
+    if unpaired := found.unpaired():
+        load, seed = unpaired[0]
+        yield html.note(
+            f"Not comparable: {len(unpaired)} times designs were not asked the same, first at load {load:g}, "
+            f"seed {seed}.",
+            bad=True,
+        )
+    yield from _section(
+        "Success versus load",
+        "Requests whose key both ends held in time. Grey: all other designs. Right of the dashed line more is asked "
+        "for than the modules make.",
+        plots.curves(found, plots.Axis(SUCCESS)),
+    )
+    yield from _section(
+        "Where the bits went",
+        "Of every hundred bits that the modules delivered, at both ends of all links. Bits that became distant key "
+        "are counted once.",
+        html.legend((f"var(--l-{letter})", f"{letter}  {entry[0]}") for letter, entry in LEDGER.items())
+        + strips.ledger(found, lambda design, load: shares(found, design, load)),
+    )
+    yield from _section(
+        "Latency",
+        "From the request until both ends held the key, waiting included. Filled: half of the keys were faster. "
+        "Hollow: 99 of 100 were. Requests that were refused are not in it.",
+        strips.latency(found, P50, P99),
+    )
+    yield from _collisions(found)
+    yield from _section(
+        "Fairness",
+        "Jain's index over what each application got of what it asked for: 1 is even, 1/n is all to one of n.",
+        plots.curves(found, plots.Axis(FAIRNESS)),
+    )
+    yield from _front(found)
+    yield from _tables(found)
+
+
+def _section(heading: str, sentence: str, drawn: str) -> Iterator[str]:
+    yield f"<section><h3>{heading}</h3>{html.paragraph(sentence, 'lead')}"
+    yield f'<div class="scroll-narrow">{drawn}</div></section>'
+
+
+def shares(found: Scene, design: str, load: float) -> dict[str, float] | None:
+    """Of the key made, what became of it, by the median of each letter."""
+    whole = found.cell(design, load, LOCAL.format("G"))
+    if whole is None or not whole.median:
+        return None
+    parts = {letter: found.cell(design, load, LOCAL.format(letter)) for letter in LEDGER}
+    known = {letter: part.median for letter, part in parts.items() if part is not None and part.median}
+    total = sum(known.values())
+    # Medians of parts need not add up to the median of the whole; the bar is to be full.
+    return {letter: part / total for letter, part in known.items()} if total else None
+
+
+def _collisions(found: Scene) -> Iterator[str]:
+    sentence = "Keys that both ends had taken at once and that were destroyed at both, of all keys taken."
+    ever = any(cell.median > 0 or (cell.high or 0) > 0 for cell in found.values(COLLISIONS))
+    if ever or not found.has(COLLISIONS):
+        yield from _section("Collisions", sentence, strips.bars(found, COLLISIONS))
+        return
+    measured = {design for design, _, name in found.cells if name == COLLISIONS}
+    said = f"None of the {len(measured)} designs that ran here lost a key to a collision, at any load."
+    yield f"<section><h3>Collisions</h3>{html.paragraph(sentence, 'lead')}{html.paragraph(said)}</section>"
+
+
+def _front(found: Scene) -> Iterator[str]:
+    load = found.reference_load
+    points = {
+        design: {name: cell.median if (cell := found.cell(design, load, name)) is not None else None for name in PARETO}
+        for design in found.designs
+    }
+    best = pareto_front(points)
+    named = ", ".join(f"{'more' if better == 'high' else 'less'} {title(name)}" for name, better in PARETO.items())
+    yield from _section(
+        f"Pareto front at load {load:g}",
+        f"Filled and bold: no other design is as good in all of {named} and better in one. Hollow: some other is.",
+        '<div class="side">'
+        + strips.front(found, load, WASTE, SUCCESS, best)
+        + strips.front(found, load, P99, SUCCESS, best)
+        + "</div>",
+    )
+
+
+def _tables(found: Scene) -> Iterator[str]:
+    yield "<section><h3>Medians over seeds</h3>"
+    yield html.paragraph(
+        f"Below each median its {CONFIDENCE:.0%} bootstrap interval; the best of each column is marked. n/a: the "
+        "design cannot be run there, or the figure says nothing about it; it counts as no nought. K: the share of the "
+        "design's parameters that no source gives and that are ours.",
+        "lead",
+    )
+    rest = tuple(name for name in METRICS if name not in TABLE and found.has(name))
+    for load in sorted(found.loads):
+        opened = " open" if load == found.reference_load else ""
+        yield f"<details{opened}><summary>Load {load:g}</summary>"
+        yield medians(found, load, tuple(name for name in TABLE if found.has(name)))
+        if rest:
+            below = medians(found, load, rest)
+            yield f"<details><summary>All other figures at load {load:g}</summary>{below}</details>"
+        yield "</details>"
+    yield "</section>"
+
+
+def medians(found: Scene, load: float, metrics: tuple[str, ...]) -> str:
+    best = {name: _best(found, load, name) for name in metrics}
+    rows = []
+    for design in found.designs:
+        row = [f"<td>{html.link(f'design-{design}.html', design, swatch=colour(design))}</td>"]
+        row.append(html.cell(own_share(design)[2:]))
+        row += [_figure(found, design, load, name, best[name]) for name in metrics]
+        rows.append(row)
+    heads = ["design", "K", *(_head(name) for name in metrics)]
+    return html.table(heads, rows)
+
+
+def _head(metric: str) -> str:
+    found = METRICS[metric]
+    return f'<span title="{html.escape(found.sentence)}">{title(metric)}</span>'
+
+
+def _figure(found: Scene, design: str, load: float, metric: str, best: float | None) -> str:
+    cell = found.cell(design, load, metric)
+    if cell is None:
+        return html.cell(found.why_empty(design, load), "none")
+    kind = "best" if best is not None and cell.median == best else ""
+    return html.cell(words(metric, cell.median), kind, spread(metric, cell))
+
+
+def _best(found: Scene, load: float, metric: str) -> float | None:
+    """Nothing is best where all are alike."""
+    cells = [cell.median for design in found.designs if (cell := found.cell(design, load, metric)) is not None]
+    better = METRICS[metric].better
+    if not better or len(set(cells)) < 2:
+        return None
+    return max(cells) if better == "high" else min(cells)
+
+
+def overview(scenes: list[Scene], files: dict[str, str]) -> Iterator[str]:
+    """Every design in every scene, by its success at one load."""
+    yield "<h2>All workloads and networks</h2>"
+    loads = ", ".join(dict.fromkeys(f"{found.reference_load:g}" for found in scenes))
+    yield html.paragraph(f"Success at load {loads}: the darker, the more.", "lead")
+    rows = []
+    for design in scenes[0].designs:
+        row = [f"<td>{html.link(f'design-{design}.html', design, swatch=colour(design))}</td>"]
+        row.append(html.cell(own_share(design)[2:]))
+        for found in scenes:
+            cell = found.cell(design, found.reference_load, SUCCESS)
+            if cell is None:
+                row.append(html.cell(found.why_empty(design, found.reference_load), "none"))
+            else:
+                row.append(html.cell(words(SUCCESS, cell.median), "heat", style=f"--share:{cell.median:.3f}"))
+        rows.append(row)
+    heads = ["design", "K", *(html.link(files[found.name], f"{found.workload} {found.topology}") for found in scenes)]
+    yield html.table(heads, rows)
+
+
+def designs_nav(names: tuple[str, ...], current: str = "") -> str:
+    links = (
+        html.link(f"design-{name}.html", name, current=name == current, swatch=colour(name))
+        for name in names
+        if name in DESIGNS
+    )
+    return f'<nav aria-label="designs">{"".join(links)}</nav>'

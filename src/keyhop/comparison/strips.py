@@ -1,0 +1,170 @@
+"""One line per design, one column per load: where the bits went, how long keys took, what collided; and the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from keyhop.comparison.drawing import Scale, apart, box, dot, group, line, path, picture, powers_of_ten, text
+from keyhop.comparison.measures import duration, ratio, title, words
+from keyhop.comparison.metrics import METRICS
+from keyhop.comparison.palette import LEDGER, colour
+from keyhop.comparison.plots import WIDTH
+from keyhop.comparison.scenes import Scene, own_share, spread
+from keyhop.comparison.statistics import Estimate
+
+ROW = 19.0
+HEAD = 26.0
+NAMES = 176.0
+GAP = 14.0
+WORDS_FROM = 30.0
+"""Segments narrower than this have no figure in them."""
+SHORTEST_S = 1e-4
+FRONT_HEIGHT = 380.0
+
+Draw = Callable[[str, float, float, float, float], Iterable[str]]
+"""Design, load, left, right and middle of the line -> what stands there; nothing: a word says why."""
+
+
+def ledger(scene: Scene, shares: Callable[[str, float], dict[str, float] | None]) -> str:
+    def draw(design: str, load: float, left: float, right: float, middle: float) -> Iterable[str]:
+        found = shares(design, load)
+        place = left
+        for letter, share in (found or {}).items():
+            width = share * (right - left)
+            tip = f"{design} at load {load:g}: {LEDGER[letter][0]} {ratio(share)}"
+            yield box(place, middle - 7, width, 14, f"part part-{letter}", f"fill:var(--l-{letter})", tip)
+            if width >= WORDS_FROM:
+                yield text(place + width / 2, middle + 4, f"{100 * share:.0f}", f"inside in-{letter}", anchor="middle")
+            place += width
+
+    return _table(scene, f"where the bits went, {scene.title}", draw)
+
+
+def latency(scene: Scene, median: str, tail: str) -> str:
+    known = [cell.median for metric in (median, tail) for cell in scene.values(metric)]
+    low, high = powers_of_ten(known, SHORTEST_S)
+
+    def draw(design: str, load: float, left: float, right: float, middle: float) -> Iterable[str]:
+        x = Scale(low, high, left + 6, right - 6, logarithmic=True)
+        half, last = scene.cell(design, load, median), scene.cell(design, load, tail)
+        if half is None or last is None:
+            return
+        tip = f"{design} at load {load:g}: half within {duration(half.median)}, 99 % within {duration(last.median)}"
+        paint = colour(design)
+        yield line(x(half.median), middle, x(last.median), middle, "reach", f"stroke:{paint}")
+        yield dot(x(half.median), middle, 4, "mark", f"fill:{paint}", tip)
+        yield dot(x(last.median), middle, 4, "hollow", f"stroke:{paint}", tip)
+
+    def below(left: float, right: float, top: float, bottom: float) -> Iterable[str]:
+        x = Scale(low, high, left + 6, right - 6, logarithmic=True)
+        for tick in x.ticks(4):
+            yield line(x(tick), top, x(tick), bottom, "grid")
+            yield text(x(tick), bottom + 14, duration(tick), "tick", anchor="middle")
+
+    return _table(scene, f"latency, {scene.title}", draw, below)
+
+
+def bars(scene: Scene, metric: str) -> str:
+    longest = max((_top(cell) for cell in scene.values(metric)), default=0.0)
+
+    def draw(design: str, load: float, left: float, right: float, middle: float) -> Iterable[str]:
+        cell = scene.cell(design, load, metric)
+        if cell is None:
+            return
+        x = Scale(0.0, longest or 1.0, left, right - 52)
+        tip = f"{design} at load {load:g}: {words(metric, cell.median)} ({spread(metric, cell)})"
+        yield box(left, middle - 5, x(cell.median) - left, 10, "bar", f"fill:{colour(design)}", tip)
+        if cell.low is not None and cell.high is not None and cell.high > cell.low:
+            yield line(x(cell.low), middle, x(cell.high), middle, "whisker")
+        # A measured nothing is a figure: it stands there as 0, unlike what was not measured.
+        yield text(x(_top(cell)) + 4, middle + 4, words(metric, cell.median), "value")
+
+    return _table(scene, f"{title(metric)}, {scene.title}", draw)
+
+
+def _top(cell: Estimate) -> float:
+    return cell.median if cell.high is None else cell.high
+
+
+def _table(
+    scene: Scene,
+    heading: str,
+    draw: Draw,
+    below: Callable[[float, float, float, float], Iterable[str]] | None = None,
+) -> str:
+    loads = sorted(scene.loads)
+    width = (WIDTH - NAMES - GAP * len(loads)) / len(loads)
+    height = HEAD + ROW * len(scene.designs) + (20 if below else 4)
+    parts: list[str] = []
+    for column, load in enumerate(loads):
+        left = NAMES + GAP + column * (width + GAP)
+        parts.append(text(left, 14, f"load {load:g}", "head"))
+        if below:
+            parts += below(left, left + width, HEAD - 4, HEAD + ROW * len(scene.designs))
+    for number, design in enumerate(scene.designs):
+        middle = HEAD + ROW * number + ROW / 2
+        named = [
+            line(0, middle + ROW / 2, WIDTH, middle + ROW / 2, "rule"),
+            text(NAMES - 48, middle + 4, design, "name", anchor="end", style=f"fill:{colour(design)}"),
+            text(NAMES, middle + 4, own_share(design), "small", anchor="end"),
+        ]
+        for column, load in enumerate(loads):
+            left = NAMES + GAP + column * (width + GAP)
+            drawn = list(draw(design, load, left, left + width, middle))
+            named += drawn or [text(left, middle + 4, scene.why_empty(design, load), "empty")]
+        parts.append(group(named, "row"))
+    return picture(WIDTH, height, heading, parts)
+
+
+def front(scene: Scene, load: float, across: str, upwards: str, best: Sequence[str]) -> str:
+    """Each design at one load; those that no other beats in everything are filled and named in bold."""
+    width = WIDTH / 2 - 10
+    left, right, top, bottom = 58.0, width - 160, 14.0, FRONT_HEIGHT - 40
+    found = {
+        design: (one.median, other.median)
+        for design in scene.designs
+        if (one := scene.cell(design, load, across)) and (other := scene.cell(design, load, upwards))
+    }
+    if not found:
+        return picture(width, 40, title(across), [text(0, 24, "no figures yet", "empty")])
+    if METRICS[across].unit == "s":
+        x = Scale(*powers_of_ten((place for place, _ in found.values()), SHORTEST_S), left, right, True)
+    else:
+        x = Scale(0.0, max(max(place for place, _ in found.values()), 0.01), left, right)
+    lowest = min(place for _, place in found.values())
+    y = Scale(0.0 if lowest < 0.5 else 0.5, 1.0, bottom, top)
+    parts = []
+    for tick in x.ticks(4):
+        parts.append(line(x(tick), top, x(tick), bottom, "grid"))
+        parts.append(text(x(tick), bottom + 16, words(across, tick), "tick", anchor="middle"))
+    for tick in y.ticks(5):
+        parts.append(line(left, y(tick), right, y(tick), "grid"))
+        parts.append(text(left - 6, y(tick) + 4, words(upwards, tick), "tick", anchor="end"))
+    parts.append(text((left + right) / 2, bottom + 34, title(across), "axis", anchor="middle"))
+    parts.append(text(left - 50, top - 2, title(upwards), "axis"))
+    on_front = sorted((x(found[name][0]), y(found[name][1])) for name in best if name in found)
+    parts.append(path(on_front, "frontier"))
+    order = sorted(found, key=lambda name: (y(found[name][1]), x(found[name][0])))
+    places = apart([y(found[name][1]) for name in order], top, bottom, 13.5)
+    for name, place in zip(order, places, strict=True):
+        across_at, up_at = x(found[name][0]), y(found[name][1])
+        chosen = name in best
+        paint = colour(name)
+        tip = f"{name}: {words(across, found[name][0])}, {words(upwards, found[name][1])}"
+        mark = (
+            dot(across_at, up_at, 5.5, "mark", f"fill:{paint}", tip)
+            if chosen
+            else dot(across_at, up_at, 4, "hollow", f"stroke:{paint}", tip)
+        )
+        parts.append(
+            group(
+                [
+                    line(across_at, up_at, right + 14, place, "leader"),
+                    mark,
+                    text(right + 18, place + 4, name, "name" if chosen else "plain", style=f"fill:{paint}"),
+                    text(width, place + 4, own_share(name), "small", anchor="end"),
+                ],
+                "series",
+            )
+        )
+    return picture(width, FRONT_HEIGHT, f"{title(upwards)} against {title(across)}, {scene.title}", parts)
