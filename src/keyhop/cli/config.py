@@ -16,14 +16,15 @@ from keyhop.cli.settings import FILE, common_options, settings
 if TYPE_CHECKING:
     from keyhop.files import FileError
 
-KINDS = ("node", "topology")
+KINDS = ("node", "topology", "policy")
 _TOPOLOGY = re.compile(rb"^nodes\s*:", re.MULTILINE)
+_POLICY = re.compile(rb"^(rules|default)\s*:", re.MULTILINE)
 HEAD_BYTES = 1 << 20
 
 
 @click.group()
 def config() -> None:
-    """Node files and topology files.
+    """Node files, topology files and policy files.
 
     \b
     Example:
@@ -36,7 +37,7 @@ def config() -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="What the file is; by its first words if not given.")
 @common_options
 def validate(file: Path, kind: str | None) -> None:
-    """Check a node file or a topology. Exit code 2 with every problem and its line if it is not right.
+    """Check a node file, a topology or a policy. Exit code 2 with every problem and its line if it is not right.
 
     \b
     Example:
@@ -66,9 +67,13 @@ def schema(kind: str) -> None:
     """
     from keyhop.daemon.configuration import node_schema
     from keyhop.emulator.module import DRIVERS
+    from keyhop.files.policy import policy_schema
     from keyhop.simulator.topology import topology_schema
 
-    made = node_schema(DRIVERS) if kind == "node" else topology_schema()
+    if kind == "node":
+        made = node_schema(DRIVERS)
+    else:
+        made = topology_schema() if kind == "topology" else policy_schema()
     if settings().output == "table":
         settings().output = "json"
     output.emit(made, str)
@@ -82,7 +87,9 @@ def _kind_of(file: Path) -> str:
             head = opened.read(HEAD_BYTES)
     except OSError as error:
         output.refuse_file(UnreadableFileError(file, error), "")
-    return "topology" if _TOPOLOGY.search(head) else "node"
+    if _TOPOLOGY.search(head):
+        return "topology"
+    return "policy" if _POLICY.search(head) else "node"
 
 
 def _summary(file: Path, kind: str) -> str:
@@ -94,6 +101,11 @@ def _summary(file: Path, kind: str) -> str:
         relays = f" ({inserted} of them relays on long links)" if inserted else ""
         links, apps = counted(len(network.links), "link"), counted(len(network.apps), "app")
         return f"{counted(len(network.nodes), 'node')}{relays}, {links}, {apps}"
+    if kind == "policy":
+        from keyhop.cli.policy import summary
+        from keyhop.files.policy import load_policy
+
+        return summary(load_policy(file))
     from keyhop.daemon.configuration import load_node_file
     from keyhop.emulator.module import DRIVERS
 

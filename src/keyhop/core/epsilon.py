@@ -49,3 +49,8 @@ def shown(units: int, *, down: bool = False) -> str:
     with localcontext() as context:
         context.prec, context.rounding = 3, ROUND_FLOOR if down else ROUND_CEILING
         return f"{(+Decimal(units)).scaleb(-DIGITS).normalize():e}"
+
+
+def written(units: int) -> str:
+    """All digits: what `bound` and `epsilon` turn into exactly these units."""
+    return f"{Decimal(units).scaleb(-DIGITS).normalize():e}"

@@ -95,7 +95,9 @@ def _value(kind: Any, marks: tuple[Any, ...], tables: Tables, definitions: dict[
 
 def _scalar(kind: Any, marks: tuple[Any, ...]) -> dict[str, Any]:
     if hasattr(kind, "from_text"):
-        return {"type": "string", "pattern": kind.PATTERN, "description": kind.FORM}
+        text = {"type": "string", "pattern": kind.PATTERN, "description": kind.FORM}
+        # A kind that looks like a number is one to JSON, unless it is quoted.
+        return {"anyOf": [text, {"type": "number"}]} if getattr(kind, "BARE", False) else text
     if get_origin(kind) is Literal:
         return {"enum": list(get_args(kind))}
     if isinstance(kind, type) and issubclass(kind, Enum):

@@ -1,0 +1,139 @@
+"""`keyhop policy` says what a request gets and which rule decided; a wrong file or request is told why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from pretend import Run
+
+from keyhop.cli.output import ExitCode
+
+POLICY = """\
+apiVersion: keyhop/v1
+rules:
+  - name: vpn
+    application: "vpn-*"
+    key_size: {max: 1024}
+    class: guaranteed
+    rate: 10 kbps
+    bounds: {max_epsilon: 1e-9, vendor: {refused: zeta}}
+default:
+  fallback: wait 5 s
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy.yml").write_text(POLICY, encoding="utf-8")
+    return tmp_path
+
+
+def test_explain_names_rule_file_and_line_of_every_value(run: Run, here: Path) -> None:
+    lines = run("policy", "explain", "vpn-1", "hq", "--size", "512").stdout.splitlines()
+    assert lines[:3] == [
+        "vpn-1 -> hq: a key of 512 bit",
+        "rule: vpn (policy.yml:3)",
+        "demands: max_epsilon 1e-9; vendor.refused zeta",
+    ]
+    decided = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[5:]}
+    assert decided["key_size.max"].split() == ["1024", "bit", "vpn", "(policy.yml:5)"]
+    assert decided["rate"].split() == ["10000", "bps", "vpn", "(policy.yml:7)"]
+    assert decided["fallback"].split() == ["wait", "5", "s", "default", "(policy.yml:10)"]
+    assert decided["combine"].split() == ["none", "built", "in"]
+
+
+def test_explain_as_json_has_the_demands_of_policy_and_request_together(run: Run, here: Path) -> None:
+    result = run("policy", "explain", "vpn-1", "hq", "--extension", "keyhop_max_epsilon=1e-12", "-o", "json")
+    answer = msgspec.json.decode(result.stdout)
+    assert answer["refused"] is None and answer["key_size_bits"] == 256
+    assert answer["demands"] == {"max_epsilon": "1e-12", "vendor.refused": "zeta"}
+    assert answer["values"]["class"]["decided_by"] == {"rule": "vpn", "file": "policy.yml", "line": 6}
+    assert answer["rule"] == {"rule": "vpn", "file": "policy.yml", "line": 3}
+
+
+def test_a_pair_that_no_rule_names_gets_the_default(run: Run, here: Path) -> None:
+    answer = msgspec.json.decode(run("policy", "explain", "phone", "hq", "-o", "json").stdout)
+    assert answer["rule"] == {"rule": "default", "file": "policy.yml", "line": 9}
+    assert answer["values"]["rate"]["value"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--size", "2048"), "must be 64 to 1024"),
+        (("--extension", "keyhop_max_hops=-1"), "keyhop_max_hops = -1: must be a whole number"),
+        (("--extension", "acme_colour=blue"), "not all extension_mandatory parameters are supported"),
+        (("--extension", "keyhop_vendor=zeta"), "no vendor is both wanted and not refused"),
+    ],
+)
+def test_explain_says_why_a_request_would_be_refused(run: Run, here: Path, words: tuple[str, str], why: str) -> None:
+    result = run("policy", "explain", "vpn-1", "hq", *words)
+    assert result.exit_code == ExitCode.DONE
+    assert "vpn-1 -> hq: refused:" in result.stdout and why in result.stdout
+
+
+def test_an_extension_without_a_value_is_wrong_usage(run: Run, here: Path) -> None:
+    result = run("policy", "explain", "a", "b", "--extension", "keyhop_max_hops")
+    assert result.exit_code == ExitCode.USAGE and "write NAME=JSON" in result.stderr
+
+
+def test_check_counts_what_is_there(run: Run, here: Path) -> None:
+    assert run("policy", "check").stdout == "policy.yml: valid policy file, 1 rule, 0 link rules\n"
+    answer = msgspec.json.decode(run("policy", "check", "policy.yml", "-o", "json").stdout)
+    assert answer["valid"] is True and answer["rules"] == ["vpn"]
+
+
+def test_check_refuses_with_line_and_nearest_word(run: Run, here: Path) -> None:
+    (here / "policy.yml").write_text(POLICY.replace("guaranteed", "garanteed").replace("wait 5", "wiat 5"))
+    result = run("policy", "check")
+    assert result.exit_code == ExitCode.USAGE
+    assert "policy.yml:6: rules[0].class: 'garanteed' is not known: did you mean guaranteed?" in result.stderr
+    assert "policy.yml:10: default.fallback" in result.stderr and "did you mean wait?" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("check",), ("explain", "a", "b")])
+def test_a_policy_that_is_not_there_is_no_such_thing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("policy", *command)
+    assert result.exit_code == ExitCode.NO_SUCH_THING and "policy.yml cannot be read" in result.stderr
+
+
+def test_config_knows_policies_too(run: Run, here: Path) -> None:
+    assert "valid policy file" in run("config", "validate", "policy.yml").stdout
+    schema = msgspec.json.decode(run("config", "schema", "policy").stdout)
+    assert schema["title"] == "Keyhop policy file"
+
+
+NODE = """\
+apiVersion: keyhop/v1
+node: {id: BRT}
+listen:
+  etsi014: {address: "127.0.0.1:8443", cert: kme.crt, key: {file: kme.key}, client_ca: sae-ca.crt}
+  peer: {address: "127.0.0.1:8444", cert: kme.crt, key: {file: kme.key}, client_ca: kme-ca.crt}
+store: {path: state, node_key: {file: node.key}}
+anchor: {file: anchor}
+applications:
+  - {id: vpn-1, peers: [hq]}
+limits: {max_key_size: 512}
+"""
+
+
+def test_the_limits_and_applications_of_a_node_file_count_too(run: Run, here: Path) -> None:
+    (here / "keyhop.yml").write_text(NODE, encoding="utf-8")
+    config = ("--config", "keyhop.yml")
+    shown = run("policy", "explain", "vpn-1", "hq", "--size", "1024", *config).stdout
+    assert "must be 64 to 512" in shown and "limits (keyhop.yml:10)" in shown
+    assert "a key of 512 bit" in run("policy", "explain", "vpn-1", "hq", "--size", "512", *config).stdout
+    assert "vpn-2 is no application of node BRT" in run("policy", "explain", "vpn-2", "hq", *config).stdout
+    assert "vpn-1 may not share keys with pbx" in run("policy", "explain", "vpn-1", "pbx", *config).stdout
+
+
+def test_a_wrong_node_file_is_refused(run: Run, here: Path) -> None:
+    (here / "keyhop.yml").write_text(NODE.replace("limits", "limts"), encoding="utf-8")
+    result = run("policy", "explain", "vpn-1", "hq", "--config", "keyhop.yml")
+    assert result.exit_code == ExitCode.USAGE and "did you mean limits?" in result.stderr
