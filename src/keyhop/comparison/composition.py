@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyhop.comparison.drawing import CHARACTER_WIDTH, box, group, line, path, picture, text
+from keyhop.comparison.measures import duration
 from keyhop.comparison.plots import WIDTH
 from keyhop.core.designs.design import Design, Leaf
 from keyhop.core.designs.source import MEANINGS
+from keyhop.core.model import NANOSECONDS
 
 ROWS = (
     ("what decides", ("refill", "disposal", "admission", "sharing", "priority")),
@@ -74,7 +76,10 @@ def _words(question: str, leaf: Leaf) -> str:
     if leaf.is_answer:
         where = f"{below[0]}: " if below[0] in ("local", "global") else ""
         return f"{where}{leaf.value}"
-    return f"{below[-1]} {_value(leaf.value)}"
+    name = below[-1]
+    if name.endswith("_ns"):
+        return f"{name.removesuffix('_ns')} {duration(leaf.value / NANOSECONDS)}"
+    return f"{name} {_value(leaf.value)}"
 
 
 def _value(value: object) -> str:

@@ -15,6 +15,19 @@ def ratio(value: float) -> str:
     return f"{percent:.2f} %" if abs(percent) >= 0.01 else f"{percent:.0e} %"
 
 
+def brief(metric: str, value: float) -> str:
+    """For an axis: `50 %`."""
+    return words(metric, value).replace(".0 %", " %").replace(".00 %", " %")
+
+
+def span(low: str, high: str) -> str:
+    """`99.1–99.7 %`: a unit that both have stands once."""
+    if low == high:
+        return "±0"
+    (one, _, unit), (other, _, same) = low.rpartition(" "), high.rpartition(" ")
+    return f"{one}–{other} {unit}" if one and unit == same else f"{low} – {high}"
+
+
 def duration(seconds: float) -> str:
     if seconds == 0:
         return "0"
@@ -77,7 +90,9 @@ def words(metric: str, value: float) -> str:
 
 def title(metric: str) -> str:
     """`latency_p99_s` is `latency p99`."""
-    return metric.removesuffix("_s").removesuffix("_bit").removesuffix("_bytes").replace("_", " ")
+    return (
+        metric.removesuffix("_s").removesuffix("_bit").removesuffix("_bytes").replace("_", " ").replace("its ", "ITS ")
+    )
 
 
 def known(metric: str) -> Metric:

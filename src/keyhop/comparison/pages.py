@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keyhop.comparison import html, plots, strips
+from keyhop.comparison import html, plots, scatter, strips
 from keyhop.comparison.measures import COLLISIONS, FAIRNESS, P50, P99, SUCCESS, TABLE, WASTE, title, words
 from keyhop.comparison.metrics import METRICS
 from keyhop.comparison.palette import LEDGER, colour
@@ -50,7 +50,7 @@ def scene(found: Scene) -> Iterator[str]:
     yield from _section(
         "Fairness",
         "Jain's index over what each application got of what it asked for: 1 is even, 1/n is all to one of n.",
-        plots.curves(found, plots.Axis(FAIRNESS)),
+        plots.curves(found, plots.Axis(FAIRNESS, fitted=True)),
     )
     yield from _front(found)
     yield from _tables(found)
@@ -94,11 +94,9 @@ def _front(found: Scene) -> Iterator[str]:
     named = ", ".join(f"{'more' if better == 'high' else 'less'} {title(name)}" for name, better in PARETO.items())
     yield from _section(
         f"Pareto front at load {load:g}",
-        f"Filled and bold: no other design is as good in all of {named} and better in one. Hollow: some other is.",
-        '<div class="side">'
-        + strips.front(found, load, WASTE, SUCCESS, best)
-        + strips.front(found, load, P99, SUCCESS, best)
-        + "</div>",
+        f"Filled and bold: no other design is at least as good in all of {named}, and better in one. Hollow: one is. "
+        "The dashed line joins those that are on the front of the two figures shown alone.",
+        scatter.front(found, load, WASTE, SUCCESS, best) + scatter.front(found, load, P99, SUCCESS, best),
     )
 
 
@@ -148,12 +146,13 @@ def _figure(found: Scene, design: str, load: float, metric: str, best: float | N
 
 
 def _best(found: Scene, load: float, metric: str) -> float | None:
-    """Nothing is best where all are alike."""
+    """Nothing stands out where half are alike."""
     cells = [cell.median for design in found.designs if (cell := found.cell(design, load, metric)) is not None]
     better = METRICS[metric].better
-    if not better or len(set(cells)) < 2:
+    if not better or not cells:
         return None
-    return max(cells) if better == "high" else min(cells)
+    best = max(cells) if better == "high" else min(cells)
+    return best if 2 * cells.count(best) < len(cells) else None
 
 
 def overview(scenes: list[Scene], files: dict[str, str]) -> Iterator[str]:
@@ -161,6 +160,13 @@ def overview(scenes: list[Scene], files: dict[str, str]) -> Iterator[str]:
     yield "<h2>All workloads and networks</h2>"
     loads = ", ".join(dict.fromkeys(f"{found.reference_load:g}" for found in scenes))
     yield html.paragraph(f"Success at load {loads}: the darker, the more.", "lead")
+    known = [
+        cell.median
+        for found in scenes
+        for design in found.designs
+        if (cell := found.cell(design, found.reference_load, SUCCESS)) is not None
+    ]
+    least = min(known, default=0.0)
     rows = []
     for design in scenes[0].designs:
         row = [f"<td>{html.link(f'design-{design}.html', design, swatch=colour(design))}</td>"]
@@ -170,10 +176,16 @@ def overview(scenes: list[Scene], files: dict[str, str]) -> Iterator[str]:
             if cell is None:
                 row.append(html.cell(found.why_empty(design, found.reference_load), "none"))
             else:
-                row.append(html.cell(words(SUCCESS, cell.median), "heat", style=f"--share:{cell.median:.3f}"))
+                row.append(
+                    html.cell(
+                        words(SUCCESS, cell.median),
+                        "heat",
+                        style=f"--share:{(cell.median - least) / (1 - least or 1):.3f}",
+                    )
+                )
         rows.append(row)
     heads = ["design", "K", *(html.link(files[found.name], f"{found.workload} {found.topology}") for found in scenes)]
-    yield html.table(heads, rows)
+    yield html.table(heads, rows, "heats")
 
 
 def designs_nav(names: tuple[str, ...], current: str = "") -> str:

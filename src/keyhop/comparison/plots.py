@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,16 +10,16 @@ from keyhop.comparison.drawing import (
     LINE_HEIGHT,
     Scale,
     apart,
+    box,
     dot,
     group,
     line,
     path,
     picture,
-    powers_of_ten,
     spaced,
     text,
 )
-from keyhop.comparison.measures import words
+from keyhop.comparison.measures import brief, words
 from keyhop.comparison.palette import colour
 from keyhop.comparison.scenes import Scene, own_share, spread
 from keyhop.comparison.statistics import Estimate
@@ -26,7 +27,7 @@ from keyhop.comparison.statistics import Estimate
 WIDTH = 1180.0
 COLUMNS = 5
 PANEL_HEIGHT = 104.0
-HEAD, FOOT, GAP, LEFT = 22.0, 20.0, 16.0, 44.0
+HEAD, FOOT, GAP, LEFT = 30.0, 22.0, 18.0, 44.0
 FEW = 7
 """So many designs fit into one panel with a name at the end of each curve."""
 LARGE_HEIGHT = 340.0
@@ -34,19 +35,19 @@ NAMES_WIDTH = 190.0
 
 
 class Axis(NamedTuple):
-    """What is drawn upwards."""
+    """What is drawn upwards, from `low` to 1."""
 
     metric: str
     low: float = 0.0
-    high: float = 1.0
-    logarithmic: bool = False
+    fitted: bool = False
+    """Begins where the figures do: for those that are never near 0."""
 
 
 def curves(scene: Scene, axis: Axis, highlight: str = "") -> str:
     """`highlight` gives one panel alone, for the page of that design."""
-    if axis.logarithmic:
-        low, high = powers_of_ten((cell.median for cell in scene.values(axis.metric)), axis.low)
-        axis = axis._replace(low=low, high=high)
+    if axis.fitted:
+        lowest = min((cell.median for cell in scene.values(axis.metric)), default=0.0)
+        axis = axis._replace(low=max(0.0, math.floor(lowest * 10 - 1) / 10))
     if highlight:
         return _large(scene, axis, (highlight,))
     return _large(scene, axis, scene.designs) if len(scene.designs) <= FEW else _panels(scene, axis)
@@ -60,15 +61,18 @@ def _panels(scene: Scene, axis: Axis) -> str:
     for at, design in enumerate(scene.designs):
         left = LEFT + (at % COLUMNS) * (width + GAP)
         top = (at // COLUMNS) * (HEAD + PANEL_HEIGHT + FOOT) + HEAD
-        x = _loads(scene, left + 8, left + width - 30)
-        y = Scale(axis.low, axis.high, top + PANEL_HEIGHT, top + 4, axis.logarithmic)
+        x = _loads(scene, left + 8, left + width - 48)
+        y = Scale(axis.low, 1.0, top + PANEL_HEIGHT, top + 4)
         panel = [
             text(left, top - 7, design, "name", style=f"fill:{colour(design)}"),
             text(left + width, top - 7, own_share(design), "small", anchor="end"),
             *_frame(scene, axis, x, y, left, left + width, named=at % COLUMNS == 0),
         ]
-        # All others in grey behind: where among them this one lies.
-        panel += [_curve(scene, other, axis, x, y, "other") for other in scene.designs if other != design]
+        if _points(scene, design, axis):
+            # All others in grey behind: where among them this one lies.
+            panel += [_curve(scene, other, axis, x, y, "other") for other in scene.designs if other != design]
+        else:
+            panel.append(box(left, top + 4, width, PANEL_HEIGHT - 4, "nothing"))
         panel += _own(scene, design, axis, x, y, (left + width / 2, top + PANEL_HEIGHT / 2))
         parts.append(group(panel))
     return picture(WIDTH, height, f"{axis.metric} over load, {scene.title}", parts)
@@ -77,7 +81,7 @@ def _panels(scene: Scene, axis: Axis) -> str:
 def _large(scene: Scene, axis: Axis, shown: Sequence[str]) -> str:
     top, bottom, left, right = 12.0, LARGE_HEIGHT - FOOT, LEFT, WIDTH - NAMES_WIDTH
     x = _loads(scene, left + 10, right - 10)
-    y = Scale(axis.low, axis.high, bottom, top, axis.logarithmic)
+    y = Scale(axis.low, 1.0, bottom, top)
     parts = list(_frame(scene, axis, x, y, left, right, named=True))
     parts += [_curve(scene, other, axis, x, y, "other") for other in scene.designs if other not in shown]
     ends = []
@@ -102,10 +106,10 @@ def _loads(scene: Scene, start: float, end: float) -> Scale:
 
 def _frame(scene: Scene, axis: Axis, x: Scale, y: Scale, left: float, right: float, *, named: bool) -> list[str]:
     parts = []
-    for tick in y.ticks(4 if axis.logarithmic else 2):
+    for tick in y.ticks(2 if y.start - y.end < LARGE_HEIGHT / 2 else 5):
         parts.append(line(left, y(tick), right, y(tick), "grid"))
         if named:
-            parts.append(text(left - 6, y(tick) + 4, words(axis.metric, tick), "tick", anchor="end"))
+            parts.append(text(left - 6, y(tick) + 4, brief(axis.metric, tick), "tick", anchor="end"))
     if min(scene.loads) < 1.0 < max(scene.loads):
         # To the right of it more is asked for than the modules make.
         parts.append(line(x(1.0), y.end, x(1.0), y.start, "limit"))
@@ -136,7 +140,7 @@ def _own(
 ) -> list[str]:
     points = _points(scene, design, axis)
     if not points:
-        return [text(*middle, scene.why_empty(design), "empty", anchor="middle")]
+        return [text(middle[0], middle[1] + 6, scene.why_empty(design), "empty", anchor="middle")]
     paint = colour(design)
     sure = [(load, cell.low, cell.high) for load, cell in points if cell.low is not None and cell.high is not None]
     upper = [(x(load), y(high)) for load, _, high in sure]

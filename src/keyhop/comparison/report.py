@@ -87,11 +87,19 @@ def _pages(manifest: Manifest, rows: Sequence[Row], found: list[Scene]) -> Itera
 
 def _head(manifest: Manifest, rows: Sequence[Row]) -> Iterator[str]:
     grid = manifest.grid
-    loads = ", ".join(f"{load:g}" for load in grid.loads)
+    between = f" ({min(grid.loads):g} to {max(grid.loads):g})" if len(grid.loads) > 1 else f" ({grid.loads[0]:g})"
     yield "<header><h1>Key managers side by side</h1>"
+    axes = ", ".join(
+        (
+            _counted(grid.designs, "design"),
+            _counted(grid.workloads, "workload"),
+            _counted(grid.loads, "load") + between,
+            _counted(grid.topologies, "network"),
+            _counted(grid.seeds, "seed"),
+        )
+    )
     yield html.paragraph(
-        f"{_counted(grid.designs, 'design')}, {_counted(grid.workloads, 'workload')}, loads {loads}, "
-        f"{_counted(grid.topologies, 'network')}, {_counted(grid.seeds, 'seed')}: {len(grid):,} runs of "
+        f"{axes}: {len(grid):,} runs of "
         f"{grid.seconds:g} simulated seconds each, under one ledger. The same seed asks every design the same.",
         "lead",
     )

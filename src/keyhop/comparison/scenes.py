@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from keyhop.comparison.case import Grid, Row, not_applicable
-from keyhop.comparison.measures import words
+from keyhop.comparison.measures import span, words
 from keyhop.comparison.statistics import Estimate, estimate
 from keyhop.core.designs import DESIGNS
 from keyhop.simulator.workloads import WORKLOADS
@@ -106,4 +106,4 @@ def spread(metric: str, found: Estimate) -> str:
     """The interval in words; nothing where one value says nothing of it."""
     if found.low is None or found.high is None:
         return ""
-    return f"{words(metric, found.low)} to {words(metric, found.high)}"
+    return span(words(metric, found.low), words(metric, found.high))

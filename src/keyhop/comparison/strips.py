@@ -1,12 +1,11 @@
-"""One line per design, one column per load: where the bits went, how long keys took, what collided; and the front."""
+"""One line per design, one column per load: where the bits went, how long keys took, what collided."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-from keyhop.comparison.drawing import Scale, apart, box, dot, group, line, path, picture, powers_of_ten, text
+from keyhop.comparison.drawing import Scale, box, dot, group, line, picture, powers_of_ten, text
 from keyhop.comparison.measures import duration, ratio, title, words
-from keyhop.comparison.metrics import METRICS
 from keyhop.comparison.palette import LEDGER, colour
 from keyhop.comparison.plots import WIDTH
 from keyhop.comparison.scenes import Scene, own_share, spread
@@ -14,12 +13,11 @@ from keyhop.comparison.statistics import Estimate
 
 ROW = 19.0
 HEAD = 26.0
-NAMES = 176.0
+NAMES = 200.0
 GAP = 14.0
 WORDS_FROM = 30.0
 """Segments narrower than this have no figure in them."""
 SHORTEST_S = 1e-4
-FRONT_HEIGHT = 380.0
 
 Draw = Callable[[str, float, float, float, float], Iterable[str]]
 """Design, load, left, right and middle of the line -> what stands there; nothing: a word says why."""
@@ -114,57 +112,3 @@ def _table(
             named += drawn or [text(left, middle + 4, scene.why_empty(design, load), "empty")]
         parts.append(group(named, "row"))
     return picture(WIDTH, height, heading, parts)
-
-
-def front(scene: Scene, load: float, across: str, upwards: str, best: Sequence[str]) -> str:
-    """Each design at one load; those that no other beats in everything are filled and named in bold."""
-    width = WIDTH / 2 - 10
-    left, right, top, bottom = 58.0, width - 160, 14.0, FRONT_HEIGHT - 40
-    found = {
-        design: (one.median, other.median)
-        for design in scene.designs
-        if (one := scene.cell(design, load, across)) and (other := scene.cell(design, load, upwards))
-    }
-    if not found:
-        return picture(width, 40, title(across), [text(0, 24, "no figures yet", "empty")])
-    if METRICS[across].unit == "s":
-        x = Scale(*powers_of_ten((place for place, _ in found.values()), SHORTEST_S), left, right, True)
-    else:
-        x = Scale(0.0, max(max(place for place, _ in found.values()), 0.01), left, right)
-    lowest = min(place for _, place in found.values())
-    y = Scale(0.0 if lowest < 0.5 else 0.5, 1.0, bottom, top)
-    parts = []
-    for tick in x.ticks(4):
-        parts.append(line(x(tick), top, x(tick), bottom, "grid"))
-        parts.append(text(x(tick), bottom + 16, words(across, tick), "tick", anchor="middle"))
-    for tick in y.ticks(5):
-        parts.append(line(left, y(tick), right, y(tick), "grid"))
-        parts.append(text(left - 6, y(tick) + 4, words(upwards, tick), "tick", anchor="end"))
-    parts.append(text((left + right) / 2, bottom + 34, title(across), "axis", anchor="middle"))
-    parts.append(text(left - 50, top - 2, title(upwards), "axis"))
-    on_front = sorted((x(found[name][0]), y(found[name][1])) for name in best if name in found)
-    parts.append(path(on_front, "frontier"))
-    order = sorted(found, key=lambda name: (y(found[name][1]), x(found[name][0])))
-    places = apart([y(found[name][1]) for name in order], top, bottom, 13.5)
-    for name, place in zip(order, places, strict=True):
-        across_at, up_at = x(found[name][0]), y(found[name][1])
-        chosen = name in best
-        paint = colour(name)
-        tip = f"{name}: {words(across, found[name][0])}, {words(upwards, found[name][1])}"
-        mark = (
-            dot(across_at, up_at, 5.5, "mark", f"fill:{paint}", tip)
-            if chosen
-            else dot(across_at, up_at, 4, "hollow", f"stroke:{paint}", tip)
-        )
-        parts.append(
-            group(
-                [
-                    line(across_at, up_at, right + 14, place, "leader"),
-                    mark,
-                    text(right + 18, place + 4, name, "name" if chosen else "plain", style=f"fill:{paint}"),
-                    text(width, place + 4, own_share(name), "small", anchor="end"),
-                ],
-                "series",
-            )
-        )
-    return picture(width, FRONT_HEIGHT, f"{title(upwards)} against {title(across)}, {scene.title}", parts)
