@@ -30,8 +30,12 @@ from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, BlockName
 
 RESERVATION_NS = 2 * NANOSECONDS
+BATCH_NS = 10 * NANOSECONDS
+"""A batch without an answer after this is given up."""
 RESERVATIONS_LIMIT = 256
 RESERVATIONS_PER_NEIGHBOUR = 64
+HANDED_ON_LIMIT = 4096
+"""Batches whose confirmation is awaited; the oldest is forgotten for one more, and its source waits in vain."""
 PAIRS_LIMIT = 4096
 """Key managers that this one shares key with, neighbours among them."""
 
@@ -42,6 +46,14 @@ class Reservation(msgspec.Struct):
     path: tuple[str, ...]
     length: int
     pads: list[Span]
+    expires: int
+
+
+class HandedOn(msgspec.Struct, frozen=True):
+    """At a relay node: of a batch that it has no copy of any more, until its confirmation comes back."""
+
+    path: tuple[str, ...]
+    following: str
     expires: int
 
 
@@ -63,10 +75,13 @@ class Hops:
         self.pads = pads
         self.reservations: dict[tuple[str, str, int], Reservation] = {}
         """By the neighbour it came from, source and number: nobody can take the place of another's."""
+        self.handed_on: dict[tuple[str, str, int], HandedOn] = {}
+        """By the same, in the order in which they expire."""
         self.paths: dict[tuple[str, str], tuple[str, ...]] = {}
         """(source, destination) -> nodes of the last batch that arrived, for people: one end is this node."""
         links.handlers[RelayBatch] = self.arrived
         links.plain_handlers[Reserve] = self.reserve
+        links.on_lost.append(self.lost)
         pads.holders.append(self._holdings)
 
     def on_path(self, path: tuple[str, ...], peer: str, *, backwards: bool = False) -> bool:
@@ -116,21 +131,43 @@ class Hops:
             following = reservation.path[reservation.path.index(self.context.node) + 1]
             self.pads.give_back(self.context.pairs[following], reservation.pads)
 
-    def pass_back(self, message: AnswerReserve | Confirm, *, frees: bool) -> None:
-        """An answer on its way to the source; a refusal and a confirmation free what was set aside."""
+    def answered(self, message: AnswerReserve) -> None:
+        """An answer on its way to the source; a refusal frees what was set aside."""
         path = message.path
         neighbour = path[path.index(self.context.node) - 1]
-        if frees:
+        if not message.reserved:
             reservation = self.reservations.pop((neighbour, path[0], message.number), None)
             if reservation is not None:
                 self._release(reservation)
         self.context.say_plain(neighbour, message)
+
+    def confirmed(self, message: Confirm) -> None:
+        """A confirmation on its way to the source, of a batch that went this way and was not confirmed yet."""
+        path = message.path
+        key = (path[path.index(self.context.node) - 1], path[0], message.number)
+        handed_on = self.handed_on.get(key)
+        if handed_on is None or handed_on.path != path:
+            self.context.count("confirmations_dropped")
+            return
+        del self.handed_on[key]
+        self.context.say_plain(key[0], message)
+
+    def lost(self, pair: Pair) -> None:
+        """No confirmation comes over a connection that has ended: the source is told so, and need not wait for it."""
+        for key, handed_on in list(self.handed_on.items()):
+            if handed_on.following == pair.peer:
+                del self.handed_on[key]
+                self._dead(handed_on.path, key[2])
 
     def expire(self) -> None:
         for key, reservation in list(self.reservations.items()):
             if reservation.expires <= self.context.now:
                 self._release(reservation)
                 del self.reservations[key]
+        for key, handed_on in list(self.handed_on.items()):
+            if handed_on.expires > self.context.now:
+                break
+            del self.handed_on[key]
 
     def _holdings(self, pair: Pair) -> Iterator[Holding]:
         """What is set aside of a link and still to be spent."""
@@ -162,6 +199,7 @@ class Hops:
             context.out.wipe.extend(pads)
             if reservation is not None:
                 self._release(reservation)
+            self._refuse(pair, message)
             return
         if message.ciphertext:
             context.vault.decipher(name, message.ciphertext, pads)
@@ -207,8 +245,22 @@ class Hops:
         ciphertext = context.vault.cipher(name, pads)
         context.vault.discard(name)
         self.pads.spend(following, pads)
+        key = (reservation.path[reservation.path.index(context.node) - 1], message.source, message.number)
+        if len(self.handed_on) >= HANDED_ON_LIMIT:
+            del self.handed_on[next(iter(self.handed_on))]
+        self.handed_on.pop(key, None)
+        self.handed_on[key] = HandedOn(reservation.path, following.peer, context.now + BATCH_NS)
         context.count("relay_hops")
         context.say(following, msgspec.structs.replace(message, pads=tuple(reservation.pads), ciphertext=ciphertext))
+
+    def _refuse(self, pair: Pair, message: RelayBatch) -> None:
+        """Says so to whoever handed it on, which looks whether the path that the batch claims is the one it came by."""
+        try:
+            path = decode_manifest(message.manifest).path
+        except PeerError:
+            return
+        if self.on_path(path, pair.peer) and (path[0], path[-1]) == (message.source, message.destination):
+            self._dead(path, message.number)
 
     def _dead(self, path: tuple[str, ...], number: int) -> None:
         self.context.say_plain(path[path.index(self.context.node) - 1], Confirm(number, path, b""))

@@ -26,7 +26,7 @@ from keyhop.core.messages import (
 )
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, NodeId, PeerError, Purpose, Range
 from keyhop.core.node.context import Context
-from keyhop.core.node.hops import RESERVATION_NS, Hops, covered_by
+from keyhop.core.node.hops import BATCH_NS, RESERVATION_NS, Hops, covered_by
 from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES, Intake
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
@@ -38,11 +38,11 @@ from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY_SENT, BlockName
 
-BATCH_NS = 10 * NANOSECONDS
-"""A batch without an answer after this is given up."""
 LOOK_NS = NANOSECONDS // 5
 FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
+BURNT_DOUBLINGS = 5
+"""The wait after a batch that died on its way, a quarter of a second, is doubled with each further one, up to 8 s."""
 PAD_WAIT_NS = NANOSECONDS // 20
 """A node that lacked pad has asked for a lease: it is there after one round trip and two commits."""
 
@@ -95,12 +95,15 @@ class Relay:
         """Batches in a row that failed, by destination."""
         self._failed: dict[str, str] = {}
         """Why the last of them failed."""
+        self._burnt: dict[str, int] = {}
+        """Of those, how many had left and took their pads with them."""
         self._starved: dict[str, int] = {}
         """Nodes that lacked pad, until when routes go round them."""
         self._next_number = 0
         self._held_back = False
         """Whether a batch of ours did not start because we hold our share of its first link."""
         links.on_compared.append(self.compared)
+        links.on_lost.append(self.lost)
         links.plain_handlers[AnswerReserve] = self.answered
         links.plain_handlers[Confirm] = self.confirmed
         self.pads.holders.append(self._holdings)
@@ -249,7 +252,7 @@ class Relay:
         if not self.hops.on_path(path, peer, backwards=True):
             raise PeerError("an answer to a reservation that did not come along its path")
         if path[0] != context.node:
-            self.hops.pass_back(message, frees=not message.reserved)
+            self.hops.answered(message)
             return
         batch = self.batches.get(message.number)
         if batch is None or batch.path != path or batch.manifest:
@@ -266,7 +269,7 @@ class Relay:
         if not self.hops.on_path(message.path, peer, backwards=True):
             raise PeerError("a confirmation that did not come along its path")
         if message.path[0] != context.node:
-            self.hops.pass_back(message, frees=True)
+            self.hops.confirmed(message)
             return
         batch = self.batches.get(message.number)
         if batch is None or batch.path != message.path or not batch.manifest:
@@ -292,6 +295,7 @@ class Relay:
         context.count("batches_relayed")
         self._failures.pop(pair.peer, None)
         self._failed.pop(pair.peer, None)
+        self._burnt.pop(pair.peer, None)
         self.lent(pair)
 
     def compared(self, pair: Pair, proof: Proof) -> None:
@@ -299,11 +303,19 @@ class Relay:
         for batch in [batch for batch in self.batches.values() if batch.manifest and batch.path[-1] == pair.peer]:
             self._give_up(batch, "the pair opened anew meanwhile")
 
+    def lost(self, pair: Pair) -> None:
+        """What was under way over this link is not answered any more: a later answer would come too late."""
+        for batch in [batch for batch in self.batches.values() if batch.path[1] == pair.peer]:
+            self._give_up(batch, f"the link to {pair.peer} went down")
+
     def _give_up(self, batch: Batch, reason: str, wait_ns: int = NANOSECONDS // 4) -> None:
         context, destination = self.context, batch.path[-1]
         self.batches.pop(batch.number, None)
         if batch.manifest:
             context.vault.discard(BlockName(NodeId(destination), RELAY_SENT, batch.number))
+            # A path that kills each batch must not burn the pads of all its hops at the rate of a round trip.
+            wait_ns <<= min(self._burnt.get(destination, 0), BURNT_DOUBLINGS)
+            self._burnt[destination] = self._burnt.get(destination, 0) + 1
         else:
             self.pads.give_back(context.pairs[batch.path[1]], batch.pads)
         context.count("batches_given_up")
