@@ -1,0 +1,223 @@
+"""How a module's block enters the run at both ends: compared, counted or taken on trust."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Protocol
+
+from keyhop.core.composed.messages import BlockArrived, Kx
+from keyhop.core.policy.synchronisation import StampSequence, Verb
+
+if TYPE_CHECKING:
+    from keyhop.core.composed.line import Line
+
+BATCH_NS = 1_000_000_000
+"""A batch that does not fill up is compared after this time (K)."""
+LATE_NS = 15_000_000_000
+"""What the peer has not named after this time it does not have."""
+
+
+class Agreement(Protocol):
+    def arrived(self, block: BlockArrived) -> None: ...
+
+    def restarted(self) -> None: ...
+
+
+class Trusted:
+    """Each end takes what its module gives; what one end lacks is a hole there (DARPA, Cisco: no comparison)."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def arrived(self, block: BlockArrived) -> None:
+        if block.stamp_bits < self._line.run.entered_bits:
+            # A block again, or out of order: positions cannot move up.
+            self._line.destroy_pickup(block.bits)
+            return
+        self._line.skip(block.stamp_bits)
+        self._line.accept_pickup(block.bits)
+
+    def restarted(self) -> None:
+        pass
+
+
+class Stamped:
+    """Every byte has a stamp; a gap is settled by SYNC before anything behind it is used (NIST)."""
+
+    def __init__(self, line: Line, part: StampSequence) -> None:
+        self._line = line
+        self._part = part
+        self._waiting: list[BlockArrived] = []
+        line.talk.handlers["SYNC"] = self._asked
+
+    def arrived(self, block: BlockArrived) -> None:
+        line = self._line
+        if block.stamp_bits < line.run.entered_bits:
+            line.destroy_pickup(block.bits)
+        elif block.stamp_bits == line.run.entered_bits and not self._waiting:
+            line.accept_pickup(block.bits)
+        else:
+            self._waiting.append(block)
+            if len(self._waiting) == 1:
+                self._gap(block)
+
+    def restarted(self) -> None:
+        pass
+
+    def _gap(self, block: BlockArrived) -> None:
+        line = self._line
+        if self._part.on_gap == "restart":
+            line.destroy((0, line.run.end), "Y")
+        line.talk.ask(
+            Kx("SYNC", Verb.DESTROY, counts=(line.run.entered_bits, block.stamp_bits)),
+            self._settled,
+            given_up=self._alone,
+        )
+
+    def _asked(self, message: Kx) -> Kx:
+        """The peer lacks [expected, received): what this end has of it goes, in stock or on its way."""
+        expected, received = message.counts
+        self._drop(expected, received)
+        return Kx("SYNC-BASE", Verb.DESTROY, counts=(received,))
+
+    def _settled(self, message: Kx) -> None:
+        self._go_on(message.counts[0])
+
+    def _alone(self) -> None:
+        self._go_on(self._waiting[0].stamp_bits if self._waiting else 0)
+
+    def _go_on(self, base: int) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._line.skip(max(base, waiting[0].stamp_bits))
+        for block in waiting:
+            self.arrived(block)
+
+    def _drop(self, first_bit: int, end_bit: int) -> None:
+        line = self._line
+        if self._part.on_gap == "restart":
+            line.destroy((0, line.run.end), "Y")
+            return
+        low, high = line.position(first_bit), line.position(end_bit)
+        line.destroy((low, high), "Y")
+
+
+class Compared:
+    """The master names blocks and their tags, the peer says which it has alike; both take these, in this order.
+
+    A block that one end lacks, or that differs, is offered again `retries` times and then destroyed (booked Y).
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        words: tuple[str, str],
+        period_ns: int = 0,
+        units: int = 0,
+        whole_batch: bool = False,
+        retries: int = 0,
+    ) -> None:
+        self._line = line
+        self._word, self._third = words
+        self._period_ns = period_ns
+        self._units = units
+        self._whole_batch = whole_batch
+        self._retries = retries
+        self._pickup: OrderedDict[int, BlockArrived] = OrderedDict()
+        self._offered: dict[int, int] = {}
+        self._asides: dict[int, int] = {}
+        self._asking = False
+        self._due = False
+        self._gone_below = -1
+        """At the slave: numbers up to this one have been decided."""
+        line.talk.handlers[self._word] = self._asked
+        if self._third:
+            line.talk.handlers[self._third] = lambda message: None
+
+    def arrived(self, block: BlockArrived) -> None:
+        line = self._line
+        if block.number in self._pickup or block.number <= self._gone_below:
+            line.destroy_pickup(block.bits)
+            return
+        self._pickup[block.number] = block
+        if not line.master:
+            line.site.later(LATE_NS, self._late, block.number)
+            return
+        wait_ns = self._period_ns
+        if self._units:
+            pending = sum(waiting.bits for waiting in self._pickup.values()) // line.run.unit_bits
+            wait_ns = 0 if pending >= self._units else BATCH_NS
+        if not wait_ns:
+            self._offer()
+        elif not self._due:
+            self._due = True
+            line.site.later(wait_ns, self._offer)
+
+    def restarted(self) -> None:
+        self._asking = self._due = False
+        if self._pickup and self._line.master:
+            self._offer()
+
+    def _offer(self) -> None:
+        """One exchange at a time, so that both ends append in one order."""
+        self._due = False
+        if self._asking or not self._pickup:
+            return
+        line = self._line
+        blocks = list(self._pickup.values())
+        units = sum(block.bits for block in blocks) // line.run.unit_bits
+        tags = max(1, -(-units // self._units)) if self._units else 1
+        asides = self._asides = {block.number: line.talk.aside_bits(block.bits) for block in blocks}
+        counts = tuple(number for b in blocks for number in (b.number, b.digest, asides[b.number]))
+        self._asking = True
+        line.talk.ask(Kx(self._word, Verb.AGREE, counts=counts, tags=tags), self._answered, given_up=self._lost)
+
+    def _lost(self) -> None:
+        self._asking = False
+        self._again()
+
+    def _asked(self, message: Kx) -> Kx:
+        offered = list(zip(message.counts[::3], message.counts[1::3], strict=True))
+        asides = dict(zip(message.counts[::3], message.counts[2::3], strict=True))
+        alike = [n for n, digest in offered if n in self._pickup and self._pickup[n].digest == digest]
+        differing = [n for n, digest in offered if n in self._pickup and self._pickup[n].digest != digest]
+        if self._whole_batch and differing:
+            alike = []
+        for number in alike:
+            self._line.accept_pickup(self._pickup.pop(number).bits, asides[number])
+            self._gone_below = max(self._gone_below, number)
+        for number in [n for n, _ in offered if n in self._pickup] if self._whole_batch else differing:
+            self._line.destroy_pickup(self._pickup.pop(number).bits)
+        destroyed = tuple(n for n, _ in offered if n not in alike and (self._whole_batch or n in differing))
+        return Kx(f"{self._word}-ACK", Verb.AGREE, counts=(len(alike), *alike, *destroyed), ok=not destroyed)
+
+    def _answered(self, message: Kx) -> None:
+        line = self._line
+        self._asking = False
+        number, *rest = message.counts
+        for alike in rest[:number]:
+            self._offered.pop(alike, None)
+            line.accept_pickup(self._pickup.pop(alike).bits, self._asides[alike])
+        for bad in rest[number:]:
+            if bad in self._pickup:
+                line.destroy_pickup(self._pickup.pop(bad).bits)
+        for left in list(self._pickup):
+            self._offered[left] = self._offered.get(left, 0) + 1
+            if self._offered[left] > max(3, self._retries):
+                line.destroy_pickup(self._pickup.pop(left).bits)
+                del self._offered[left]
+        if self._third:
+            line.talk.tell(Kx(self._third, Verb.AGREE, counts=tuple(rest[:number])))
+        self._again()
+
+    def _again(self) -> None:
+        if self._pickup and not self._due:
+            self._due = True
+            self._line.site.later(self._period_ns or BATCH_NS, self._offer)
+
+    def _late(self, number: int) -> None:
+        """The master never had it, or has destroyed it."""
+        block = self._pickup.pop(number, None)
+        if block is not None:
+            self._line.destroy_pickup(block.bits)

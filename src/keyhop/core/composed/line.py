@@ -1,0 +1,204 @@
+"""One end of what two key managers share: its stock, its book and its talk. How it behaves, its rooms say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from keyhop.core.composed.agreement import Agreement
+from keyhop.core.composed.book import Book
+from keyhop.core.composed.conversation import PRESHARED_BITS, TAG_BITS, Conversation
+from keyhop.core.composed.dealing import Dealing
+from keyhop.core.composed.messages import BlockArrived
+from keyhop.core.composed.rooms import agreement_of, dealing_of, serving_of
+from keyhop.core.composed.serving import Serving
+from keyhop.core.composed.units import Queue, Units, count
+from keyhop.core.designs import Design
+from keyhop.core.policy.storage import ByteStream, FixedBlock, MultiSizeBlock
+
+if TYPE_CHECKING:
+    from keyhop.core.composed.site import Site
+
+CAPACITY_BITS = 1 << 30
+BYTE_BITS = 8
+
+
+class LineSettings(NamedTuple):
+    """What the configuration says of a line."""
+
+    rate_bps: int = 0
+    """Nominal, of the module or of the path."""
+    capacity_bits: int = CAPACITY_BITS
+    tag_bits: int = TAG_BITS
+    preshared_bits: int = PRESHARED_BITS
+    aside: float = 0.0
+    """Part of all material that is set aside for tags where no end says how a block enters."""
+
+
+class Run:
+    """Units of one size, numbered from 0; positions never come round again."""
+
+    __slots__ = ("carry_bits", "end", "entered_bits", "free", "held", "owner", "pools", "unit_bits")
+
+    def __init__(self, unit_bits: int, owner: str = "") -> None:
+        self.unit_bits = unit_bits
+        self.owner = owner
+        """Who makes it, where each end has a run of its own to the other; empty for a link's, which both are given."""
+        self.entered_bits = 0
+        """Relayed so far into this run, with what was set aside."""
+        self.carry_bits = 0
+        """Less than a unit; waits for the next block."""
+        self.end = 0
+        self.free = Queue()
+        """In no pool."""
+        self.pools: dict[str, Queue] = {}
+        self.held = 0
+        """Units out of all queues that an exchange under way holds."""
+
+    def pool(self, label: str) -> Queue:
+        """Made on first use."""
+        if not label:
+            return self.free
+        found = self.pools.get(label)
+        if found is None:
+            found = self.pools[label] = Queue()
+        return found
+
+    @property
+    def units(self) -> int:
+        return self.free.level + sum(pool.level for pool in self.pools.values()) + self.held
+
+
+class Line:
+    def __init__(self, site: Site, peer: str, *, distant: bool, design: Design, settings: LineSettings) -> None:
+        self.site = site
+        self.own = site.node
+        self.peer = peer
+        self.distant = distant
+        self.design = design
+        self.settings = settings
+        self.master = self.own < peer
+        self.book = Book(distant)
+        owners = (self.own, peer) if distant else ("",)
+        self._runs = {(size, owner): Run(size, owner) for owner in owners for size in sizes_of(design)}
+        self.run = next(iter(self._runs.values()))
+        """The first run of this end: of a link's with one unit size, the only one."""
+        self.pickup_bits = 0
+        """Delivered and not yet agreed."""
+        self.late_bits = 0
+        """The rest of a unit that a hole has cut: lost when it comes."""
+        self.weak: list[Units] = []
+        """Stretches that came under pads which were not one-time: not ITS any more."""
+        self.talk = Conversation(self, settings.tag_bits, settings.preshared_bits)
+        self.dealing: Dealing = dealing_of(self)
+        self.serving: Serving = serving_of(self)
+        self.agreement: Agreement = agreement_of(self)
+
+    def __repr__(self) -> str:
+        return f"Line({self.own} to {self.peer}{', distant' if self.distant else ''}, {self.run.units} units)"
+
+    @property
+    def stock_bits(self) -> int:
+        """S: all that is in and not booked out."""
+        runs = sum(run.units * run.unit_bits + run.carry_bits for run in self._runs.values())
+        return self.pickup_bits + runs + self.talk.stock_bits
+
+    @property
+    def usable_bits(self) -> int:
+        """What applications or relay may still come to."""
+        return sum(run.units * run.unit_bits for run in self._runs.values())
+
+    def run_of(self, label: str, unit_bits: int = 0) -> Run:
+        """The run in which a pool lies."""
+        owner = label.partition(">")[0] if self.distant else ""
+        return self._runs[unit_bits or self.run.unit_bits, owner]
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def block(self, block: BlockArrived) -> None:
+        self.book.G += block.bits
+        self.pickup_bits += block.bits
+        self.agreement.arrived(block)
+
+    def enter(self, bits: int, aside: int, owner: str = "") -> None:
+        """Agreed bits, in the same order at both ends: `aside` of them are for tags, the rest is for units."""
+        self.run_of(f"{owner}>").entered_bits += bits
+        late = min(self.late_bits, bits - aside)
+        self.late_bits -= late
+        self.book.Y += late
+        fresh: list[tuple[Run, int, int]] = []
+        for run, more in self.dealing.sizes(bits - aside - late, owner):
+            units, run.carry_bits = divmod(run.carry_bits + more, run.unit_bits)
+            if units:
+                fresh.append((run, run.end, run.end + units))
+                run.end += units
+        if aside:
+            self.talk.deal(aside)
+        for run, start, end in fresh:
+            self.dealing.fresh(run, start, end)
+        self.site.grew(self)
+
+    def skip(self, stamp_bits: int) -> None:
+        """What lies before `stamp_bits` and is not here is a hole: its positions are passed over, never moved up."""
+        run = self.run
+        aside = self._aside(stamp_bits) - self._aside(run.entered_bits)
+        missing = stamp_bits - run.entered_bits - aside
+        if missing <= 0:
+            return
+        position = run.end * run.unit_bits + run.carry_bits + missing
+        self.book.Y += run.carry_bits
+        run.end, run.carry_bits = -(-position // run.unit_bits), 0
+        self.late_bits = run.end * run.unit_bits - position
+        run.entered_bits = stamp_bits
+
+    def position(self, stamp_bits: int) -> int:
+        """The unit where the bit of this stamp lies, of the one run."""
+        return (stamp_bits - self._aside(stamp_bits)) // self.run.unit_bits
+
+    def destroy_pickup(self, bits: int) -> None:
+        """Not the same at both ends."""
+        self.pickup_bits -= bits
+        self.book.Y += bits
+
+    def accept_pickup(self, bits: int, aside: int | None = None) -> None:
+        """None: what is set aside follows from the position."""
+        self.pickup_bits -= bits
+        if aside is None:
+            entered = self.run.entered_bits
+            aside = self._aside(entered + bits) - self._aside(entered)
+        self.enter(bits, aside)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def gone(self, ranges: tuple[Units, ...], letter: str, run: Run | None = None) -> None:
+        """Ranges that were taken out of a queue leave the stock for good."""
+        bits = count(ranges) * (run or self.run).unit_bits
+        setattr(self.book, letter, getattr(self.book, letter) + bits)
+
+    def destroy(self, wanted: Units, letter: str, run: Run | None = None) -> int:
+        """All of [start, end) that lies in any queue leaves for good; gives the number of units."""
+        run, gone = run or self.run, 0
+        for queue in (run.free, *run.pools.values()):
+            parts = [(max(low, wanted[0]), min(high, wanted[1])) for low, high in queue]
+            parts = [(low, high) for low, high in parts if low < high]
+            if parts and queue.remove(parts):
+                self.gone(tuple(parts), letter, run)
+                gone += count(parts)
+        return gone
+
+    def is_weak(self, ranges: tuple[Units, ...]) -> bool:
+        return any(low < end and start < high for low, high in self.weak for start, end in ranges)
+
+    def _aside(self, bits: int) -> int:
+        """Of the first `bits` of the stream: both ends come to the same."""
+        return int(bits * self.settings.aside) // BYTE_BITS * BYTE_BITS
+
+
+def sizes_of(design: Design) -> tuple[int, ...]:
+    """Unit sizes in bits."""
+    match design.storage:
+        case FixedBlock(unit_bits=unit_bits):
+            return (unit_bits,)
+        case MultiSizeBlock(sizes=sizes):
+            return sizes
+        case ByteStream():
+            return (BYTE_BITS,)

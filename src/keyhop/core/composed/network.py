@@ -1,0 +1,56 @@
+"""What a site knows of the rest of the network: told by the configuration, by other nodes or by a controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from keyhop.core.designs import Design
+from keyhop.core.policy.routing import CentralKms, Edge, LinkState, NoRouting, Sdn, fewest_hops
+
+
+class Network:
+    """Links with their nominal rates in bit/s, and what was last told of their stock."""
+
+    def __init__(self, links: Mapping[frozenset[str], int]) -> None:
+        self.rates = dict(links)
+        self._edges: dict[tuple[str, str], Edge] = {}
+        self._neighbours: dict[str, list[str]] = {}
+        for link, rate in links.items():
+            one, other = sorted(link)
+            for start, end in ((one, other), (other, one)):
+                self._edges[start, end] = Edge(start, end, 1, rate, True)
+                self._neighbours.setdefault(start, []).append(end)
+
+    def neighbours(self, node: str) -> list[str]:
+        return sorted(self._neighbours.get(node, []))
+
+    def tell(self, edge: Edge) -> None:
+        self._edges[edge.start, edge.end] = edge
+
+    @property
+    def edges(self) -> list[Edge]:
+        return list(self._edges.values())
+
+    def rate_bps(self, path: tuple[str, ...]) -> int:
+        """Of the narrowest link."""
+        return min(self.rates[frozenset(hop)] for hop in pairwise(path))
+
+    def paths(self, design: Design, source: str, destination: str) -> list[tuple[str, ...]]:
+        """As the design's routing has it, best first; none if there is none now."""
+        routing = design.routing
+        match routing:
+            case LinkState():
+                route = routing.route(self.edges, source, destination, need_bytes=0)
+                return [route.path] if route else []
+            case CentralKms():
+                path = routing.route(self.edges, source, destination)
+                return [path] if path else []
+            case Sdn():
+                return routing.paths(self.edges, source, destination)
+            case NoRouting():
+                # Configured: the shortest, and the one beside it where both make one key.
+                return Sdn(k_paths=2).paths(self.edges, source, destination)
+
+    def shortest(self, source: str, destination: str) -> tuple[str, ...] | None:
+        return fewest_hops(self.edges, source, destination)

@@ -1,0 +1,78 @@
+"""Requests that wait for key at one site, in the order of the design's priority."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyhop.core.composed.messages import KeyAsked
+from keyhop.core.designs.parts import Priority
+from keyhop.core.policy.priority import Fifo, Waiting
+
+
+class Request:
+    """One demand of an application on its way through a site."""
+
+    __slots__ = ("arrived_ns", "asked", "decided", "due_ns", "pending", "tries", "waited", "waiting")
+
+    def __init__(self, asked: KeyAsked, number: int, now: int) -> None:
+        self.asked = asked
+        self.arrived_ns = now
+        self.due_ns = now + asked.deadline_ns
+        self.pending = False
+        """An exchange with the peer is under way for it."""
+        self.waited = False
+        self.decided = False
+        self.tries = 0
+        self.waiting = Waiting(
+            number,
+            now,
+            asked.size_bits,
+            asked.security_level,
+            asked.service_class,
+            asked.category,
+        )
+
+    @property
+    def stream(self) -> str:
+        return self.asked.stream
+
+
+class Requests:
+    """Those that wait, per peer. Nothing is swept: it is looked at when stock grows or somebody new comes."""
+
+    def __init__(self, priority: Priority) -> None:
+        self._priority = priority
+        self._waiting: dict[str, dict[int, Request]] = {}
+        self.bits: dict[str, int] = {}
+        """Asked for by those who wait, by peer."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, request: Request) -> None:
+        """Once is enough."""
+        waiting = self._waiting.setdefault(request.asked.peer, {})
+        if request.waiting.number not in waiting:
+            waiting[request.waiting.number] = request
+            self.bits[request.asked.peer] = self.bits.get(request.asked.peer, 0) + request.asked.size_bits
+
+    def remove(self, request: Request) -> None:
+        if self._waiting.get(request.asked.peer, {}).pop(request.waiting.number, None) is not None:
+            self.bits[request.asked.peer] -= request.asked.size_bits
+
+    def any_for(self, peer: str) -> bool:
+        return bool(self._waiting.get(peer))
+
+    def of(self, peer: str) -> list[Request]:
+        """Best first."""
+        waiting = self._waiting.get(peer)
+        if not waiting:
+            return []
+        if isinstance(self._priority, Fifo):
+            return list(waiting.values())
+        return [waiting[one.number] for one in self._priority.rank([one.waiting for one in waiting.values()])]
+
+    def each(self, call: Callable[[Request], None]) -> None:
+        for waiting in list(self._waiting.values()):
+            for request in list(waiting.values()):
+                call(request)

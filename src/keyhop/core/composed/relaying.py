@@ -1,0 +1,264 @@
+"""How key comes to pairs without a link: batches that a source has carried over trusted nodes, hop by hop."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from keyhop.core.composed.messages import Kx, Name, StreamOpened
+from keyhop.core.composed.serving import Pending, Taken
+from keyhop.core.policy.relay import HopByHop
+from keyhop.core.policy.synchronisation import Verb
+
+if TYPE_CHECKING:
+    from keyhop.core.composed.line import Line
+    from keyhop.core.composed.site import Site
+
+HOP_WAIT_NS = 5_000_000_000
+"""What waits longer for a pad at a hop is dropped (K)."""
+BATCH_BITS = 65_536
+"""At most so much at once (K)."""
+OUTSTANDING_NS = 20_000_000_000
+"""Of a batch so old nothing is expected any more, but when its answer comes, both runs have it."""
+
+
+class Relaying(Protocol):
+    def reaches(self, peer: str) -> bool: ...
+    def rate_bps(self, peer: str) -> int: ...
+    def opened(self, stream: StreamOpened) -> None: ...
+    def retuned(self, stream: str, rate_bps: int) -> None: ...
+    def closed(self, stream: str) -> None: ...
+    def wanted(self, line: Line, stream: str, bits: int) -> None:
+        """So many bits are asked for on this line and not there, all that wait together."""
+        ...
+
+    def brings(self, line: Line) -> bool:
+        """Whether key is made for it now, so that a request waits whatever the fallback says."""
+        ...
+
+    def used(self, line: Line, taken: Taken) -> None: ...
+    def grew(self, link: Line) -> None:
+        """There may be pads."""
+        ...
+
+    def restarted(self) -> None: ...
+
+
+class Unconnected:
+    """Key ends where its link ends."""
+
+    def reaches(self, peer: str) -> bool:
+        return False
+
+    def rate_bps(self, peer: str) -> int:
+        return 0
+
+    def opened(self, stream: StreamOpened) -> None:
+        pass
+
+    def retuned(self, stream: str, rate_bps: int) -> None:
+        pass
+
+    def closed(self, stream: str) -> None:
+        pass
+
+    def wanted(self, line: Line, stream: str, bits: int) -> None:
+        pass
+
+    def brings(self, line: Line) -> bool:
+        return False
+
+    def used(self, line: Line, taken: Taken) -> None:
+        pass
+
+    def grew(self, link: Line) -> None:
+        pass
+
+    def restarted(self) -> None:
+        pass
+
+
+class Parcel(NamedTuple):
+    """Key on its way, at one node."""
+
+    number: int
+    bits: int
+    path: tuple[str, ...]
+    arrived_ns: int
+    its: bool
+    aside: int = 0
+    """Of its bits, for tags of the pair."""
+
+
+class HopWise(Unconnected):
+    """Each hop under a pad of its link; what finds no pad waits at the hop, first in first out (K)."""
+
+    def __init__(self, site: Site, part: HopByHop) -> None:
+        self._site = site
+        self._part = part
+        self._numbers = 0
+        self._sent: dict[tuple[str, int], Parcel] = {}
+        """(destination, number): batches of this source that no answer has come for."""
+        self._young: dict[str, OrderedDict[int, Parcel]] = {}
+        self._young_bits: dict[str, int] = {}
+        self._queues: dict[str, deque[Parcel]] = {}
+        """By next hop."""
+        self._asking: set[str] = set()
+        """Next hops whose site has been asked for a pad."""
+        for line in site.links.values():
+            line.talk.handlers["RELAY"] = self._arrived
+
+    def reaches(self, peer: str) -> bool:
+        return self._site.network.shortest(self._site.node, peer) is not None
+
+    def rate_bps(self, peer: str) -> int:
+        path = self._site.network.shortest(self._site.node, peer)
+        return self._site.network.rate_bps(path) if path else 0
+
+    def wanted(self, line: Line, stream: str, bits: int) -> None:
+        """On demand: what those who wait need, less what is under way."""
+        if not line.distant:
+            return
+        line.talk.handlers.setdefault("STORED", lambda message: self._stored(line, message))
+        missing = bits - self._under_way_bits(line.peer) - line.serving.stock_bits(stream)
+        if missing > 0:
+            self.order(line, missing)
+
+    def brings(self, line: Line) -> bool:
+        return line.distant and self._under_way_bits(line.peer) > 0
+
+    def order(self, line: Line, bits: int) -> None:
+        """Starts batches for at least so many bits."""
+        site = self._site
+        paths = site.network.paths(site.design, site.node, line.peer)
+        if not paths:
+            return
+        unit_bits = line.run.unit_bits
+        while bits > 0:
+            size = min(bits, BATCH_BITS)
+            size = -(-size // unit_bits) * unit_bits
+            bits -= size
+            self._numbers += 1
+            parcel = Parcel(self._numbers, size, paths[0], site.now, True, line.talk.aside_bits(size))
+            self._sent[line.peer, parcel.number] = parcel
+            self._young.setdefault(line.peer, OrderedDict())[parcel.number] = parcel
+            self._young_bits[line.peer] = self._young_bits.get(line.peer, 0) + size
+            self._pass_on(parcel, 0)
+
+    def grew(self, link: Line) -> None:
+        self._drain(link.peer)
+
+    def restarted(self) -> None:
+        self._queues.clear()
+        self._asking.clear()
+
+    # --- hops ---------------------------------------------------------------------------------------------------------
+
+    def _under_way_bits(self, peer: str) -> int:
+        """Of batches that are not too old to be expected."""
+        batches = self._young.get(peer)
+        if not batches:
+            return 0
+        oldest = self._site.now - OUTSTANDING_NS
+        while batches and next(iter(batches.values())).arrived_ns < oldest:
+            self._young_bits[peer] -= batches.popitem(last=False)[1].bits
+        return self._young_bits[peer]
+
+    def _pass_on(self, parcel: Parcel, at: int) -> None:
+        hop = parcel.path[at + 1]
+        self._queues.setdefault(hop, deque()).append(parcel)
+        self._drain(hop)
+
+    def _drain(self, hop: str) -> None:
+        """Sends what has a pad."""
+        site, queue = self._site, self._queues.get(hop)
+        link = site.links[hop]
+        while queue and hop not in self._asking:
+            parcel = queue[0]
+            if site.now - parcel.arrived_ns > HOP_WAIT_NS:
+                queue.popleft()
+                continue
+            taken = link.serving.take("", parcel.bits, lambda taken: self._pad_came(hop, taken))
+            if isinstance(taken, Pending):
+                self._asking.add(hop)
+            if not isinstance(taken, Taken):
+                return
+            queue.popleft()
+            self._send(link, parcel, taken)
+
+    def _pad_came(self, hop: str, taken: Taken | None) -> None:
+        self._asking.discard(hop)
+        queue, link = self._queues.get(hop), self._site.links[hop]
+        if taken is None:
+            self._site.later(HOP_WAIT_NS // 50, self._drain, hop)
+        elif not queue:
+            link.gone(taken.ranges, "X", taken.run)
+        else:
+            self._send(link, queue.popleft(), taken)
+            self._drain(hop)
+
+    def _send(self, link: Line, parcel: Parcel, pad: Taken) -> None:
+        """Random payload: this range is a pad. Local payload: on the first link it is the key itself."""
+        site = self._site
+        first = parcel.path[0] == site.node
+        promoted = first and self._part.payload == "local"
+        link.gone(pad.ranges, "T" if promoted else "R", pad.run)
+        name = Name(False, pad.label, pad.ranges, parcel.bits, pad.bits, its=parcel.its, unit_bits=pad.run.unit_bits)
+        link.talk.tell(relay_message(parcel, name))
+        link.dealing.used(pad.label)
+
+    def _arrived(self, message: Kx) -> None:
+        parcel, pad = read_relay(message, self._site.now)
+        at = parcel.path.index(self._site.node)
+        link = self._site.links[parcel.path[at - 1]]
+        self._unpad(link, parcel, pad, at)
+
+    def _unpad(self, link: Line, parcel: Parcel, pad: Name, at: int, tries: int = 0) -> None:
+        site = self._site
+        taken = link.serving.fetch(pad)
+        if not isinstance(taken, Taken):
+            # The block has not been agreed at this end yet.
+            if tries < 50:
+                site.later(HOP_WAIT_NS // 50, self._unpad, link, parcel, pad, at, tries + 1)
+            return
+        link.gone(taken.ranges, "R", taken.run)
+        link.dealing.used(pad.label)
+        if at + 1 < len(parcel.path):
+            self._pass_on(parcel, at)
+            return
+        line = site.line(parcel.path[0], True)
+        assert line is not None
+        line.book.N += parcel.bits
+        self.enter(line, parcel.path[0], parcel)
+        line.talk.tell(Kx("STORED", Verb.AGREE, counts=(parcel.number,)))
+
+    def _stored(self, line: Line, message: Kx) -> None:
+        parcel = self._sent.pop((line.peer, message.counts[0]), None)
+        if parcel is None:
+            return
+        if self._young[line.peer].pop(parcel.number, None) is not None:
+            self._young_bits[line.peer] -= parcel.bits
+        if self._part.payload == "local":
+            line.book.T += parcel.bits
+        else:
+            line.book.N += parcel.bits
+        self.enter(line, line.own, parcel)
+
+    def enter(self, line: Line, owner: str, parcel: Parcel) -> None:
+        run = line.run_of(f"{owner}>")
+        start = run.end
+        line.enter(parcel.bits, parcel.aside, owner)
+        if not parcel.its:
+            line.weak.append((start, run.end))
+
+
+def relay_message(parcel: Parcel, pad: Name) -> Kx:
+    """A tag and the padded key."""
+    counts = (parcel.number, parcel.bits, pad.taken_bits, pad.unit_bits, int(parcel.its), parcel.aside)
+    return Kx("RELAY", Verb.TAKE, ranges=pad.ranges, to=pad.label, counts=counts, names=parcel.path)
+
+
+def read_relay(message: Kx, now: int) -> tuple[Parcel, Name]:
+    number, bits, taken_bits, unit_bits, its, aside = message.counts
+    pad = Name(False, message.to, message.ranges, bits, taken_bits, unit_bits=unit_bits)
+    return Parcel(number, bits, message.names, now, bool(its), aside), pad

@@ -1,0 +1,69 @@
+"""Which room does what for a line of a design: the one place where parts become behaviour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
+from keyhop.core.composed.dealing import Common, Dealing, Directed
+from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
+from keyhop.core.composed.serving import Asked, FromPool, Serving
+from keyhop.core.designs.design import Access
+from keyhop.core.policy.division import EncDec
+from keyhop.core.policy.relay import HopByHop, NoRelay
+from keyhop.core.policy.synchronisation import AppNegotiated, ProposeAccept, StampSequence, StoreLoad, VerifyBatch
+
+if TYPE_CHECKING:
+    from keyhop.core.composed.line import Line
+    from keyhop.core.composed.site import Site
+    from keyhop.core.designs.parts import Synchronisation
+
+
+class NotYet(NotImplementedError):
+    """A part that no room carries out."""
+
+
+def agreement_of(line: Line) -> Agreement:
+    match line.design.synchronisations.local:
+        case StampSequence() as part:
+            return Stamped(line, part)
+        case StoreLoad() as part:
+            return Compared(line, period_ns=part.store_ns, retries=part.store_retries, words=("STORE", "STORE-DONE"))
+        case VerifyBatch() as part:
+            return Compared(line, units=part.n, whole_batch=part.check == "mac", words=("VERIFY", ""))
+        case AppNegotiated():
+            return Trusted(line)
+    return Compared(line, words=("AGREE", "")) if line.design.compares else Trusted(line)
+
+
+def dealing_of(line: Line) -> Dealing:
+    _, access = _answers(line)
+    if line.distant or access is Access.OWNED or any(isinstance(part, EncDec) for part in line.design.divisions):
+        return Directed(line)
+    return Common(line)
+
+
+def serving_of(line: Line) -> Serving:
+    synchronisation, access = _answers(line)
+    if line.distant:
+        return FromPool(line)
+    match synchronisation:
+        case ProposeAccept(by="asker"):
+            return Asked(line)
+    return Asked(line) if access is Access.ASKED else FromPool(line)
+
+
+def relaying_of(site: Site) -> Relaying:
+    match site.design.relay:
+        case NoRelay():
+            return Unconnected()
+        case HopByHop() as part:
+            return HopWise(site, part)
+    raise NotYet(f"{site.design.name}: nothing carries out {site.design.relay}")
+
+
+def _answers(line: Line) -> tuple[Synchronisation, Access]:
+    synchronisations, accesses = line.design.synchronisations, line.design.access
+    if line.distant:
+        return synchronisations.global_, accesses.global_
+    return synchronisations.local, accesses.local

@@ -1,0 +1,371 @@
+"""One key manager of any design: requests in, names of keys out; blocks in, messages to its peers out."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from keyhop.core.composed.fetches import Fetches
+from keyhop.core.composed.line import Line, LineSettings
+from keyhop.core.composed.messages import (
+    Answered,
+    BlockArrived,
+    KeyAsked,
+    KeyFetched,
+    KxArrived,
+    Moves,
+    Name,
+    Restarted,
+    StreamClosed,
+    StreamOpened,
+    StreamRetuned,
+    Woke,
+)
+from keyhop.core.composed.network import Network
+from keyhop.core.composed.queue import Request, Requests
+from keyhop.core.composed.relaying import Relaying
+from keyhop.core.composed.rooms import relaying_of
+from keyhop.core.composed.serving import Pending, Taken
+from keyhop.core.designs import Design
+from keyhop.core.model import RequestError
+from keyhop.core.policy.fallback import Need
+from keyhop.core.policy.formatting import Identity, Kdf, SliceOnSupply
+from keyhop.core.policy.priority import Fifo, ResponseWeight
+
+RETRIES = 8
+"""Of one request whose proposals the peer refused (K)."""
+RETRY_NS = 50_000_000
+
+
+class Site:
+    """`step(event, now) -> Moves`. No clock, no bits, no randomness but the function that is handed in."""
+
+    def __init__(
+        self,
+        node: str,
+        design: Design,
+        network: Network,
+        draw: Callable[[], float],
+        line_settings: Callable[[str, str, int, bool], LineSettings],
+    ) -> None:
+        """`draw` gives numbers from 0 to 1; `line_settings` is asked for (node, peer, rate in bit/s, distant)."""
+        self.node = node
+        self.design = design
+        self.network = network
+        self.draw = draw
+        self.now = 0
+        self.moves = Moves()
+        self._line_settings = line_settings
+        self._timers: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._requests = 0
+        self.streams: dict[str, StreamOpened] = {}
+        self.waiting = Requests(design.priority)
+        self.fetches = Fetches(self)
+        self.links: dict[str, Line] = {}
+        self.pairs: dict[str, Line] = {}
+        """Lines to sites that are no neighbours, made on first use."""
+        for peer in network.neighbours(node):
+            rate = network.rates[frozenset((node, peer))]
+            self.links[peer] = self._line(peer, rate, distant=False)
+        self.relaying: Relaying = relaying_of(self)
+        self._grown: dict[int, Line] = {}
+        self._slots: set[str] = set()
+        self._steps: dict[type, Callable[[Any], None]] = {
+            BlockArrived: self._block,
+            KxArrived: self._kx,
+            KeyAsked: self._asked,
+            KeyFetched: self.fetches.fetch,
+            StreamOpened: self._opened,
+            StreamRetuned: self._retuned,
+            StreamClosed: self._closed,
+            Restarted: self._restarted,
+            Woke: lambda event: None,
+        }
+
+    def __repr__(self) -> str:
+        return f"Site({self.node}, {self.design.name})"
+
+    def step(self, event: object, now: int) -> Moves:
+        self.now = now
+        moves = self.moves = Moves()
+        self._run_timers()
+        self._steps[type(event)](event)
+        while self._grown:
+            _, line = self._grown.popitem()
+            self._serve_waiting(line)
+            if not line.distant:
+                self.relaying.grew(line)
+        moves.wake_at = self._timers[0][0] if self._timers else None
+        return moves
+
+    # --- what rooms call ----------------------------------------------------------------------------------------------
+
+    def later(self, delay_ns: int, call: Callable[..., None], *arguments: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._timers, (self.now + delay_ns, self._sequence, call, arguments))
+
+    def line(self, peer: str, distant: bool | None = None) -> Line | None:
+        """The link to a neighbour, or the line over relay nodes, if this design has any; None if not."""
+        if distant is None:
+            distant = peer not in self.links
+        if not distant:
+            return self.links.get(peer)
+        line = self.pairs.get(peer)
+        if line is None and self.relaying.reaches(peer):
+            line = self.pairs[peer] = self._line(peer, self.relaying.rate_bps(peer), distant=True)
+        return line
+
+    def lines(self) -> list[Line]:
+        return [*self.links.values(), *self.pairs.values()]
+
+    def grew(self, line: Line) -> None:
+        """There may be key for somebody who waits."""
+        self._grown[id(line)] = line
+
+    def _settled(self, request: Request, taken: Taken | None) -> None:
+        """What the peer said of an exchange for this request; None: nothing came of it, try again."""
+        request.pending = False
+        if request.decided:
+            if taken is not None:
+                # Both ends hold it as assigned; nobody wants it any more.
+                line = self.line(request.asked.peer)
+                assert line is not None
+                line.gone(taken.ranges, "X", taken.run)
+            return
+        if taken is not None:
+            self._give(request, taken)
+            return
+        request.tries += 1
+        if request.tries > RETRIES:
+            self.refuse(request, "the peer refused every proposal")
+        else:
+            self.later(int(RETRY_NS * (0.5 + self.draw())), self._try_again, request)
+
+    def refuse(self, request: Request, why: str, *, timed_out: bool = False, unservable: bool = False) -> None:
+        if request.decided:
+            return
+        request.decided = True
+        self.waiting.remove(request)
+        self.moves.answer.append(
+            Answered(request.asked.request, refusal=why, timed_out=timed_out, unservable=unservable)
+        )
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _block(self, event: BlockArrived) -> None:
+        self.links[event.peer].block(event)
+
+    def _kx(self, event: KxArrived) -> None:
+        line = self.line(event.peer, event.message.distant)
+        if line is not None:
+            line.talk.hear(event.message)
+
+    def _opened(self, event: StreamOpened) -> None:
+        self.streams[event.stream] = event
+        line = self.line(event.peer)
+        if line is not None:
+            line.dealing.opened(event)
+            self.relaying.opened(event)
+
+    def _retuned(self, event: StreamRetuned) -> None:
+        stream = self.streams.get(event.stream)
+        line = self.line(stream.peer) if stream is not None else None
+        if line is not None:
+            line.dealing.retuned(event.stream, event.rate_bps)
+            self.relaying.retuned(event.stream, event.rate_bps)
+
+    def _closed(self, event: StreamClosed) -> None:
+        stream = self.streams.pop(event.stream, None)
+        line = self.line(stream.peer) if stream is not None else None
+        if line is not None:
+            line.dealing.closed(event.stream)
+            self.relaying.closed(event.stream)
+
+    def _restarted(self, event: Restarted) -> None:
+        for line in self.lines():
+            line.talk.forget()
+            line.agreement.restarted()
+            line.dealing.restarted()
+            line.serving.restarted()
+        self.relaying.restarted()
+        self.waiting.each(lambda request: self.refuse(request, "the key manager restarted"))
+
+    def _asked(self, event: KeyAsked) -> None:
+        self._requests += 1
+        request = Request(event, self._requests, self.now)
+        line = self.line(event.peer)
+        if line is None:
+            self.refuse(request, f"{self.design.name} has no relay to {event.peer}", unservable=True)
+            return
+        priority = self.design.priority
+        if isinstance(priority, ResponseWeight):
+            # Requests of one slot arrive together: they are ranked when it ends.
+            if event.peer not in self._slots:
+                self._slots.add(event.peer)
+                self.later(priority.slot_ns - self.now % priority.slot_ns, self._slot_ends, line)
+            self._wait(request)
+            return
+        if self.waiting.any_for(event.peer) and not isinstance(priority, Fifo):
+            # Others may come before it.
+            self._wait(request)
+            self._serve_waiting(line)
+            return
+        self._try(line, request)
+        self._want(line)
+
+    # --- serving ------------------------------------------------------------------------------------------------------
+
+    def _try(self, line: Line, request: Request) -> bool:
+        """Whether the request is out of the way: served, being agreed on, or refused."""
+        bits = self._bits(line, request)
+        if bits is None:
+            return True
+        taken = line.serving.take(request.stream, bits, partial(self._settled, request))
+        if isinstance(taken, Pending):
+            request.pending = True
+            if not request.waited:
+                request.waited = True
+                self.later(request.asked.deadline_ns, self._timed_out, request)
+            return True
+        if taken is not None:
+            self._give(request, taken)
+            return True
+        return self._short(line, request)
+
+    def _bits(self, line: Line, request: Request) -> int | None:
+        """What a key of this size takes of the store; None, and it is refused, if this design has no such size."""
+        size = request.asked.size_bits
+        form = self.design.formatting.supply
+        try:
+            match form:
+                case Identity():
+                    return form.supply(size, line.run.unit_bits).taken_bits
+                case SliceOnSupply():
+                    return form.supply(size).taken_bits
+                case Kdf():
+                    return form.parents(1, size) * line.run.unit_bits
+                case _:
+                    return -(-size // 8) * 8
+        except RequestError as error:
+            self.refuse(request, error.message, unservable=True)
+            return None
+
+    def _short(self, line: Line, request: Request) -> bool:
+        """Too little key: what the design's fallback says."""
+        asked = request.asked
+        need = Need(
+            size_bits=asked.size_bits,
+            stock_bits=min(line.serving.stock_bits(request.stream), asked.size_bits - 1),
+            waited_ns=self.now - request.arrived_ns,
+            deadline_ns=asked.deadline_ns,
+            category=asked.category,
+        )
+        decision = self.design.fallback.decide(need)
+        if line.distant and not self.relaying.brings(line):
+            self.relaying.wanted(line, asked.stream, asked.size_bits)
+        if decision.verb == "wait" or self.relaying.brings(line):
+            self._wait(request)
+            return False
+        match decision.verb:
+            case "exchange" | "stretch":
+                self._exchanged(line, request)
+            case "derive":
+                taken = line.serving.take(request.stream, line.run.unit_bits, partial(self._settled, request))
+                if isinstance(taken, Taken):
+                    self._give(request, taken, derived=True)
+                else:
+                    self.refuse(request, "not enough key to derive from")
+            case _:
+                self.refuse(request, f"not enough key: {asked.size_bits} bit asked for")
+        return True
+
+    def _give(self, request: Request, taken: Taken, *, derived: bool = False) -> None:
+        asked = request.asked
+        line = self.line(asked.peer)
+        assert line is not None
+        derived = derived or isinstance(self.design.formatting.supply, Kdf)
+        name = Name(
+            distant=line.distant,
+            label=taken.label,
+            ranges=taken.ranges,
+            size_bits=asked.size_bits,
+            taken_bits=taken.bits,
+            derived_bits=asked.size_bits if derived else 0,
+            its=not derived and not line.is_weak(taken.ranges),
+            unit_bits=taken.run.unit_bits,
+        )
+        self.book(line, name)
+        request.decided = True
+        self.waiting.remove(request)
+        self.moves.answer.append(Answered(asked.request, name))
+        line.dealing.used(taken.label)
+        self.relaying.used(line, taken)
+
+    def _exchanged(self, line: Line, request: Request) -> None:
+        """Both ends make a key that is not QKD's."""
+        size = request.asked.size_bits
+        name = Name(line.distant, "", (), size, 0, derived_bits=size, its=False)
+        self.book(line, name)
+        request.decided = True
+        self.waiting.remove(request)
+        self.moves.answer.append(Answered(request.asked.request, name))
+
+    @staticmethod
+    def book(line: Line, name: Name) -> None:
+        """D what was asked for, O what was handed out beyond it; of derived keys D is the parents, F the children."""
+        book = line.book
+        if name.derived_bits:
+            book.F += name.derived_bits
+            book.D += name.taken_bits
+        else:
+            book.D += name.size_bits
+            book.O += name.taken_bits - name.size_bits
+
+    def _serve_waiting(self, line: Line) -> None:
+        """In the order of priority; a request that cannot be met does not keep back smaller ones behind it."""
+        failed: dict[str, int] = {}
+        for request in self.waiting.of(line.peer):
+            asked = request.asked
+            if request.pending or request.decided or self.line(asked.peer) is not line:
+                continue
+            if asked.size_bits < failed.get(asked.stream, 1 << 62) and not self._try(line, request):
+                failed[asked.stream] = asked.size_bits
+        self._want(line)
+        self.fetches.retry(line)
+
+    def _want(self, line: Line) -> None:
+        """Once for all that wait."""
+        first = next(iter(self.waiting.of(line.peer)), None) if line.distant else None
+        if first is not None:
+            self.relaying.wanted(line, first.stream, self.waiting.bits[line.peer])
+
+    def _wait(self, request: Request) -> None:
+        if not request.waited:
+            request.waited = True
+            self.later(request.asked.deadline_ns, self._timed_out, request)
+        self.waiting.add(request)
+
+    def _slot_ends(self, line: Line) -> None:
+        self._slots.discard(line.peer)
+        self._serve_waiting(line)
+
+    def _try_again(self, request: Request) -> None:
+        line = self.line(request.asked.peer)
+        if line is not None and not request.decided and not request.pending:
+            self._try(line, request)
+
+    def _timed_out(self, request: Request) -> None:
+        self.refuse(request, "not enough key in time", timed_out=True)
+
+    def _run_timers(self) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= self.now:
+            _, _, call, arguments = heapq.heappop(timers)
+            call(*arguments)
+
+    def _line(self, peer: str, rate_bps: int, *, distant: bool) -> Line:
+        settings = self._line_settings(self.node, peer, rate_bps, distant)
+        return Line(self, peer, distant=distant, design=self.design, settings=settings)
