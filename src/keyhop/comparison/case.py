@@ -14,6 +14,7 @@ from keyhop.comparison.version import code_version
 from keyhop.core.designs import DESIGNS, check
 from keyhop.core.policy.relay import NoRelay
 from keyhop.simulator import topology
+from keyhop.simulator.pairs import asking
 
 RUN_ID_CHARACTERS = 32
 Value = int | float | None
@@ -134,26 +135,15 @@ class Grid(msgspec.Struct, frozen=True):
 def not_applicable(design: str, place: str) -> str:
     """Why a design cannot be run on a built-in topology; empty if it can."""
     chosen = DESIGNS[design]
-    links = _longest_path_links(place)
+    links = max(len(path) - 1 for path in paths(place))
     if links > 1 and isinstance(chosen.relay, NoRelay):
-        return f"it has no relay, and {place} has nodes without a common link"
+        return f"it has no relay, and {place} has pairs without a common link"
     return "; ".join(check(chosen, links))
 
 
 @cache
-def _longest_path_links(place: str) -> int:
-    """The most links that the shortest path between two nodes has."""
+def paths(place: str) -> tuple[tuple[str, ...], ...]:
+    """Along which applications of a built-in topology ask for keys; raises TopologyError."""
     found = topology.load_builtin(place)
-    neighbours: dict[str, set[str]] = {name: set() for name in found.nodes}
-    for link in found.links:
-        one, other = link.ends
-        neighbours[one].add(other)
-        neighbours[other].add(one)
-    longest = 0
-    for start in neighbours:
-        seen, edge, links = {start}, {start}, 0
-        while edge := {near for node in edge for near in neighbours[node]} - seen:
-            seen |= edge
-            links += 1
-        longest = max(longest, links)
-    return longest
+    # Which nodes ask does not depend on how fast the links are.
+    return asking(found, {link.id: 1.0 for link in found.links}).paths

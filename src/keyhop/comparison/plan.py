@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from keyhop.comparison.case import Grid
+from keyhop.comparison.case import Grid, paths
 from keyhop.core.designs import DESIGNS
 from keyhop.files import CheckError
 from keyhop.files.records import Between, Key, OneOrMany
@@ -19,12 +19,15 @@ from keyhop.simulator.workloads import WORKLOADS, WorkloadError, find
 ALL = "all"
 TOPOLOGY_ALIASES = {"tokyo2010": "tokyo_2010", "nsfnet14": "nsfnet_14", **topology.ALIASES}
 
+USUAL_TOPOLOGIES = ("p2p", "line3", "line5", "tokyo_2010", "nsfnet_14")
+
 LOADS = (0.2, 0.5, 0.8, 1.0, 1.2, 2.0)
 LOAD_LIMIT = 100.0
 SEED_LIMIT = 2**63 - 1
 SEEDS_LIMIT = 100_000
 WORKERS_LIMIT = 4096
 RUNS_LIMIT = 1_000_000
+SECONDS_LEAST = 0.001
 SECONDS_LIMIT = 86_400.0 * 365
 
 Executor = Literal["processes", "dask"]
@@ -42,7 +45,7 @@ class Plan:
     loads: Annotated[tuple[float, ...], OneOrMany()] = LOADS
     topologies: Texts = ("p2p",)
     seeds: Texts = ("1..5",)
-    seconds: Annotated[float, Between(0.001, SECONDS_LIMIT)] = 600.0
+    seconds: Annotated[float, Between(SECONDS_LEAST, SECONDS_LIMIT)] = 600.0
     out: Path = Path("keyhop-compare")
     """Directory; a file names it from its own."""
     executor: Executor = "processes"
@@ -50,6 +53,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raises CheckError, naming the member."""
+        if not SECONDS_LEAST <= self.seconds <= SECONDS_LIMIT:
+            legal = f"must be {SECONDS_LEAST:g} to {SECONDS_LIMIT:g}"
+            raise CheckError(f"{self.seconds:g} seconds are out of range", legal, "seconds")
         runs = len(self.grid())
         if runs > RUNS_LIMIT:
             raise CheckError(f"{runs} runs", f"at most {RUNS_LIMIT} in one directory: ask for less, or in parts")
@@ -126,7 +132,12 @@ def _topology(name: str) -> str:
     known = (*topology.names(), *TOPOLOGY_ALIASES)
     if name not in known:
         raise ValueError(f"no built-in network is called {name}", nearest(name, known))
-    return TOPOLOGY_ALIASES.get(name, name)
+    builtin = TOPOLOGY_ALIASES.get(name, name)
+    try:
+        paths(builtin)
+    except topology.TopologyError as error:
+        raise ValueError(str(error), f"take another, such as {', '.join(USUAL_TOPOLOGIES)}") from None
+    return builtin
 
 
 def _seeds(given: Sequence[str]) -> tuple[int, ...]:
