@@ -18,6 +18,8 @@ ANSWER_NS = 5_000_000_000
 """Silence after which a message is repeated."""
 FLOOR_TAGS = 64
 """Of each direction, which a line keeps ready (K)."""
+RESERVED_TAGS = 16
+"""Which agreements alone may use: without them no fresh key would come, and no fresh tags (K)."""
 LARGEST_SHARE = 0.5
 """Of fresh material, for tags (K)."""
 TRIES = 12
@@ -140,7 +142,8 @@ class Conversation:
         recent, self._used_before = used - self._used_before, used
         given = self._preshared_bits + self.dealt_bits // 2
         waiting = sum(message.tags for message in self._unpaid)
-        lacking = max((FLOOR_TAGS + waiting) * self.tag_bits, 2 * recent) - (given - max(self._sent_bits, self._heard_bits))
+        left = given - max(self._sent_bits, self._heard_bits)
+        lacking = max((FLOOR_TAGS + waiting) * self.tag_bits, 2 * recent) - left
         most = int(of_bits * LARGEST_SHARE)
         # Two halves, of whole bytes.
         return min(max(0, 2 * lacking), most) // 16 * 16
@@ -166,7 +169,8 @@ class Conversation:
         self._line.site.later(asked.repeat_ns, self._silent, number)
 
     def _can_pay(self, message: Kx) -> bool:
-        cost = message.tags * self.tag_bits
+        kept = 0 if message.verb is Verb.AGREE else RESERVED_TAGS
+        cost = (message.tags + kept) * self.tag_bits
         return self._sent_bits + cost <= self._preshared_bits + self.dealt_bits // 2
 
     def _send(self, message: Kx) -> None:
