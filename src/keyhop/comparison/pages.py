@@ -29,8 +29,9 @@ def scene(found: Scene) -> Iterator[str]:
         )
     yield from _section(
         "Success versus load",
-        "Requests whose key both ends held in time. Grey: all other designs. Right of the dashed line more is asked "
-        "for than the modules make.",
+        "Requests whose key both ends held in time. "
+        + ("Grey: all other designs. " if len(found.designs) > plots.FEW else "")
+        + "Right of the dashed line more is asked for than the modules make.",
         plots.curves(found, plots.Axis(SUCCESS)),
     )
     yield from _section(

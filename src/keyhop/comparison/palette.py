@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from keyhop.core.designs import DESIGNS
 
-GOLDEN_DEGREES = 137.508
-"""Neighbours in the list lie far apart on the wheel, however many there are."""
 FIRST_HUE_DEGREES = 255.0
-LIGHT = ((0.50, 0.150), (0.60, 0.130))
-"""Lightness and chroma on white, by turns."""
-DARK = ((0.78, 0.120), (0.70, 0.140))
+STRIDE = 9
+"""Around the wheel from one design of the list to the next: neighbours in the list lie far apart on it."""
+LIGHT = ((0.42, 0.150), (0.55, 0.150), (0.49, 0.090))
+"""Lightness and chroma on white, by turns around the wheel: of two like hues one is the darker."""
+DARK = ((0.70, 0.150), (0.86, 0.110), (0.78, 0.080))
 
 LEDGER = {
     "D": ("delivered", "#1d6fb8", "#5aa9e6"),
@@ -45,10 +45,11 @@ def rules() -> str:
 
 
 def _values(levels: Sequence[tuple[float, float]], at: int) -> str:
-    designs = [
-        f"{variable(name)}:{_hex(*levels[number % 2], FIRST_HUE_DEGREES + GOLDEN_DEGREES * number)}"
-        for number, name in enumerate(DESIGNS)
-    ]
+    designs = []
+    for number, name in enumerate(DESIGNS):
+        place = number * STRIDE % len(DESIGNS)
+        hue = FIRST_HUE_DEGREES + 360.0 * place / len(DESIGNS)
+        designs.append(f"{variable(name)}:{_hex(*levels[place % len(levels)], hue)}")
     return ";".join([*designs, *(f"--l-{letter}:{entry[at]}" for letter, entry in LEDGER.items())])
 
 

@@ -31,7 +31,7 @@ HEAD, FOOT, GAP, LEFT = 30.0, 22.0, 18.0, 44.0
 FEW = 7
 """So many designs fit into one panel with a name at the end of each curve."""
 LARGE_HEIGHT = 340.0
-NAMES_WIDTH = 190.0
+NAMES_WIDTH = 272.0
 
 
 class Axis(NamedTuple):

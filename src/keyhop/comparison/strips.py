@@ -13,7 +13,7 @@ from keyhop.comparison.statistics import Estimate
 
 ROW = 19.0
 HEAD = 26.0
-NAMES = 200.0
+NAMES = 208.0
 GAP = 14.0
 WORDS_FROM = 30.0
 """Segments narrower than this have no figure in them."""

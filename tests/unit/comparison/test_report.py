@@ -173,6 +173,21 @@ def test_every_design_has_its_colour_in_light_and_dark_and_no_two_share_one() ->
         assert len(colours) == len(set(colours.values())) == len(DESIGNS)
 
 
+def test_names_in_their_colours_can_be_read_on_the_ground() -> None:
+    """WCAG 2 AA: 4.5 to 1 for words."""
+    light, dark = palette.rules().split("@media")
+    for text, ground in ((light, "#ffffff"), (dark, "#10151b")):
+        for name, colour in re.findall(r"(--d-[a-z0-9-]+):(#[0-9a-f]{6})", text):
+            bright, dim = sorted((_luminance(colour), _luminance(ground)), reverse=True)
+            assert (bright + 0.05) / (dim + 0.05) >= 4.5, name
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def test_all_designs_fit_into_one_report_with_their_share_beside_them(tmp_path: Path) -> None:
     perform(tmp_path, Figures(), EVERYTHING)
     report.write(tmp_path)
