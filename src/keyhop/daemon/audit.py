@@ -26,8 +26,8 @@ ROTATE_BYTES = 64 * 1024 * 1024
 SYNC_PERIOD_S = 0.5
 """Half of what is promised (on the disk within 1 s), so that a slow disk keeps the promise too."""
 
-LINE_ROOM_BYTES = 64 * 1024
-"""Nearer than this to its limit the file is left to `flush`, which rotates it."""
+KEYS_PER_LINE = 256
+"""Deliveries of one moment to one application share a line, up to about so many keys (one request is not divided)."""
 
 SEQ_DIGITS = 12
 """In the names of rotated files, so that they sort by age."""
@@ -39,9 +39,9 @@ RESUMED = "audit.resumed"
 
 
 class Delivery:
-    """The part of a delivery's line that stays the same on one connection, made once."""
+    """The part of a delivery's line that stays the same for two applications and a size, made once."""
 
-    __slots__ = ("_entry_before", "after", "before")
+    __slots__ = ("after", "around", "before")
 
     def __init__(
         self, *, actor: Mapping[str, Any], interface: str, role: str, peer: str, size_bits: int, path: Sequence[str]
@@ -49,11 +49,13 @@ class Delivery:
         same = {"actor": dict(actor), "action": "key.deliver", "interface": interface, "role": role, "peer": peer}
         self.before = b"," + orjson.dumps(same)[1:-1] + b',"key_ids":["'
         self.after = b'"],' + orjson.dumps({"size": size_bits, "path": list(path), "result": "ok"})[1:-1]
-        self._entry_before = b"{" + self.before[1:]
+        self.around = (b"{" + self.before[1:], self.after + b"}")
+        """What stands before and after the key IDs in `entry`."""
 
     def entry(self, key_ids: Iterable[str]) -> bytes:
         """As a JSON object, for a commit; the ids hold nothing that JSON would escape."""
-        return self._entry_before + '","'.join(key_ids).encode() + self.after + b"}"
+        before, after = self.around
+        return before + '","'.join(key_ids).encode() + after
 
 
 class AuditLog:
@@ -112,28 +114,8 @@ class AuditLog:
         return self._flushed_seq, self._flushed_head
 
     def delivered(self, delivery: Delivery, key_ids: Iterable[str]) -> None:
-        """One line for the keys of one answer; the ids hold nothing that JSON would escape."""
+        """One line for keys that go out together; the ids hold nothing that JSON would escape. Raises AuditError."""
         self._append(delivery.before + '","'.join(key_ids).encode() + delivery.after)
-
-    def delivered_now(self, delivery: Delivery, key_id: str) -> None:
-        """As `delivered` and `flush` for one key, in the fewest steps: the hot path. Raises AuditError."""
-        fits = 0 < self._flushed_bytes <= self._rotate_bytes - LINE_ROOM_BYTES
-        if self._lines or self._owed or self._sync_each or not fits:
-            self.delivered(delivery, (key_id,))
-            self.flush()
-            return
-        self._append(delivery.before + key_id.encode() + delivery.after)
-        line = self._lines[0]
-        try:
-            if os.write(self._descriptor, line) != len(line):
-                raise OSError(None, "the disk is full")
-        except OSError as error:
-            self._take_back()
-            raise self._fail(f"audit file {self._path} cannot be written: {error.strerror}") from error
-        self._lines.clear()
-        self._flushed_bytes += len(line)
-        self._flushed_seq, self._flushed_head = self._seq, self._previous
-        self._dirty = True
 
     def record(self, entry: Mapping[str, Any]) -> None:
         """One line that says what the entry says. Raises AuditError when the log is not healthy."""

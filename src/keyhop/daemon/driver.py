@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import NamedTuple
@@ -25,6 +25,8 @@ from keyhop.daemon.vault import NodeVault
 
 Bits = tuple[bytes, ...]
 Answer = Callable[[Deliver, Bits], None]
+Wanted = tuple[tuple[Coordinates, ...], bytes, Answer]
+"""Keys by ID: what the IDs said, the IDs as the audit record lists them, and who is told once it is durable."""
 
 EVENTS_PER_TURN = 512
 """Stepped before sockets get their turn again; each fetch counts."""
@@ -102,14 +104,19 @@ class Driver:
             self.feed(make(request))
         return request
 
-    def fetch(self, peer: str, keys: tuple[Coordinates, ...], audit: bytes, answer: Answer) -> None:
-        """As `ask`, for keys by ID. Requests that come one after another are one event: it is judged in one step."""
-        fetch = Fetch(self._expect(answer), keys, audit)
-        last = self._inbox[-1] if self._inbox else None
-        if isinstance(last, KeysFetched) and last.peer == peer and len(last.fetches) < EVENTS_PER_TURN:
-            last.fetches.append(fetch)
-        elif not self.stopped:
-            self.feed(KeysFetched(peer, [fetch]))
+    def fetch(self, peer: str, wanted: Iterable[Wanted], audit: tuple[bytes, bytes]) -> None:
+        """As `ask`, for requests that are judged in one step, each for itself, and have one audit record."""
+        if self.stopped:
+            for _, _, answer in wanted:
+                self._expect(answer)
+            return
+        first, answers = self._requests + 1, self._answers
+        fetches = []
+        for request, (keys, ids, answer) in enumerate(wanted, first):
+            answers[request] = answer
+            fetches.append(Fetch(request, keys, ids))
+        self._requests += len(fetches)
+        self.feed(KeysFetched(peer, fetches, audit))
 
     def _expect(self, answer: Answer) -> int:
         """A fresh request number. Whoever asks a driver that has stopped is told so at once."""
@@ -159,7 +166,9 @@ class Driver:
         """Takes the bits of fresh answers out of the vault: the commit of this very batch may drop them there."""
         answers, read = self._waiting_answers, self.vault.read
         for deliver in self._waiting.answer[len(answers) :]:
-            answers.append((deliver, tuple([read(range) for range in deliver.ranges])))
+            ranges = deliver.ranges
+            bits = (read(ranges[0]),) if len(ranges) == 1 else tuple([read(range) for range in ranges])
+            answers.append((deliver, bits))
 
     # --- out ----------------------------------------------------------------------------------------------------------
 

@@ -117,6 +117,7 @@ class HttpServer(Listener):
 class HttpConnection(SecureConnection):
     __slots__ = (
         "_awaited",
+        "_bodies",
         "_buffer",
         "_chunks",
         "_entry",
@@ -152,6 +153,8 @@ class HttpConnection(SecureConnection):
         self._phase = "idle"
         self._quiet = True
         """Between requests, with nothing held and nothing in the way: what the fast path asks."""
+        self._bodies = False
+        """The last request had a body; the next one is looked up as if it had one, too."""
         self._last = False
         """The request being served is the last one of this connection."""
         self._input_over = False
@@ -162,13 +165,14 @@ class HttpConnection(SecureConnection):
 
     def received(self, data: bytes) -> None:
         if self._quiet:
-            entry = self._known.get(data)
             body = b""
+            entry = None if self._bodies else self._known.get(data)
             if entry is None or entry.length:
                 end = data.find(HEAD_END) + 4
                 entry = self._known.get(data[:end])
                 if entry is not None and entry.length == len(data) - end:
                     body = data[end:]
+                    self._bodies = entry.length > 0
                 else:
                     entry = None
             if entry is not None:
@@ -214,14 +218,18 @@ class HttpConnection(SecureConnection):
         except Exception as error:
             self._bug(error)
             return
-        self._answer(entry, self._started_ns, reply)
+        if type(reply) is bytes and entry.plain and not self._last:
+            self._send_ok(entry, self._started_ns, reply)
+        else:
+            self._answer(entry, self._started_ns, reply)
         if self.closing:
             return
         if self._buffer or self._write_paused or self._input_over or self._reading_paused:
             self._pump()
         else:
             self._quiet = True
-            self._enter_idle()
+            self._phase = "idle"
+            self.deadline = self._server.idle_deadline
 
     def _send_ok(self, entry: _Entry, started_ns: int, body: bytes) -> None:
         length = len(body)

@@ -257,6 +257,8 @@ def decode_key_ids(body: Buffer) -> list[str]:
     except _UNREADABLE as error:
         _refuse("key IDs", error)
     ids = [entry.key_ID.lower() for entry in asked.key_IDs]
+    if len(ids) == 1 and _is_uuid(ids[0]):
+        return ids
     if not ids:
         raise BadRequest("key_IDs is empty: must name one key or more")
     if not all(map(_is_uuid, ids)):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as some
 
-from keyhop.crypto.keyid import PAIRS_LIMIT, Coordinates, KeyIdSeal, Unopened, open_in_any, parse
+from keyhop.crypto.keyid import LANES_LIMIT, PAIRS_LIMIT, Coordinates, KeyIdSeal, Unopened, open_in_any, parse
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 SECRET = bytes(range(32))
@@ -88,6 +88,70 @@ def test_a_slow_twin_makes_the_same_id_and_it_opens_again(
     assert made == twin_id(secret, issuer, other, epoch, master, slave, place)
     assert seal.open(made, seal.pair(master, slave)) == place
     assert uuid.UUID(made).version == 4 and uuid.UUID(made).variant == uuid.RFC_4122
+
+
+@given(runs, some.lists(starts, max_size=LANES_LIMIT + 3), lengths)
+def test_ids_sealed_together_are_those_sealed_one_by_one_and_open_together(
+    run: int, places: list[int], length: int
+) -> None:
+    made = SEAL.seal_all(run, places, length, PAIR)
+    assert made == [SEAL.seal(run, start, length, PAIR) for start in places]
+    if len(made) <= LANES_LIMIT:
+        assert SEAL.open_all(made, PAIR) == [(run, start, length) for start in places]
+
+
+EDGES = [0, 1, (1 << 34) - 1, 1 << 33, 0x155555555, 0x2AAAAAAAA]
+
+
+@pytest.mark.parametrize("run", [0, 1, 0x5555, 0xAAAA, 0xFFFF])
+@pytest.mark.parametrize("length", [1, 32, 0x2AAA, 1 << 14])
+def test_no_bit_of_one_id_runs_into_its_neighbours(run: int, length: int) -> None:
+    for count in (2, 3, 28, LANES_LIMIT):
+        places = (EDGES * count)[:count]
+        made = SEAL.seal_all(run, places, length, PAIR)
+        assert made == [SEAL.seal(run, start, length, PAIR) for start in places]
+        assert SEAL.open_all(made, PAIR) == [Coordinates(run, start, length) for start in places]
+
+
+@given(some.integers(0, 6), some.integers(0, 127))
+def test_one_changed_bit_among_many_ids_is_never_opened(which: int, bit: int) -> None:
+    texts = SEAL.seal_all(3, range(0, 7 * 32, 32), 32, PAIR)
+    texts[which] = flip(texts[which], bit)
+    assert SEAL.open_all(texts, PAIR) is None
+
+
+def test_among_many_a_foreign_an_unknown_or_a_shapeless_id_opens_none() -> None:
+    texts = SEAL.seal_all(0, range(0, 96, 32), 32, PAIR)
+    stranger = KeyIdSeal(bytes(32), "kme-a", "kme-b", 1)
+    for wrong in (
+        SEAL.seal(0, 0, 32, SEAL.pair("sae-1", "sae-3")),
+        stranger.seal(0, 0, 32, stranger.pair("sae-1", "sae-2")),
+        str(uuid.UUID(int=0)),
+        "",
+        "x" * 36,
+        texts[1].replace("-", ""),
+        texts[1].replace("-", "_"),
+        texts[1][:-2] + "  ",
+        texts[1][:7] + "-" + texts[1][7] + texts[1][9:],
+        texts[1][:-1] + "\u0661",
+        texts[1] + "0",
+    ):
+        assert SEAL.open_all([texts[0], wrong, texts[2]], PAIR) is None
+        assert SEAL.open_all([wrong], PAIR) is None
+    assert SEAL.open_all([text.upper() for text in texts], PAIR) == [(0, 0, 32), (0, 32, 32), (0, 64, 32)]
+
+
+def test_more_ids_than_fit_are_not_opened_together() -> None:
+    assert SEAL.open_all([MADE] * (LANES_LIMIT + 1), PAIR) is None
+
+
+@pytest.mark.parametrize("places", [[0, 1 << 34], [32, -1], [-1, 1 << 34]])
+def test_coordinates_without_room_are_refused_among_others_too(places: list[int]) -> None:
+    with pytest.raises(ValueError, match="an ID has room for"):
+        SEAL.seal_all(0, places, 32, PAIR)
+    for run, length, pair in ((1 << 16, 32, PAIR), (0, 0, PAIR), (0, 1 << 15, PAIR), (0, 32, PAIR[:7])):
+        with pytest.raises(ValueError, match="an ID has room for"):
+            SEAL.seal_all(run, [0, 32], length, pair)
 
 
 @given(runs, starts, lengths)

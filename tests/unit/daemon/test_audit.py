@@ -297,9 +297,10 @@ def test_the_chain_goes_on_when_the_crash_came_between_two_files(path: Path) -> 
 
 
 def test_single_keys_and_batches_make_one_chain(path: Path, delivery: Delivery) -> None:
-    log = AuditLog(path, rotate_bytes=audit.LINE_ROOM_BYTES + 5000)
+    log = AuditLog(path, rotate_bytes=20_000)
     for number in range(200):
-        log.delivered_now(delivery, KEY_ID)
+        log.delivered(delivery, [KEY_ID])
+        log.flush()
         if number % 3 == 0:
             log.take([Outboxed(number + 1, b'{"action":"test","n":%d}' % number)])
         if number % 5 == 0:
@@ -310,29 +311,31 @@ def test_single_keys_and_batches_make_one_chain(path: Path, delivery: Delivery) 
     assert verified.records == 200 + 67 + 40 + rotations and rotations == len(files(path)) - 1 > 0
 
 
-def test_a_single_key_is_in_the_file_when_the_call_returns_and_not_if_it_failed(
+def test_what_a_flush_could_not_write_whole_is_not_in_the_file_and_the_chain_goes_on(
     path: Path, delivery: Delivery, disk: Disk
 ) -> None:
     log = AuditLog(path)
-    log.delivered_now(delivery, KEY_ID)
-    log.delivered_now(delivery, KEY_ID)
-    assert len(lines(path)) == 2
-    disk.room = 40
+    log.delivered(delivery, [KEY_ID])
+    log.flush()
+    disk.room = 400
+    for _ in range(2):
+        log.delivered(delivery, [KEY_ID])
     with pytest.raises(AuditError):
-        log.delivered_now(delivery, KEY_ID)
-    assert len(lines(path)) == 2 and not log.healthy
+        log.flush()
+    assert len(lines(path)) == 1 and not log.healthy
     disk.room = None
     log.resume()
-    log.delivered_now(delivery, KEY_ID)
+    log.delivered(delivery, [KEY_ID])
+    log.flush()
     log.close()
-    assert verify([path]).records == 4
+    assert verify([path]).records == 3
 
 
 def test_the_first_line_after_a_crash_between_two_files_still_tells_the_commits(path: Path, delivery: Delivery) -> None:
     write(path, 1, 2, commit=True)
     path.rename(path.with_name(f"audit.jsonl.{2:012d}"))
     log = AuditLog(path)
-    log.delivered_now(delivery, KEY_ID)
+    log.delivered(delivery, [KEY_ID])
     log.close()
     assert actions(path) == ["audit.rotated", "key.deliver"]
     write(path, 1, 2, 3, commit=True)

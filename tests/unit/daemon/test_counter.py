@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import uuid
+from collections import Counter as Counts
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from wired import WAIT_NS, End, Wired, outcome, wired
 
 from keyhop.core.model import Range, Refusal, RequestError
 from keyhop.core.node.events import RestoreDeclared
-from keyhop.daemon.audit import AuditLog
+from keyhop.daemon.audit import KEYS_PER_LINE, AuditLog
 from keyhop.daemon.routes import ABANDONED, Later
-from keyhop.daemon.supply.counter import FAILED_IDS_BURST, WIPE_EVERY_S
 from keyhop.daemon.supply.etsi014 import Keys
+from keyhop.daemon.supply.masters import WIPE_EVERY_S
+from keyhop.daemon.supply.slaves import FAILED_IDS_BURST
 from keyhop.wire.etsi014 import KeyRequest
 
 UUID_4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -69,12 +72,81 @@ def test_a_thousand_keys_are_all_different_over_many_leases() -> None:
     wired(work, blocks=4)
 
 
-def test_the_first_key_waits_for_a_lease_and_the_next_for_nothing() -> None:
+def test_the_first_key_waits_for_a_lease_and_the_next_for_one_turn_of_the_loop() -> None:
     async def work(net: Wired) -> None:
         first = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
-        assert isinstance(first, Later)
+        await asyncio.sleep(0)
+        assert first.outcome is None
         await outcome(first)
-        assert not isinstance(net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None), Later)
+        await net.alice.driver.settled()
+        commits, asked = net.alice.driver.commits, net.alice.driver._requests
+        second = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        assert second.outcome is None
+        await asyncio.sleep(0)
+        assert second.outcome is not None
+        assert (net.alice.driver.commits, net.alice.driver._requests) == (commits, asked)
+
+    wired(work)
+
+
+def test_requests_of_one_turn_get_different_keys_and_what_each_asked_for() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        asked = [(number, size) for number in (1, 3, 128) for size in (64, 256, 8192 // number // 8 * 8)] * 3
+        waiting = [net.alice.counter.enc_keys("sae-a", "sae-b", *one, None) for one in asked]
+        answers = [await outcome(later) for later in waiting]
+        for (number, size), keys in zip(asked, answers, strict=True):
+            assert len(keys) == number and all(len(bits) * 8 == size for _, bits in keys)
+        ids = [key_id for keys in answers for key_id, _ in keys]
+        assert len(set(ids)) == len(ids)
+        fetched = [net.bob.counter.dec_keys("sae-b", "sae-a", [key_id for key_id, _ in keys]) for keys in answers]
+        assert [list(await outcome(later)) for later in fetched] == [list(keys) for keys in answers]
+
+    wired(work, blocks=4)
+
+
+def test_who_finds_the_desk_empty_waits_for_more_and_the_others_do_not() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        left = net.alice.pair.stock.left // 32
+        net.alice.hold()
+        waiting = [net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None) for _ in range(left + 5)]
+        await asyncio.sleep(0)
+        assert [later.outcome is not None for later in waiting] == [True] * left + [False] * 5
+        net.alice.release()
+        bits = {bytes(key) for later in waiting for _, key in await outcome(later)}
+        assert len(bits) == left + 5
+
+    wired(work)
+
+
+def test_a_key_that_two_ask_for_in_one_turn_is_given_to_the_first() -> None:
+    async def work(net: Wired) -> None:
+        keys = [(await net.alice.enc("sae-a", "sae-b"))[0] for _ in range(4)]
+        ids = [key_id for key_id, _ in keys]
+        asked = [ids[:1], ids[1:3], ids[:2], ids[2:], ids[3:]]
+        waiting = [net.bob.counter.dec_keys("sae-b", "sae-a", one) for one in asked]
+        given = []
+        for later in waiting:
+            try:
+                given.append([key_id for key_id, _ in await outcome(later)])
+            except RequestError as error:
+                given.append(error.reason)
+        assert given == [asked[0], asked[1], Refusal.NOT_FOUND, Refusal.NOT_FOUND, asked[4]]
+
+    wired(work)
+
+
+def test_good_bad_and_foreign_ids_of_one_turn_are_told_apart() -> None:
+    async def work(net: Wired) -> None:
+        keys = [(await net.alice.enc("sae-a", "sae-b"))[0] for _ in range(3)]
+        ids = [key_id for key_id, _ in keys]
+        asked = [("sae-b", [ids[0]]), ("sae-b2", [ids[1]]), ("sae-b", [str(uuid.uuid4())]), ("sae-b", ids[1:])]
+        waiting = [net.bob.counter.dec_keys(caller, "sae-a", one) for caller, one in asked]
+        assert list(await outcome(waiting[0])) == keys[:1]
+        assert (await refusal(outcome(waiting[1]))).reason is Refusal.NOT_AUTHORISED
+        assert (await refusal(outcome(waiting[2]))).reason is Refusal.NOT_FOUND
+        assert list(await outcome(waiting[3])) == keys[1:]
 
     wired(work)
 
@@ -278,28 +350,112 @@ def test_no_bit_of_a_key_stands_in_the_log(tmp_path: Path) -> None:
     wired(work, tmp_path)
 
 
-class FullDisk:
-    """A log on a device that is always full."""
-
-    def __init__(self) -> None:
-        self.log = AuditLog(Path("/dev/full"))
-
-
-def test_what_cannot_be_recorded_is_not_given_and_never_given_later() -> None:
+def test_deliveries_of_one_turn_share_a_line_with_all_their_ids(tmp_path: Path) -> None:
     async def work(net: Wired) -> None:
         await a_lease(net.alice)
-        counter, stock = net.alice.counter, net.alice.pair.stock
-        start = stock.cursor
-        counter._audit = FullDisk().log
-        error = await refusal(net.alice.enc("sae-a", "sae-b", 2))
-        assert error.reason is Refusal.UNAVAILABLE and "audit" in error.message
-        assert stock.cursor == start + 64
+        before = len(deliveries(tmp_path, "alice"))
+        waiting = [net.alice.counter.enc_keys("sae-a", "sae-b", 2, size, None) for size in (256, 128, 256)]
+        answers = [await outcome(later) for later in waiting]
+        ids = [[key_id for key_id, _ in keys] for keys in answers]
+        written = deliveries(tmp_path, "alice")[before:]
+        assert [(line["size"], line["key_ids"]) for line in written] == [(256, ids[0] + ids[2]), (128, ids[1])]
+        fetched = [net.bob.counter.dec_keys("sae-b", "sae-a", some) for some in ids]
+        for later in fetched:
+            await outcome(later)
+        written = deliveries(tmp_path, "bob")
+        assert [(line["size"], line["key_ids"]) for line in written] == [(256, ids[0] + ids[2]), (128, ids[1])]
+
+    wired(work, tmp_path)
+
+
+def test_the_line_of_a_turn_names_no_key_that_was_refused(tmp_path: Path) -> None:
+    async def work(net: Wired) -> None:
+        ids = [(await net.alice.enc("sae-a", "sae-b"))[0][0] for _ in range(3)]
+        await net.bob.dec("sae-b", "sae-a", ids[1])
+        waiting = [net.bob.counter.dec_keys("sae-b", "sae-a", [key_id]) for key_id in ids]
+        await outcome(waiting[2])
+        assert (await refusal(outcome(waiting[1]))).reason is Refusal.NOT_FOUND
+        assert deliveries(tmp_path, "bob")[-1]["key_ids"] == [ids[0], ids[2]]
+
+    wired(work, tmp_path)
+
+
+def test_a_crowded_turn_is_written_in_lines_that_can_be_read(tmp_path: Path) -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        waiting = [net.alice.counter.enc_keys("sae-a", "sae-b", 80, 64, None) for _ in range(6)]
+        ids = [key_id for later in waiting for key_id, _ in await outcome(later)]
+        written = deliveries(tmp_path, "alice")[1:]
+        assert len(written) == 2 and all(len(line["key_ids"]) <= KEYS_PER_LINE for line in written)  # type: ignore[arg-type]
+        assert [key_id for line in written for key_id in line["key_ids"]] == ids  # type: ignore[attr-defined]
+
+    wired(work, tmp_path, blocks=2)
+
+
+def test_no_answer_of_a_turn_is_given_before_its_line_is_in_the_file(tmp_path: Path) -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        missing: list[str] = []
+
+        def look(keys: Keys) -> None:
+            recorded = (tmp_path / "alice.jsonl").read_text()
+            missing.extend(key_id for key_id, _ in keys if key_id not in recorded)
+
+        waiting = [net.alice.counter.enc_keys("sae-a", "sae-b", 2, size, None) for size in (256, 128, 64)]
+        for later in waiting:
+            later.listen(look)
+        await net.until(lambda: all(later.outcome for later in waiting))
+        assert not missing
+
+    wired(work, tmp_path)
+
+
+def fill_the_disk(log: AuditLog) -> None:
+    """The device under this log is full from now on."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, log._descriptor)
+    os.close(full)
+
+
+def test_what_cannot_be_recorded_is_not_given_and_never_given_later(tmp_path: Path) -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        counter, stock, run = net.alice.counter, net.alice.pair.stock, net.alice.pair.own_key.id
+        assert net.alice.audit is not None
+        start, given = stock.cursor, Counts(counter.tallies["sae-a"].keys)
+        fill_the_disk(net.alice.audit)
+        # All of this turn: it takes keys, and not one of them leaves.
+        waiting = [counter.enc_keys("sae-a", "sae-b", number, size, None) for number, size in ((2, 256), (1, 64))]
+        held = net.alice.vault.bits(Range(run, start, 72))
+        for later in waiting:
+            error = await refusal(outcome(later))
+            assert error.reason is Refusal.UNAVAILABLE and "audit" in error.message
+        assert stock.cursor == start + 72 and bytes(held) == bytes(72)
         with pytest.raises(KeyError):
-            net.alice.vault.read(Range(net.alice.pair.own_key.id, start, 1))
+            net.alice.vault.read(Range(run, start, 1))
         # From now on nothing is even taken, by either role.
         assert (await refusal(net.alice.enc("sae-a", "sae-b"))).reason is Refusal.UNAVAILABLE
         assert (await refusal(net.alice.dec("sae-a", "sae-b", str(uuid.uuid4())))).reason is Refusal.UNAVAILABLE
-        assert stock.cursor == start + 64
+        assert stock.cursor == start + 72 and Counts(counter.tallies["sae-a"].keys) == given
+
+    wired(work, tmp_path)
+
+
+def test_a_turn_that_fails_answers_everybody_and_gives_nothing() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        failed: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: failed.append(told["exception"]))
+        start, run = net.alice.pair.stock.cursor, net.alice.pair.own_key.id
+        net.alice.vault.wipe(Range(run, start + 96, 1))
+        waiting = [net.alice.counter.enc_keys("sae-a", "sae-b", 1, size, None) for size in (256, 64, 512)]
+        for later in waiting:
+            assert (await refusal(outcome(later))).reason is Refusal.UNAVAILABLE
+        assert len(failed) == 1 and isinstance(failed[0], KeyError)
+        with pytest.raises(KeyError):
+            net.alice.vault.read(Range(run, start, 1))
+        net.alice.pair.stock.cursor = start + 128
+        await net.alice.enc("sae-a", "sae-b")
 
     wired(work)
 
@@ -332,6 +488,23 @@ def test_closing_overwrites_what_was_given_out_last() -> None:
         held = net.alice.vault.bits(Range(run, start, 32))
         net.alice.counter.close()
         assert bytes(held) == bytes(32)
+
+    wired(work)
+
+
+def test_a_client_that_is_gone_when_its_turn_comes_takes_no_key() -> None:
+    async def work(net: Wired) -> None:
+        ((key_id, bits),) = await net.alice.enc("sae-a", "sae-b")
+        cursor = net.alice.pair.stock.cursor
+        asked = [
+            net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None),
+            net.bob.counter.dec_keys("sae-b", "sae-a", [key_id]),
+        ]
+        for later in asked:
+            later.abandon()
+        await asyncio.sleep(0)
+        assert net.alice.pair.stock.cursor == cursor
+        assert list(await net.bob.dec("sae-b", "sae-a", key_id)) == [(key_id, bits)]
 
     wired(work)
 
@@ -376,8 +549,7 @@ def test_secrets_that_are_over_are_not_kept_for_sealing() -> None:
             other = "sae-b" if end is net.alice else "sae-a"
             ((key_id, _),) = await end.enc(own, other)
             await peer.dec(other, own, key_id)
-        before = dict(net.alice.counter._seals)
-        assert len(before) == 2
+        assert len(net.alice.counter.seals.in_use()) == 2
         net.alice.driver.feed(RestoreDeclared())
         await net.until(lambda: not net.alice.pair.is_open)
         net.connect()
@@ -386,7 +558,7 @@ def test_secrets_that_are_over_are_not_kept_for_sealing() -> None:
         ((key_id, bits),) = await net.alice.enc("sae-a", "sae-b")
         assert list(await net.bob.dec("sae-b", "sae-a", key_id)) == [(key_id, bits)]
         live = net.alice.pair.secrets
-        assert {(seal.issuer, seal.epoch) for seal in net.alice.counter._seals.values()} <= {
+        assert {(seal.issuer, seal.epoch) for seal in net.alice.counter.seals.in_use()} <= {
             (issuer, epoch) for issuer, epochs in live.items() for epoch in epochs
         }
 

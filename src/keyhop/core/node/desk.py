@@ -60,12 +60,12 @@ class Stock:
 
     def take(self, number: int, length: int) -> list[int] | None:
         """Starts of `number` keys of `length` bytes each, or None with nothing taken."""
-        if number == 1:
-            start = self.cursor
-            if start + length <= self.end:
-                self.cursor = start + length
-                self.taken += length
-                return [start]
+        start = self.cursor
+        end = start + number * length
+        if end <= self.end:
+            self.cursor = end
+            self.taken += end - start
+            return list(range(start, end, length))
         return self._take_many(number, length)
 
     def _take_many(self, number: int, length: int) -> list[int] | None:

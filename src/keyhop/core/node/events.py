@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -72,16 +73,19 @@ class Fetch(msgspec.Struct, frozen=True, gc=False):
     request: int
     keys: tuple[Coordinates, ...]
     """What the key IDs said; the edge has opened them and judged every tag."""
-    audit: bytes | None = None
+    ids: bytes = b""
+    """The key IDs as the audit record lists them."""
 
 
 class KeysFetched(msgspec.Struct, frozen=True, gc=False):
-    """Slave applications ask for keys by ID: all requests of one moment, each judged for itself."""
+    """Slave applications ask for keys by ID: requests of one moment, each judged for itself."""
 
     peer: str
     """The key manager that serves the masters."""
-    fetches: list[Fetch]
-    """In the order they came; whoever feeds the event may add to it until it is stepped."""
+    fetches: Sequence[Fetch]
+    """In the order they came."""
+    audit: tuple[bytes, bytes] | None = None
+    """What stands before and after the key IDs in the one record of those that are granted."""
 
 
 class RecordsFetched(msgspec.Struct, frozen=True, gc=False):

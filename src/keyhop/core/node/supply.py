@@ -23,7 +23,7 @@ from keyhop.core.model import (
 )
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import KeysFetched, KeysWanted, RequestEnded
+from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RequestEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
@@ -245,24 +245,71 @@ class Supply:
                 context.refuse(fetch.request, RequestError(Refusal.UNAVAILABLE, text, retry_after_s=1.0))
             return
         run = pair.their_key
-        used, answer = run.used, context.out.answer
-        taken: list[Range] = []
-        records: list[Save] = []
+        stretches, touched = self._stretches(run, event.fetches)
+        if stretches:
+            taken = [Range(run.id, low, high - low) for low, high in stretches]
+            for low, high in stretches:
+                run.used.add(low, high)
+            granted, run_id = event.fetches, run.id
+            context.out.answer += [
+                Deliver(fetch.request, tuple([Range(run_id, start, length) for _, start, length in fetch.keys]))
+                for fetch in granted
+            ]
+        else:
+            taken, granted = self._grant_each(run, event.fetches, touched)
+        if taken:
+            records: list[Save] = []
+            if event.audit is not None:
+                before, after = event.audit
+                records.append(Audit(before + b'","'.join([fetch.ids for fetch in granted]) + after))
+            self._use_up(run, taken, records, touched)
+
+    def _stretches(self, run: Run, fetches: Sequence[Fetch]) -> tuple[list[tuple[int, int]], dict[int, Segment]]:
+        """All that is asked for, [start, end) in order, with the segments it lies in, if every key may be given.
+
+        Nothing if one may not: then each request is judged by itself. Neighbouring keys are mostly asked for together,
+        so one look at the leases and at what is used does for many of them.
+        """
+        number = run.id.number
+        places = sorted([(start, start + length, of_run) for fetch in fetches for of_run, start, length in fetch.keys])
+        stretches: list[tuple[int, int]] = []
         touched: dict[int, Segment] = {}
-        for fetch in event.fetches:
+        low = high = 0
+        for start, end, of_run in places:
+            if of_run != number or start < high:
+                return [], {}
+            if start > high or not stretches:
+                stretches.append((start, end))
+                low = start
+            else:
+                stretches[-1] = (low, end)
+            high = end
+        for low, high in stretches:
+            covering = run.leased(low, high, Purpose.SUPPLY)
+            if covering is None or run.used.touches(low, high):
+                return [], {}
+            for segment in covering:
+                touched[segment.start] = segment
+        return stretches, touched
+
+    def _grant_each(
+        self, run: Run, fetches: Sequence[Fetch], touched: dict[int, Segment]
+    ) -> tuple[list[Range], list[Fetch]]:
+        """What is given of these requests, in the order they came, and to which; the others are refused."""
+        taken: list[Range] = []
+        granted: list[Fetch] = []
+        for fetch in fetches:
             chosen = self._choose(run, fetch.keys, touched)
             if chosen is None:
-                context.refuse(fetch.request, RequestError(Refusal.NOT_FOUND, NOT_FOUND))
+                self.context.refuse(fetch.request, RequestError(Refusal.NOT_FOUND, NOT_FOUND))
                 continue
             # At once: who asks for the same key in this very moment comes too late.
             for _, start, length in chosen:
-                used.add(start, start + length)
+                run.used.add(start, start + length)
             taken += chosen
-            if fetch.audit is not None:
-                records.append(Audit(fetch.audit))
-            answer.append(Deliver(fetch.request, chosen))
-        if taken:
-            self._use_up(run, taken, records, touched)
+            granted.append(fetch)
+            self.context.out.answer.append(Deliver(fetch.request, chosen))
+        return joined(taken), granted
 
     def _choose(self, run: Run, keys: Sequence[Coordinates], touched: dict[int, Segment]) -> tuple[Range, ...] | None:
         """The ranges of these keys, if each is leased and unused; the segments they lie in are added to `touched`."""
@@ -282,10 +329,9 @@ class Supply:
                 return None
         return tuple(chosen)
 
-    def _use_up(self, run: Run, taken: list[Range], records: list[Save], touched: dict[int, Segment]) -> None:
+    def _use_up(self, run: Run, ranges: list[Range], records: list[Save], touched: dict[int, Segment]) -> None:
         """What these keys leave behind: marks, records, a book entry, and segments of which nothing is left."""
         context = self.context
-        ranges = joined(taken)
         context.save(*map(Used, ranges), *records)
         context.out.wipe += ranges
         run.book.move(State.RESERVED_APP, Action.SUPPLY, sum(range.length for range in ranges))

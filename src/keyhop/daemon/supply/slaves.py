@@ -1,0 +1,246 @@
+"""The slaves' side: keys fetched by ID, all requests of one turn of the event loop together.
+
+IDs are opened for all of a turn at once, and go to the core as one event for each master and size: it judges every
+request for itself, and what it grants is used up, with one audit record, in one commit before the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from keyhop.core.machine import Deliver
+from keyhop.core.model import AppId, NodeId, Refusal, RequestError
+from keyhop.core.node.desk import Allowance
+from keyhop.core.node.events import RecordsFetched
+from keyhop.core.node.local import NOT_FOUND
+from keyhop.crypto.keyid import LANES_LIMIT, Coordinates, KeyIdSeal, Opened, Unopened, open_in_any
+from keyhop.daemon.audit import KEYS_PER_LINE, AuditLog, Delivery
+from keyhop.daemon.driver import Bits, Driver, Wanted
+from keyhop.daemon.routes import Later
+from keyhop.daemon.supply.masters import NO_AUDIT
+from keyhop.daemon.supply.seals import Seals
+from keyhop.daemon.supply.tallies import Tallies
+
+FAILED_IDS_PER_S = 20
+FAILED_IDS_BURST = 1000
+"""Wrong key IDs per application: what an honest client may get wrong after a restart of its peer."""
+
+ORIGINS_LIMIT = 4096
+"""Pairs of applications whose keys are fetched here and that are known at once; beyond it they are made anew."""
+
+
+class Origin:
+    """Where the keys of one master come from that one slave may fetch here, with all that can be computed once."""
+
+    __slots__ = ("asked", "caller", "deliveries", "epochs", "master", "node", "pair", "seals")
+
+    def __init__(self, caller: str, master: str, node: NodeId, epochs: list[int], seals: list[KeyIdSeal]) -> None:
+        self.caller = caller
+        self.master = master
+        self.node = node
+        self.epochs = epochs
+        self.seals = seals
+        """Newest epoch first."""
+        self.pair = seals[0].pair(master, caller) if seals else b""
+        """In the newest epoch."""
+        self.deliveries: dict[int, Delivery] = {}
+        """By size in bits."""
+        self.asked: list[Fetching] = []
+        """The requests of this turn."""
+
+
+class Fetching(Later):
+    """A dec_keys between its request and its answer."""
+
+    __slots__ = ("caller", "key_ids", "master", "slaves")
+
+    def __init__(self, slaves: Slaves, caller: str, master: str, key_ids: list[str]) -> None:
+        self.outcome = self.on_abandoned = self._listener = None
+        self.slaves = slaves
+        self.caller = caller
+        self.master = master
+        self.key_ids = key_ids
+
+    def answered(self, deliver: Deliver, bits: Bits) -> None:
+        """What the driver calls, once it is durable."""
+        if deliver.refusal is not None:
+            self.slaves.refuse(self, deliver.refusal)
+            return
+        key_ids, length = self.key_ids, len(bits[0])
+        total = length if len(bits) == 1 else sum(map(len, bits))
+        self.slaves.tallies.delivered("dec", self.caller, self.master, key_ids, length * 8, total)
+        self.give([(key_ids[0], bits[0])] if len(bits) == 1 else list(zip(key_ids, bits, strict=True)))
+
+
+class Slaves:
+    def __init__(self, driver: Driver, audit: AuditLog | None, seals: Seals, tallies: Tallies) -> None:
+        self._driver = driver
+        self._node = driver.node
+        self._audit = audit
+        self._seals = seals
+        self.tallies = tallies
+        self._own = driver.node.context.node
+        self._settings = driver.node.context.settings
+        self._origins: dict[tuple[str, str], Origin] = {}
+        self._failures: dict[str, Allowance] = {}
+        self._turn: list[Origin] = []
+        self._loop = asyncio.get_running_loop()
+        seals.on_forgotten.append(self._forget_origins)
+
+    def __repr__(self) -> str:
+        return f"Slaves({self._own!r}, {len(self._origins)} pairs of applications)"
+
+    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later:
+        """Keys by ID: all judged before any is consumed, 401 before 400. Raises RequestError, or gives it later."""
+        try:
+            self._check(caller, key_ids)
+            records = self._node.supply.local.records
+            if records and any(key_id in records for key_id in key_ids):
+                return self._fetch_records(caller, master, key_ids)
+            origin = self._origins.get((caller, master))
+            if origin is None or not origin.asked:
+                # Looked at once a turn, because it is served as a whole.
+                origin = self._origin(caller, master)
+                if origin is None:
+                    raise self._failed(caller, RequestError(Refusal.NOT_FOUND, NOT_FOUND))
+        except RequestError as error:
+            self.tallies.refuse("dec", caller, master, error)
+            raise
+        fetching = Fetching(self, caller, master, key_ids)
+        if not origin.asked:
+            if not self._turn:
+                self._loop.call_soon(self._serve_turn)
+            self._turn.append(origin)
+        origin.asked.append(fetching)
+        return fetching
+
+    def _check(self, caller: str, key_ids: Sequence[str]) -> None:
+        if AppId(caller) not in self._node.supply.applications:
+            raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {caller!r} is not registered at this KME")
+        if self._audit is not None and self._audit.failure:
+            raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT)
+        if len(key_ids) > self._settings.keys_per_request:
+            text = f"{len(key_ids)} key IDs: must be 1 to {self._settings.keys_per_request}"
+            raise RequestError(Refusal.BAD_REQUEST, text)
+        if caller in self._failures:
+            self._check_guesses(caller)
+
+    def _fetch_records(self, caller: str, master: str, key_ids: list[str]) -> Later:
+        ids, records = tuple(key_ids), self._node.supply.local.records
+        size_bits = records[next(id for id in ids if id in records)].length * 8
+        entry = self._delivery(caller, master, size_bits, self._own).entry(key_ids)
+        fetching = Fetching(self, caller, master, key_ids)
+        self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), fetching.answered)
+        return fetching
+
+    def _origin(self, caller: str, master: str) -> Origin | None:
+        """What opens the IDs of this master's keys for this caller; None where no such key can be."""
+        node = self._node.supply.directory.get(AppId(master))
+        pair = self._node.context.pairs.get(node) if node is not None else None
+        if node is None or pair is None:
+            return None
+        epochs = pair.secrets[node]
+        origin = self._origins.get((caller, master))
+        if origin is None or origin.node != node or origin.epochs != epochs:
+            self._seals.forget_old(node)
+            if len(self._origins) >= ORIGINS_LIMIT:
+                self._origins.clear()
+            seals = [self._seals.of(node, node, epoch) for epoch in reversed(epochs)]
+            origin = self._origins[caller, master] = Origin(caller, master, node, list(epochs), seals)
+        return origin
+
+    def _forget_origins(self, peer: str) -> None:
+        """They hold what was derived from secrets."""
+        live = self._node.context.pairs[peer].secrets
+        for key in [key for key, o in self._origins.items() if o.node == peer and o.epochs != live[o.node]]:
+            del self._origins[key]
+
+    def _delivery(self, caller: str, master: str, size_bits: int, node: str) -> Delivery:
+        """The part of the audit record that is the same for every key of this size."""
+        return Delivery(
+            actor={"sae": caller},
+            interface="etsi014",
+            role="dec",
+            peer=master,
+            size_bits=size_bits,
+            path=tuple(dict.fromkeys((node, self._own))),
+        )
+
+    # --- a turn -------------------------------------------------------------------------------------------------------
+
+    def _serve_turn(self) -> None:
+        turn, self._turn = self._turn, []
+        for origin in turn:
+            asked, origin.asked = origin.asked, []
+            self._serve(origin, [fetching for fetching in asked if fetching.outcome is None])
+
+    def _serve(self, origin: Origin, asked: Sequence[Fetching]) -> None:
+        """Opens all IDs, and asks the core for the keys of each request in which all were right."""
+        opened = self._open(origin, [key_id for fetching in asked for key_id in fetching.key_ids])
+        at = 0
+        wanted: dict[int, list[Wanted]] = {}
+        for fetching in asked:
+            key_ids = fetching.key_ids
+            number = len(key_ids)
+            found = opened[at : at + number]
+            at += number
+            keys = tuple([one for one in found if type(one) is Coordinates])
+            if len(keys) < number:
+                self.refuse(fetching, _refusal(origin.caller, found))
+                continue
+            ids = key_ids[0].encode() if number == 1 else '","'.join(key_ids).encode()
+            size = wanted.get(keys[0][2])
+            if size is None:
+                size = wanted[keys[0][2]] = []
+            size.append((keys, ids, fetching.answered))
+        for length, requests in wanted.items():
+            delivery = origin.deliveries.get(length * 8)
+            if delivery is None:
+                delivery = self._delivery(origin.caller, origin.master, length * 8, origin.node)
+                origin.deliveries[length * 8] = delivery
+            a_line = max(1, KEYS_PER_LINE // max(len(keys) for keys, _, _ in requests))
+            for first in range(0, len(requests), a_line):
+                self._driver.fetch(origin.node, requests[first : first + a_line], delivery.around)
+
+    def _open(self, origin: Origin, key_ids: Sequence[str]) -> Sequence[Opened]:
+        opened: list[Opened] = []
+        for at in range(0, len(key_ids), LANES_LIMIT):
+            some = key_ids[at : at + LANES_LIMIT]
+            # Nearly all are of the newest epoch and right; where one is not, each is looked at by itself.
+            right = origin.seals[0].open_all(some, origin.pair) if origin.seals else None
+            opened += right or [open_in_any(origin.seals, text, origin.master, origin.caller) for text in some]
+        return opened
+
+    def refuse(self, fetching: Fetching, refusal: RequestError) -> None:
+        """A wrong ID counts against the application that named it."""
+        if refusal.reason in (Refusal.NOT_FOUND, Refusal.NOT_AUTHORISED):
+            self._failed(fetching.caller, refusal)
+        self.tallies.refuse("dec", fetching.caller, fetching.master, refusal)
+        fetching.give(refusal)
+
+    # --- guesses ------------------------------------------------------------------------------------------------------
+
+    def _check_guesses(self, caller: str) -> None:
+        """Who named too many wrong IDs is not listened to for a while: tags cannot be guessed by the million."""
+        allowance = self._failures[caller]
+        wait_ns = allowance.spend(0, time.monotonic_ns())
+        if wait_ns:
+            raise RequestError(Refusal.RATE_LIMITED, "too many wrong key IDs", retry_after_s=wait_ns / 1e9)
+        allowance.give_back(0)
+
+    def _failed(self, caller: str, refusal: RequestError) -> RequestError:
+        now = time.monotonic_ns()
+        allowance = self._failures.get(caller)
+        if allowance is None:
+            allowance = self._failures[caller] = Allowance(0, 0, FAILED_IDS_PER_S, FAILED_IDS_BURST, now)
+        allowance.spend(0, now)
+        return refusal
+
+
+def _refusal(caller: str, opened: Sequence[Opened]) -> RequestError:
+    """Of a request with IDs that say nothing: 401 goes before 400 (014 clause 5.3)."""
+    if Unopened.FOREIGN in opened:
+        return RequestError(Refusal.NOT_AUTHORISED, f"SAE {caller!r} was not named for every one of these keys")
+    return RequestError(Refusal.NOT_FOUND, NOT_FOUND)
