@@ -28,14 +28,11 @@ from keyhop.core.composed.tags import aside_share
 from keyhop.core.designs import Design
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.routing import Edge
+from keyhop.simulator.blocks import deliveries
 from keyhop.simulator.record import Demand, EndBook, Fault, Outcome, Record, Scenario, Stream, Trouble, Verdict
 
 DELAY_NS = 10_000_000
 """One way between neighbours, for key managers and for applications (W6)."""
-BLOCK_NS = NANOSECONDS
-"""Between two blocks of a module."""
-BLOCK_SPREAD = 0.2
-"""Blocks vary by up to this part around the mean."""
 SAMPLE_NS = NANOSECONDS
 TAG_BITS = 96
 
@@ -75,7 +72,7 @@ class Arena:
         self.delay_ns = delay_ns
         self.now = 0
         self.events = 0
-        self._blocks = random.Random(f"blocks {seed}")  # noqa: S311 a schedule, not a secret
+        self._blocks = {link: deliveries(link, rate, seed) for link, rate in links.items()}
         self._losses = random.Random(f"losses {seed}")  # noqa: S311
         self._choices = random.Random(f"choices {seed}")  # noqa: S311
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -111,7 +108,7 @@ class Arena:
         """Raises Unbalanced if a book does not close."""
         end = int(seconds * NANOSECONDS)
         for link in sorted(self.links, key=sorted):
-            self.at(self._blocks.randrange(BLOCK_NS), self._module, link)
+            self._next_block(link)
         for stream in self.scenario.streams:
             self.at(stream.starts_ns, self._open, stream)
             if stream.ends_ns is not None:
@@ -166,13 +163,14 @@ class Arena:
 
     # --- modules and faults -------------------------------------------------------------------------------------------
 
-    def _module(self, link: frozenset[str]) -> None:
-        self.at(self.now + BLOCK_NS, self._module, link)
-        bits = self.links[link] * BLOCK_NS // NANOSECONDS
-        bits = int(bits * (1 + BLOCK_SPREAD * (2 * self._blocks.random() - 1))) // 8 * 8
-        if self.stopped.get(link, 0) > self.now or not bits:
-            return
-        self.block(link, bits)
+    def _next_block(self, link: frozenset[str]) -> None:
+        delivery = next(self._blocks[link])
+        self.at(delivery.at_ns, self._module, link, delivery.bits)
+
+    def _module(self, link: frozenset[str], bits: int) -> None:
+        self._next_block(link)
+        if self.stopped.get(link, 0) <= self.now and bits:
+            self.block(link, bits)
 
     def block(self, link: frozenset[str], bits: int) -> None:
         """A block at both ends, but for the one that a fault takes."""
