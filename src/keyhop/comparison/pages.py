@@ -13,8 +13,8 @@ from keyhop.comparison.statistics import CONFIDENCE, PARETO, pareto_front
 from keyhop.core.designs import DESIGNS
 from keyhop.simulator.workloads import WORKLOADS
 
-LOCAL = "local_{}_bits"
-"""The columns of a row that hold the sums of the links' books."""
+LINKS, PAIRS = "local", "global"
+"""Whose books: of links, and of distant pairs."""
 
 
 def scene(found: Scene) -> Iterator[str]:
@@ -36,11 +36,16 @@ def scene(found: Scene) -> Iterator[str]:
     )
     yield from _section(
         "Where the bits went",
-        "Of every hundred bits that the modules delivered, at both ends of all links. Bits that became distant key "
-        "are counted once.",
+        "Of every hundred bits that the modules delivered, at both ends of all links.",
         html.legend((f"var(--l-{letter})", f"{letter}  {entry[0]}") for letter, entry in LEDGER.items())
-        + strips.ledger(found, lambda design, load: shares(found, design, load)),
+        + strips.ledger(found, lambda design, load: shares(found, design, load, LINKS)),
     )
+    if any(cell.median for letter in "NT" for cell in found.values(_column(PAIRS, letter))):
+        yield from _section(
+            "Where the distant key went",
+            "Of every hundred bits that distant pairs came to hold by relay, at both ends.",
+            strips.ledger(found, lambda design, load: shares(found, design, load, PAIRS)),
+        )
     yield from _section(
         "Latency",
         "From the request until both ends held the key, waiting included. Filled: half of the keys were faster. "
@@ -62,16 +67,18 @@ def _section(heading: str, sentence: str, drawn: str) -> Iterator[str]:
     yield f'<div class="scroll-narrow">{drawn}</div></section>'
 
 
-def shares(found: Scene, design: str, load: float) -> dict[str, float] | None:
-    """Of the key made, what became of it, by the median of each letter."""
-    whole = found.cell(design, load, LOCAL.format("G"))
-    if whole is None or not whole.median:
-        return None
-    parts = {letter: found.cell(design, load, LOCAL.format(letter)) for letter in LEDGER}
+def shares(found: Scene, design: str, load: float, books: str) -> dict[str, float] | None:
+    """What became of the key, by the median of each letter."""
+    letters = [letter for letter in LEDGER if books == LINKS or letter not in "TR"]
+    parts = {letter: found.cell(design, load, _column(books, letter)) for letter in letters}
     known = {letter: part.median for letter, part in parts.items() if part is not None and part.median}
-    total = sum(known.values())
     # Medians of parts need not add up to the median of the whole; the bar is to be full.
+    total = sum(known.values())
     return {letter: part / total for letter, part in known.items()} if total else None
+
+
+def _column(books: str, letter: str) -> str:
+    return f"{books}_{letter}_bits"
 
 
 def _collisions(found: Scene) -> Iterator[str]:
