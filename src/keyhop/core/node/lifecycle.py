@@ -129,7 +129,10 @@ class Lifecycle:
         context.book(run)
 
     def _settle_follower(self, run: Run, segment: Segment) -> None:
-        """Bytes of a lease that nobody fetched: what the owner says of them is taken into the book."""
+        """Bytes of a lease that never came to be used here: what the owner says of them is taken into the book.
+
+        Before the floor passes them nobody here knows which bytes of a lease the owner's totals speak of.
+        """
         left = segment.length - sum(high - low for low, high in run.used.within(segment.start, segment.end))
         if segment.mark == GONE or not left:
             return
@@ -137,16 +140,18 @@ class Lifecycle:
             run.book.move(State.STORED, Action.EXPIRE, left)
             return
         told = self._told.get((run.id.peer, run.id.number))
+        uses: tuple[tuple[Account, Action], ...]
+        state, uses = State.RESERVED_APP, ((Account.D, Action.SUPPLY), (Account.O, Action.WASTE))
+        if segment.mark == Purpose.PAD:
+            # Spent on a batch that was lost on its way.
+            state, uses = State.RESERVED_INTERNAL, ((Account.R, Action.RELAY),)
         if told is not None:
-            for account, total, action in (
-                (Account.D, told.delivered, Action.SUPPLY),
-                (Account.O, told.rounding, Action.WASTE),
-                (Account.X, told.expired, Action.EXPIRE),
-            ):
-                share = min(left, max(0, total - run.book[account]))
-                run.book.move(State.RESERVED_APP, action, share)
+            totals = {Account.D: told.delivered, Account.O: told.rounding, Account.R: told.relayed}
+            for account, action in uses:
+                share = min(left, max(0, totals[account] - run.book[account]))
+                run.book.move(state, action, share)
                 left -= share
-        run.book.move(State.RESERVED_APP, Action.BURN, left)
+        run.book.move(state, Action.BURN, left)
 
     def _expire(self, pair: Pair) -> None:
         """What is past its lifetime, leased or not: only the owner may decide it; the floor tells the follower."""

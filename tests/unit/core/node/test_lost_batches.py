@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from small_worlds import deliver, pair, run, settings, started
 
 from keyhop.core.machine import Frame
 from keyhop.core.messages import Confirm, FrameType, Plain, PlainMessage, RelayBatch, State, decode, encode
-from keyhop.core.model import AppId, NodeId
+from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Application
 from keyhop.core.node.events import FrameArrived
 from keyhop.core.node.hops import BATCH_NS, HANDED_ON_LIMIT, HandedOn
+from keyhop.core.node.ledger import Account
 from keyhop.core.node.relay import BURNT_DOUBLINGS, Relay
 from keyhop.simulator.world import World
 
@@ -52,14 +55,18 @@ class Watch:
                     self.cut = None
 
 
-@pytest.fixture
-def world() -> World:
-    """A ring: a and c, whose applications share keys, have a way over b and one over d. Their pools are filled."""
+def ring(**more: Any) -> World:
+    """a and c, whose applications share keys, have a way over b and one over d. Their pools are filled."""
     around = {name: "".join(sorted({*"".join(link for link in LINKS if name in link)} - {name})) for name in "abcd"}
     wanted = {"a": frozenset({AppId("c1")})}
     world = started(
         [
-            settings(name, near, applications=(Application(id=AppId(f"{name}1"), peers=wanted.get(name, frozenset())),))
+            settings(
+                name,
+                near,
+                applications=(Application(id=AppId(f"{name}1"), peers=wanted.get(name, frozenset())),),
+                **more,
+            )
             for name, near in around.items()
         ]
     )
@@ -68,6 +75,11 @@ def world() -> World:
     run(world, 15)
     assert pair(world, "a", "c").is_open and not relay(world, "a").batches
     return world
+
+
+@pytest.fixture
+def world() -> World:
+    return ring()
 
 
 def relay(world: World, name: str) -> Relay:
@@ -160,3 +172,25 @@ def test_a_path_that_kills_each_batch_burns_pads_more_and_more_slowly(world: Wor
     run(world, 30)
     tries = len({batch.number for _, _, batch in watch.batches})
     assert BURNT_DOUBLINGS < tries < 12, f"{tries} batches in {(world.now - began) / 1e9} s"
+
+
+def test_pads_of_a_batch_that_never_arrived_are_booked_as_such_at_both_ends_in_the_end() -> None:
+    world = ring(fetch_lifetime_ns=5 * NANOSECONDS, block_lifetime_ns=30 * NANOSECONDS)
+    watch = Watch(world)
+    way = relay(world, "a").states.route("c", 2048)
+    assert way is not None
+    first = way.path[1]
+    watch.cut = ("a", first)
+    spend(world)
+    run(world, 1)
+    assert frozenset(("a", first)) in world.cuts
+    ours, theirs = pair(world, "a", first).own_key, pair(world, first, "a").their_key
+    world.mend("a", first)
+    lost = ours.book[Account.R] - theirs.book[Account.R]
+    assert lost >= watch.batches[0][2].length
+    # Neither end tells which of the leased bytes they were before the floor has passed them.
+    run(world, 5)
+    assert ours.book[Account.R] - theirs.book[Account.R] == lost and theirs.segments
+    run(world, 60)
+    assert theirs.floor == theirs.append
+    assert theirs.book.snapshot() == ours.book.snapshot()
