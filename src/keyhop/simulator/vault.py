@@ -45,7 +45,7 @@ class WeightlessVault:
         pass
 
     def collect(self, saves: Iterable[Save]) -> Callable[[Range], memoryview]:
-        return lambda range: memoryview(b"")
+        return lambda range: memoryview(bytes(range.length))
 
     def committed(self, saves: Iterable[Save]) -> None:
         pass

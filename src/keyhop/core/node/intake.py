@@ -374,7 +374,8 @@ class Intake:
             context.put(run.row())
             context.book(run)
         context.vault.discard(name)
-        if not placed and account is Account.G:
+        if not placed and (account is Account.G or any(place[0] == pair.their_tags.id.number for place in placements)):
+            # Of a relayed batch its source speaks again only if there are tag keys in it.
             self.unconfirmed[pair.peer, name.source, name.number] = placements
 
     def _know(self, pair: Pair, placements: tuple[Placement, ...], tags: int) -> None:

@@ -21,6 +21,7 @@ from keyhop.core.messages import (
     RelayBatch,
     Reserve,
     Span,
+    StoredBlock,
     decode_manifest,
     encode,
 )
@@ -36,7 +37,7 @@ from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
-from keyhop.core.node.vault import RELAY_SENT, BlockName
+from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 
 LOOK_NS = NANOSECONDS // 5
 FAILURES_BEFORE_NOTICE = 5
@@ -289,6 +290,9 @@ class Relay:
             pair, name, manifest.placements, manifest.segment_bytes, 0.0,
             placed=True, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip
+        if pair.is_open and any(number == pair.own_tags.id.number for number, _, _ in manifest.placements):
+            # From here on the destination may grant what of it are tag keys; without them the pair falls silent.
+            context.say(pair, StoredBlock(RELAY, batch.number))
         took = context.now - batch.began
         self.relay_ns[pair.peer] = max(took, (self.relay_ns.get(pair.peer, took) * 7 + took) // 8)
         self.hops.paths[context.node, pair.peer] = batch.path
