@@ -24,6 +24,7 @@ FILE = re.compile(
 )
 MADE_BY_A_NODE = {
     "keyhop.yml",
+    "policy.yml",
     "audit.jsonl",
     "link.json",
     "lab.json",

@@ -137,3 +137,27 @@ def test_a_wrong_node_file_is_refused(run: Run, here: Path) -> None:
     (here / "keyhop.yml").write_text(NODE.replace("limits", "limts"), encoding="utf-8")
     result = run("policy", "explain", "vpn-1", "hq", "--config", "keyhop.yml")
     assert result.exit_code == ExitCode.USAGE and "did you mean limits?" in result.stderr
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "policy.md"
+
+
+def sample(mark: str) -> str:
+    fenced = PAGE.read_text(encoding="utf-8").split(f"<!-- {mark} -->\n")[1]
+    return fenced.split("\n", 1)[1].split("```")[0]
+
+
+def test_the_policy_of_the_documents_is_explained_as_they_say(run: Run, here: Path) -> None:
+    (here / "policy.yml").write_text(sample("policy"), encoding="utf-8")
+    assert run("policy", "check").exit_code == ExitCode.DONE
+    shown = run("policy", "explain", "vpn-1", "vpn-2", "--size", "512", "--policy", "policy.yml").stdout
+    assert shown.startswith(sample("explained"))
+
+
+def test_the_documents_name_every_word_and_every_extension() -> None:
+    from keyhop.core.constraints import NAMES
+    from keyhop.core.policy_rules import LINK_VALUES, VALUES
+
+    page = PAGE.read_text(encoding="utf-8")
+    words = {word.split(".")[0] for word in (*VALUES, *LINK_VALUES)} | {name.removeprefix("keyhop_") for name in NAMES}
+    assert [word for word in sorted(words) if f"`{word}`" not in page] == []
