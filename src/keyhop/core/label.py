@@ -204,11 +204,11 @@ def relayed(payload: Label, pads: Sequence[Label], path: tuple[NodeId, ...], tru
     """
     parts = (payload, *pads)
     combined = any(part.combined for part in parts)
-    key = _joined(parts, _weakest(parts), _added(parts), combined)
     on_it = set(path)
-    others = frozenset(taken for taken in key.paths if not on_it.issuperset(taken))
+    others = frozenset(taken for part in parts for taken in part.paths if not on_it.issuperset(taken))
     relays = trust if len(path) > 2 else Trust.DIRECT
-    return msgspec.structs.replace(key, paths=_few(others | {path}), trust=min(key.trust, relays))
+    key = _joined(parts, _weakest(parts), _added(parts), combined, others | {path})
+    return msgspec.structs.replace(key, trust=min(key.trust, relays))
 
 
 def xored(shares: Sequence[Label]) -> Label:
@@ -293,7 +293,13 @@ def _added(parts: Iterable[Label]) -> tuple[Term, ...]:
     return tuple(sorted((Term(*item) for item in found.items()), key=lambda term: term.origin))
 
 
-def _joined(parts: Sequence[Label], grade: Grade, terms: tuple[Term, ...], combined: bool) -> Label:
+def _joined(
+    parts: Sequence[Label],
+    grade: Grade,
+    terms: tuple[Term, ...],
+    combined: bool,
+    paths: frozenset[tuple[NodeId, ...]] | None = None,
+) -> Label:
     """Whoever knows one part knows something of the key."""
     return Label(
         grade=grade,
@@ -302,7 +308,7 @@ def _joined(parts: Sequence[Label], grade: Grade, terms: tuple[Term, ...], combi
         born_ns=min(part.born_ns for part in parts),
         vendors=frozenset().union(*(part.vendors for part in parts)),
         breaks=_least(frozenset().union(*(part.breaks for part in parts))),
-        paths=_few(frozenset().union(*(part.paths for part in parts))),
+        paths=_few(frozenset().union(*(part.paths for part in parts)) if paths is None else paths),
         trust=min(part.trust for part in parts),
         rng=frozenset().union(*(part.rng for part in parts)),
         combined=combined,

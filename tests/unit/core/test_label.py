@@ -98,6 +98,13 @@ def test_a_relayed_key_has_the_sum_over_its_hops() -> None:
     assert key.paths == {(A, B, C, D)}
 
 
+def test_a_path_may_be_long() -> None:
+    path = tuple(NodeId(f"n{number}") for number in range(301))
+    pads = [labels.block(f"{one}-{other}", 0, (one, other), 0, epsilon=E10) for one, other in pairwise(path[1:])]
+    key = labels.relayed(labels.block("n0-n1", 0, path[:2], 0, epsilon=E10), pads, path)
+    assert key.epsilon == 300 * E10 and key.hops == 300 and len(key.paths) == 1
+
+
 def test_a_drawn_payload_names_its_source_and_costs_a_pad_on_every_hop() -> None:
     payload = labels.random_payload(A, 7, 100, Entropy.OS)
     key = labels.relayed(payload, [qkd("a-b"), qkd("b-c")], (A, B, C))
