@@ -16,6 +16,10 @@ BATCH_NS = 1_000_000_000
 LATE_NS = 15_000_000_000
 """What the peer has not named after this time it does not have."""
 
+UNNAMED_OFFERS = 4
+"""Times that a block is offered, where the design does not say (K)."""
+KEPT_NUMBERS = 1024
+
 
 class Agreement(Protocol):
     def arrived(self, block: BlockArrived) -> None: ...
@@ -105,7 +109,8 @@ class Stamped:
 class Compared:
     """The master names blocks and their tags, the peer says which it has alike; both take these, in this order.
 
-    A block that one end lacks, or that differs, is offered again `retries` times and then destroyed (booked Y).
+    With a third word the peer takes them only when it hears that the master has: an answer that is lost parts nobody.
+    A block that differs is destroyed at both ends; one that the peer lacks is offered `retries` times before (Y).
     """
 
     def __init__(
@@ -130,14 +135,18 @@ class Compared:
         self._asking = False
         self._due = False
         self._gone_below = -1
-        """At the slave: numbers up to this one have been decided."""
+        """At the slave: numbers up to this one have been decided, where nothing is offered again."""
+        self._decided: OrderedDict[int, None] = OrderedDict()
+        """The same by number, the last ones, where what came too late for one offer may be in time for the next."""
+        self._confirmed: dict[int, int] = {}
+        """Alike, with what is set aside of each: waits for the third word."""
         line.talk.handlers[self._word] = self._asked
         if self._third:
-            line.talk.handlers[self._third] = lambda message: None
+            line.talk.handlers[self._third] = self._done
 
     def arrived(self, block: BlockArrived) -> None:
         line = self._line
-        if block.number in self._pickup or block.number <= self._gone_below:
+        if block.number in self._pickup or self._is_decided(block.number):
             line.destroy_pickup(block.bits)
             return
         self._pickup[block.number] = block
@@ -185,12 +194,31 @@ class Compared:
         if self._whole_batch and differing:
             alike = []
         for number in alike:
-            self._line.accept_pickup(self._pickup.pop(number).bits, asides[number])
-            self._gone_below = max(self._gone_below, number)
+            if self._third:
+                self._confirmed[number] = asides[number]
+            else:
+                self._take(number, asides[number])
         for number in [n for n, _ in offered if n in self._pickup] if self._whole_batch else differing:
             self._line.destroy_pickup(self._pickup.pop(number).bits)
         destroyed = tuple(n for n, _ in offered if n not in alike and (self._whole_batch or n in differing))
         return Kx(f"{self._word}-ACK", Verb.AGREE, counts=(len(alike), *alike, *destroyed), ok=not destroyed)
+
+    def _done(self, message: Kx) -> None:
+        """The master has taken these."""
+        for number in message.counts:
+            if number in self._confirmed and number in self._pickup:
+                self._take(number, self._confirmed.pop(number))
+
+    def _take(self, number: int, aside: int) -> None:
+        self._line.accept_pickup(self._pickup.pop(number).bits, aside)
+        self._gone_below = max(self._gone_below, number)
+        if self._retries:
+            self._decided[number] = None
+            if len(self._decided) > KEPT_NUMBERS:
+                self._decided.popitem(last=False)
+
+    def _is_decided(self, number: int) -> bool:
+        return number in self._decided if self._retries else number <= self._gone_below
 
     def _answered(self, message: Kx) -> None:
         line = self._line
@@ -204,10 +232,10 @@ class Compared:
                 line.destroy_pickup(self._pickup.pop(bad).bits)
         for left in list(self._pickup):
             self._offered[left] = self._offered.get(left, 0) + 1
-            if self._offered[left] > max(3, self._retries):
+            if self._offered[left] >= (self._retries or UNNAMED_OFFERS):
                 line.destroy_pickup(self._pickup.pop(left).bits)
                 del self._offered[left]
-        if self._third:
+        if self._third and number:
             line.talk.tell(Kx(self._third, Verb.AGREE, counts=tuple(rest[:number])))
         self._again()
 
@@ -218,6 +246,8 @@ class Compared:
 
     def _late(self, number: int) -> None:
         """The master never had it, or has destroyed it."""
+        if number in self._confirmed:
+            return
         block = self._pickup.pop(number, None)
         if block is not None:
             self._line.destroy_pickup(block.bits)
