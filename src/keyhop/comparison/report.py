@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
 from keyhop.comparison import design_page, export, html, pages
-from keyhop.comparison.case import Row
+from keyhop.comparison.case import Case, Row
 from keyhop.comparison.scenes import Scene, scenes
-from keyhop.comparison.sweep import Manifest, read_manifest, read_rows
+from keyhop.comparison.sweep import Manifest, read_failures, read_manifest, read_rows
 
 INDEX = "index.html"
 DIRECTORY = "report"
@@ -43,8 +43,9 @@ def write(directory: Path) -> Written:
     manifest, rows = read_manifest(directory), read_rows(directory)
     place = directory / DIRECTORY
     place.mkdir(exist_ok=True)
-    found = scenes(manifest.grid, rows)
-    for name, text in _pages(manifest, rows, found):
+    failures = read_failures(directory)
+    found = scenes(manifest.grid, rows, failures)
+    for name, text in _pages(manifest, rows, failures, found):
         _write(place / name, text)
     table, columns = directory / "rows.csv", directory / "rows.parquet"
     _write(table, export.csv_text(rows))
@@ -65,12 +66,14 @@ def _write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _pages(manifest: Manifest, rows: Sequence[Row], found: list[Scene]) -> Iterator[tuple[str, str]]:
+def _pages(
+    manifest: Manifest, rows: Sequence[Row], failures: Mapping[Case, str], found: list[Scene]
+) -> Iterator[tuple[str, str]]:
     """The first scene is on the index page, so that there is something to see at once."""
     files = {scene.name: INDEX if at == 0 else f"{scene.name}.html" for at, scene in enumerate(found)}
     for at, scene in enumerate(found):
         body = [
-            *_head(manifest, rows),
+            *_head(manifest, rows, failures),
             _tabs(found, files, scene),
             "<main>",
             *(pages.overview(found, files) if at == 0 and len(found) > 1 else ()),
@@ -85,7 +88,7 @@ def _pages(manifest: Manifest, rows: Sequence[Row], found: list[Scene]) -> Itera
         yield f"design-{name}.html", html.page(f"{name}: composition and figures", body)
 
 
-def _head(manifest: Manifest, rows: Sequence[Row]) -> Iterator[str]:
+def _head(manifest: Manifest, rows: Sequence[Row], failures: Mapping[Case, str]) -> Iterator[str]:
     grid = manifest.grid
     between = f" ({min(grid.loads):g} to {max(grid.loads):g})" if len(grid.loads) > 1 else f" ({grid.loads[0]:g})"
     yield "<header><h1>Key managers side by side</h1>"
@@ -107,10 +110,13 @@ def _head(manifest: Manifest, rows: Sequence[Row]) -> Iterator[str]:
     if len(rows) < len(grid):
         share = len(rows) / len(grid)
         said = f"This sweep is not finished: {len(rows):,} of {len(grid):,} runs are there ({share:.0%})."
+        if failures:
+            case, error = next(iter(failures.items()))
+            said += f" {_counted(failures, 'run')} failed, the first was {case}: {error}"
         yield f"<main>{html.note(said)}</main>"
 
 
-def _counted(things: Sequence[object], word: str) -> str:
+def _counted(things: Sized, word: str) -> str:
     return f"{len(things)} {word}" + ("" if len(things) == 1 else "s")
 
 

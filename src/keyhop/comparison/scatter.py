@@ -7,23 +7,27 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from keyhop.comparison.drawing import Scale, dot, group, line, path, picture, powers_of_ten, text
+from keyhop.comparison.drawing import Scale, dot, line, path, picture, powers_of_ten, text
 from keyhop.comparison.measures import brief, title, words
 from keyhop.comparison.metrics import METRICS
 from keyhop.comparison.palette import colour
 from keyhop.comparison.plots import WIDTH
 from keyhop.comparison.scenes import Scene, own_share
 
-HEIGHT = 400.0
+HEIGHT = 430.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 30.0, 30.0, 42.0
+SIDE, ABOVE = 150.0, 34.0
+"""Room for names on the other side of points that lie at the edge."""
 SHORTEST_S = 1e-4
 NAME_WIDTH = 7.9
 """Of a character of a name in bold."""
 SHARE_WIDTH = 46.0
 NAME_HEIGHT = 14.0
+SAME = 6.0
+"""Points nearer to each other than this have one list of names."""
 NEAR = 14.0
 """A name further from its point than this has a line to it."""
-RADII = (9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0, 80.0, 100.0, 124.0, 150.0)
+RADII = (9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0, 80.0, 100.0, 124.0, 150.0, 180.0, 220.0, 260.0, 320.0)
 DIRECTIONS = (0, 180, 45, -45, 135, -135, 90, -90, 20, -20, 160, -160)
 """In degrees: beside the point is read best."""
 
@@ -52,34 +56,32 @@ def front(scene: Scene, load: float, across: str, upwards: str, best: Sequence[s
         return picture(WIDTH, 40, heading, [text(0, 24, f"{title(across)}: {_why(scene, load)}", "empty")])
     x = _across(across, [place for place, _ in found.values()])
     lowest = min(place for _, place in found.values())
-    y = Scale(max(0.0, math.floor(lowest * 10 - 0.5) / 10), 1.0, HEIGHT - BOTTOM, TOP)
+    y = Scale(max(0.0, math.floor(lowest * 10 - 0.5) / 10), 1.0, HEIGHT - BOTTOM, TOP + ABOVE)
     parts = list(_frame(x, y, across, upwards))
     places = {design: (x(one), y(other)) for design, (one, other) in found.items()}
     parts.append(path(_stairs(list(places.values())), "frontier"))
-    boxes = _named(places)
-    for design, (left, top) in places.items():
-        chosen = design in best
-        far, high = found[design]
-        tip = f"{design}: {title(across)} {words(across, far)}, {title(upwards)} {words(upwards, high)}"
-        paint = f"{'fill' if chosen else 'stroke'}:{colour(design)}"
-        parts.append(
-            group(
-                [
-                    _leader(left, top, boxes[design]),
-                    dot(left, top, 5.5 if chosen else 4.5, "mark" if chosen else "hollow", paint, tip),
-                    _name(design, boxes[design], "name" if chosen else "plain"),
-                ],
-                "series",
-            )
-        )
+    for members, box in _named(places):
+        # A point that stands for several leads to their list as one.
+        parts.append(_leader(*places[members[0]], box))
+        for at, design in enumerate(members):
+            parts.append(_point(design, design in best, places[design], found[design], (across, upwards)))
+            parts.append(_name(design, box.left, box.top + at * NAME_HEIGHT, design in best))
     return picture(WIDTH, HEIGHT, heading, parts)
 
 
-def _name(design: str, box: Box, kind: str) -> str:
+def _point(
+    design: str, chosen: bool, place: tuple[float, float], figures: tuple[float, float], metrics: tuple[str, str]
+) -> str:
+    said = ", ".join(f"{title(name)} {words(name, value)}" for name, value in zip(metrics, figures, strict=True))
+    paint = f"{'fill' if chosen else 'stroke'}:{colour(design)}"
+    return dot(*place, 5.5 if chosen else 4.5, "mark" if chosen else "hollow", paint, f"{design}: {said}")
+
+
+def _name(design: str, left: float, top: float, chosen: bool) -> str:
     share = f'<tspan class="faint" dx="5">{own_share(design)}</tspan>'
     return (
-        f'<text x="{box.left:.1f}" y="{box.bottom - 3:.1f}" class="{kind} halo" style="fill:{colour(design)}">'
-        f"{escape(design)}{share}</text>"
+        f'<text x="{left:.1f}" y="{top + 11:.1f}" class="{"name" if chosen else "plain"} halo" '
+        f'style="fill:{colour(design)}">{escape(design)}{share}</text>'
     )
 
 
@@ -89,8 +91,8 @@ def _why(scene: Scene, load: float) -> str:
 
 def _across(metric: str, values: Sequence[float]) -> Scale:
     if METRICS[metric].unit == "s":
-        return Scale(*powers_of_ten(values, SHORTEST_S), LEFT + 10, WIDTH - RIGHT, logarithmic=True)
-    return Scale(0.0, max(*values, 0.01), LEFT + 10, WIDTH - RIGHT - 120)
+        return Scale(*powers_of_ten(values, SHORTEST_S), LEFT + SIDE, WIDTH - RIGHT, logarithmic=True)
+    return Scale(0.0, max(*values, 0.01), LEFT + SIDE, WIDTH - RIGHT - 120)
 
 
 def _frame(x: Scale, y: Scale, across: str, upwards: str) -> Iterator[str]:
@@ -114,35 +116,53 @@ def _stairs(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return steps
 
 
-def _named(places: dict[str, tuple[float, float]]) -> dict[str, Box]:
-    """Where each name stands: as near to its point as it can without covering another name or point."""
+def _named(places: dict[str, tuple[float, float]]) -> list[tuple[list[str], Box]]:
+    """Where the names of each point stand: as near as they can without covering other names or points."""
     points = [Box(left - 5, top - 5, left + 5, top + 5) for left, top in places.values()]
     taken: list[Box] = []
-    boxes: dict[str, Box] = {}
-    for name, (left, top) in sorted(places.items(), key=lambda entry: entry[1]):
-        candidates = list(_around(name, left, top))
+    named: list[tuple[list[str], Box]] = []
+    for members in _together(places):
+        candidates = list(_around(members, *places[members[0]]))
         free = (box for box in candidates if not any(box.meets(other) for other in (*taken, *points)))
-        boxes[name] = next(free, candidates[0])
-        taken.append(boxes[name])
-    return boxes
+        box = next(free, candidates[0])
+        taken.append(box)
+        named.append((members, box))
+    return named
 
 
-def _around(name: str, left: float, top: float) -> Iterator[Box]:
-    width = len(name) * NAME_WIDTH + SHARE_WIDTH
+def _together(places: dict[str, tuple[float, float]]) -> list[list[str]]:
+    lists: list[list[str]] = []
+    for name, (left, top) in sorted(places.items(), key=lambda entry: entry[1]):
+        for members in lists:
+            first_left, first_top = places[members[0]]
+            if abs(first_left - left) < SAME and abs(first_top - top) < SAME:
+                members.append(name)
+                break
+        else:
+            lists.append([name])
+    # Long lists find a place while there is one.
+    return sorted(lists, key=len, reverse=True)
+
+
+def _around(members: Sequence[str], left: float, top: float) -> Iterator[Box]:
+    width = max(map(len, members)) * NAME_WIDTH + SHARE_WIDTH
+    height = len(members) * NAME_HEIGHT
     for radius in RADII:
         for degrees in DIRECTIONS:
             across = left + radius * math.cos(math.radians(degrees))
             middle = top - radius * math.sin(math.radians(degrees))
             start = across if abs(degrees) < 90 else across - width if abs(degrees) > 90 else across - width / 2
-            box = Box(start, middle - NAME_HEIGHT / 2, start + width, middle + NAME_HEIGHT / 2)
-            if box.left >= LEFT and box.right <= WIDTH and box.top >= TOP - 12 and box.bottom <= HEIGHT - BOTTOM:
+            # The list hangs from its first line where it is beside the point, and stands on its last above it.
+            upper = middle - NAME_HEIGHT / 2 - (height - NAME_HEIGHT if degrees > 0 and degrees < 180 else 0)
+            box = Box(start, upper, start + width, upper + height)
+            if box.left >= LEFT and box.right <= WIDTH and box.top >= TOP - 14 and box.bottom <= HEIGHT - BOTTOM:
                 yield box
-    yield Box(left + 9, top - NAME_HEIGHT / 2, left + 9 + width, top + NAME_HEIGHT / 2)
+    yield Box(left + 9, top - NAME_HEIGHT / 2, left + 9 + width, top - NAME_HEIGHT / 2 + height)
 
 
 def _leader(left: float, top: float, box: Box) -> str:
     across = min(max(left, box.left), box.right)
-    middle = (box.top + box.bottom) / 2
+    middle = min(max(top, box.top + NAME_HEIGHT / 2), box.bottom - NAME_HEIGHT / 2)
     if math.hypot(across - left, middle - top) <= NEAR:
         return ""
     return line(left, top, across, middle, "leader")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from keyhop.comparison.case import Grid, Row, not_applicable
+from keyhop.comparison.case import Case, Grid, Row, not_applicable
 from keyhop.comparison.measures import span, words
 from keyhop.comparison.statistics import Estimate, estimate
 from keyhop.core.designs import DESIGNS
@@ -29,6 +30,8 @@ class Scene:
     cells: dict[tuple[str, float, str], Estimate] = field(default_factory=dict)
     done: dict[tuple[str, float], int] = field(default_factory=dict)
     """Seeds that have run."""
+    failed: dict[tuple[str, float], str] = field(default_factory=dict)
+    """Runs that ended in an error, and the last one."""
 
     @property
     def name(self) -> str:
@@ -50,8 +53,10 @@ class Scene:
         """In the place of a figure that is not there."""
         if not_applicable(design, self.topology):
             return "n/a"
-        ran = sum(self.done.get((design, one), 0) for one in ([load] if load is not None else self.loads))
-        return "n/a" if ran else "no run yet"
+        places = [(design, one) for one in ([load] if load is not None else self.loads)]
+        if any(self.done.get(place) for place in places):
+            return "n/a"
+        return "failed" if any(place in self.failed for place in places) else "no run yet"
 
     def has(self, metric: str) -> bool:
         return any(name == metric for _, _, name in self.cells)
@@ -68,16 +73,20 @@ class Scene:
         return sorted(key for key, seen in traces.items() if len(seen) > 1)
 
 
-def scenes(grid: Grid, rows: Iterable[Row]) -> list[Scene]:
+def scenes(grid: Grid, rows: Iterable[Row], failures: Mapping[Case, str] = MappingProxyType({})) -> list[Scene]:
     """One for each workload and network of the grid, also where nothing has run yet."""
     by_place: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         by_place[row.case.workload, row.case.topology].append(row)
-    return [
-        _scene(workload, place, grid, by_place[workload, place])
+    made = {
+        (workload, place): _scene(workload, place, grid, by_place[workload, place])
         for place in grid.topologies
         for workload in grid.workloads
-    ]
+    }
+    for case, error in failures.items():
+        if (case.workload, case.topology) in made:
+            made[case.workload, case.topology].failed[case.design, case.load] = error
+    return list(made.values())
 
 
 def _scene(workload: str, place: str, grid: Grid, rows: Sequence[Row]) -> Scene:

@@ -50,14 +50,16 @@ def latency(scene: Scene, median: str, tail: str) -> str:
         tip = f"{design} at load {load:g}: half within {duration(half.median)}, 99 % within {duration(last.median)}"
         paint = colour(design)
         yield line(x(half.median), middle, x(last.median), middle, "reach", f"stroke:{paint}")
-        yield dot(x(half.median), middle, 4, "mark", f"fill:{paint}", tip)
-        yield dot(x(last.median), middle, 4, "hollow", f"stroke:{paint}", tip)
+        # Where both are alike the filled mark stands in the hollow one.
+        yield dot(x(last.median), middle, 4.6, "hollow", f"stroke:{paint}", tip)
+        yield dot(x(half.median), middle, 2.9, "centre", f"fill:{paint}", tip)
 
     def below(left: float, right: float, top: float, bottom: float) -> Iterable[str]:
         x = Scale(low, high, left + 6, right - 6, logarithmic=True)
-        for tick in x.ticks(4):
+        for tick in x.ticks(3):
             yield line(x(tick), top, x(tick), bottom, "grid")
-            yield text(x(tick), bottom + 14, duration(tick), "tick", anchor="middle")
+            at_edge = "start" if x(tick) < left + 20 else "end" if x(tick) > right - 20 else "middle"
+            yield text(x(tick), bottom + 14, duration(tick), "tick", anchor=at_edge)
 
     return _table(scene, f"latency, {scene.title}", draw, below)
 

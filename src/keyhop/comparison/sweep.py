@@ -129,6 +129,26 @@ def read_rows(directory: Path) -> list[Row]:
     return [by_id[name] for name in order if name in by_id]
 
 
+def read_failures(directory: Path) -> dict[Case, str]:
+    """The last error of each case that has no row; a line that is still being written is left out."""
+    try:
+        lines = (directory / TIMES).read_bytes().splitlines()
+    except FileNotFoundError:
+        return {}
+    failed: dict[Case, str] = {}
+    for line in lines:
+        try:
+            told = orjson.loads(line)
+            case = msgspec.convert({name: told[name] for name in Case.__struct_fields__}, Case)
+        except (orjson.JSONDecodeError, msgspec.ValidationError, KeyError, TypeError):
+            # Cut off by a kill; the run is missing and will be done again.
+            continue
+        failed.pop(case, None)
+        if error := told.get("error"):
+            failed[case] = str(error)
+    return failed
+
+
 def _parsed(lines: list[bytes], path: Path) -> Iterator[Row]:
     seen: dict[str, bytes] = {}
     for number, line in enumerate(lines, 1):

@@ -54,9 +54,12 @@ def test_words_under_an_axis_do_not_run_into_each_other_and_one_is_kept() -> Non
 def test_names_in_a_scatter_cover_no_other_name_and_no_point() -> None:
     rng = random.Random(5)
     places = {f"design {number}": (rng.uniform(200, 900), rng.uniform(60, 300)) for number in range(23)}
-    boxes = list(scatter._named(places).values())
-    for number, one in enumerate(boxes):
-        assert not any(one.meets(other) for other in boxes[number + 1 :])
+    places |= {f"alike {number}": (500.0 + number, 180.0) for number in range(4)}
+    named = scatter._named(places)
+    assert sorted(name for members, _ in named for name in members) == sorted(places)
+    assert any(set(members) >= {f"alike {number}" for number in range(4)} for members, _ in named)
+    for number, (_, one) in enumerate(named):
+        assert not any(one.meets(other) for _, other in named[number + 1 :])
         assert not any(one.left < x < one.right and one.top < y < one.bottom for x, y in places.values())
 
 

@@ -211,6 +211,21 @@ def test_a_sweep_that_is_not_finished_can_be_looked_at(tmp_path: Path, rows: int
     Links(text)
 
 
+def test_a_run_that_failed_is_called_so_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(arithmetic.STUMBLES, "yes")
+    grid = msgspec.structs.replace(GRID, seeds=(2,))
+    perform(tmp_path, grid=grid)
+    with (tmp_path / sweep.TIMES).open("ab") as file:
+        file.write(b'{"torn')
+    report.write(tmp_path)
+    text = page(tmp_path)
+    assert "failed, the first was keyhop W2 load 0.5 p2p seed 2: ArithmeticError" in text and ">failed<" in text
+    monkeypatch.delenv(arithmetic.STUMBLES)
+    perform(tmp_path, grid=grid)
+    report.write(tmp_path)
+    assert "failed" not in page(tmp_path)
+
+
 def test_designs_that_were_not_asked_the_same_are_called_so(tmp_path: Path) -> None:
     perform(tmp_path, Figures(), GRID)
     rows = (tmp_path / ROWS).read_bytes().splitlines()
