@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from keyhop.core.composed.messages import Kx, Name, StreamOpened
-from keyhop.core.composed.serving import Pending, Taken
+from keyhop.core.composed.messages import KeyAsked, Kx, Name, StreamOpened
+from keyhop.core.composed.owner import Owned
+from keyhop.core.composed.serving import Pending, Taken, Then
 from keyhop.core.policy.relay import HopByHop
 from keyhop.core.policy.synchronisation import Verb
 
@@ -18,11 +19,28 @@ HOP_WAIT_NS = 5_000_000_000
 """What waits longer for a pad at a hop is dropped (K)."""
 BATCH_BITS = 65_536
 """At most so much at once (K)."""
+TAG_BATCH_BITS = 4096
+"""For tags a small batch may bring as much as one of this size would: the next ones need none then (K)."""
 OUTSTANDING_NS = 20_000_000_000
 """Of a batch so old nothing is expected any more, but when its answer comes, both runs have it."""
 
 
 class Relaying(Protocol):
+    over_links: bool
+    """Whether neighbours draw from a run of the pair, too, into which their link's key is promoted."""
+
+    def refusal(self, asked: KeyAsked) -> str:
+        """Why a request is not even tried; empty if it is."""
+        ...
+
+    def reserved_bits(self) -> int:
+        """Of this site's links, for somebody who does not use them now."""
+        ...
+
+    def admitted(self) -> frozenset[str] | None:
+        """Streams of this site that were let in; None if all are."""
+        ...
+
     def reaches(self, peer: str) -> bool: ...
     def rate_bps(self, peer: str) -> int: ...
     def opened(self, stream: StreamOpened) -> None: ...
@@ -46,6 +64,17 @@ class Relaying(Protocol):
 
 class Unconnected:
     """Key ends where its link ends."""
+
+    over_links = False
+
+    def refusal(self, asked: KeyAsked) -> str:
+        return ""
+
+    def reserved_bits(self) -> int:
+        return 0
+
+    def admitted(self) -> frozenset[str] | None:
+        return None
 
     def reaches(self, peer: str) -> bool:
         return False
@@ -88,10 +117,46 @@ class Parcel(NamedTuple):
     its: bool
     aside: int = 0
     """Of its bits, for tags of the pair."""
+    flow: str = ""
+    """For whom it is carried, where that makes a difference."""
+    rank: int = 0
+    """Before those of a higher one, where it waits."""
+
+
+class HopQueue(Protocol):
+    """What waits at a hop for a pad of the next link."""
+
+    def put(self, parcel: Parcel) -> None: ...
+    def head(self) -> Parcel | None:
+        """The next one; it stays the next until it is taken away."""
+        ...
+
+    def pop(self) -> Parcel: ...
+
+
+class InOrder:
+    """First in, first out."""
+
+    def __init__(self) -> None:
+        self._parcels: deque[Parcel] = deque()
+
+    def put(self, parcel: Parcel) -> None:
+        self._parcels.append(parcel)
+
+    def head(self) -> Parcel | None:
+        return self._parcels[0] if self._parcels else None
+
+    def pop(self) -> Parcel:
+        return self._parcels.popleft()
 
 
 class HopWise(Unconnected):
-    """Each hop under a pad of its link; what finds no pad waits at the hop, first in first out (K)."""
+    """Each hop under a pad of its link; what finds no pad waits at the hop, first in first out (K).
+
+    Over a path of one link the range itself is promoted at both ends.
+    """
+
+    patience_ns = HOP_WAIT_NS
 
     def __init__(self, site: Site, part: HopByHop) -> None:
         self._site = site
@@ -101,7 +166,7 @@ class HopWise(Unconnected):
         """(destination, number): batches of this source that no answer has come for."""
         self._young: dict[str, OrderedDict[int, Parcel]] = {}
         self._young_bits: dict[str, int] = {}
-        self._queues: dict[str, deque[Parcel]] = {}
+        self._queues: dict[str, HopQueue] = {}
         """By next hop."""
         self._asking: set[str] = set()
         """Next hops whose site has been asked for a pad."""
@@ -131,21 +196,27 @@ class HopWise(Unconnected):
         """Starts batches for at least so many bits."""
         site = self._site
         paths = site.network.paths(site.design, site.node, line.peer)
-        if not paths:
-            return
         unit_bits = line.run.unit_bits
-        while bits > 0:
-            size = min(bits, BATCH_BITS)
-            size = -(-size // unit_bits) * unit_bits
+        while bits > 0 and paths:
+            size = -(-min(bits, BATCH_BITS) // unit_bits) * unit_bits
             bits -= size
-            self._numbers += 1
-            parcel = Parcel(self._numbers, size, paths[0], site.now, True, line.talk.aside_bits(size))
-            self._sent[line.peer, parcel.number] = parcel
-            self._young.setdefault(line.peer, OrderedDict())[parcel.number] = parcel
-            self._young_bits[line.peer] = self._young_bits.get(line.peer, 0) + size
-            self._pass_on(parcel, 0)
+            self.start(line, size, paths[0])
+
+    def start(self, line: Line, bits: int, path: tuple[str, ...], *, flow: str = "", rank: int = 0) -> None:
+        """One batch, of whole units, with so many more as the tags of the pair need."""
+        line.talk.handlers.setdefault("STORED", lambda message: self._stored(line, message))
+        self._numbers += 1
+        aside = line.talk.aside_bits(max(bits, TAG_BATCH_BITS))
+        bits += -(-aside // line.run.unit_bits) * line.run.unit_bits
+        parcel = Parcel(self._numbers, bits, path, self._site.now, True, aside, flow, rank)
+        self._sent[line.peer, parcel.number] = parcel
+        self._young.setdefault(line.peer, OrderedDict())[parcel.number] = parcel
+        self._young_bits[line.peer] = self._young_bits.get(line.peer, 0) + bits
+        self._pass_on(parcel, 0)
 
     def grew(self, link: Line) -> None:
+        if isinstance(link.serving, Owned):
+            link.serving.grew()
         self._drain(link.peer)
 
     def restarted(self) -> None:
@@ -166,24 +237,55 @@ class HopWise(Unconnected):
 
     def _pass_on(self, parcel: Parcel, at: int) -> None:
         hop = parcel.path[at + 1]
-        self._queues.setdefault(hop, deque()).append(parcel)
+        link = self._site.links[hop]
+        if isinstance(link.serving, Owned):
+            self._line_up(link, link.serving, parcel)
+            return
+        queue = self._queues.get(hop)
+        if queue is None:
+            queue = self._queues[hop] = self.queue(hop)
+        queue.put(parcel)
         self._drain(hop)
+
+    def queue(self, hop: str) -> HopQueue:
+        return InOrder()
+
+    def pad(self, link: Line, parcel: Parcel, then: Then) -> Taken | Pending | None:
+        return link.serving.take("", parcel.bits, then)
+
+    def _line_up(self, link: Line, stock: Owned, parcel: Parcel) -> None:
+        """The owner of the link keeps the queue, of both ends."""
+
+        def then(taken: Taken | None) -> None:
+            if taken is None:
+                self.dropped(parcel)
+            else:
+                self._send(link, parcel, taken)
+
+        taken = stock.line_up(parcel.bits, then, rank=parcel.rank, patience_ns=self.patience_ns)
+        if isinstance(taken, Taken):
+            self._send(link, parcel, taken)
+
+    def dropped(self, parcel: Parcel) -> None:
+        """It found no pad in time: where it began, nothing is expected of it any more."""
+        batches = self._young.get(parcel.path[-1])
+        if parcel.path[0] == self._site.node and batches and batches.pop(parcel.number, None) is not None:
+            self._young_bits[parcel.path[-1]] -= parcel.bits
 
     def _drain(self, hop: str) -> None:
         """Sends what has a pad."""
         site, queue = self._site, self._queues.get(hop)
         link = site.links[hop]
-        while queue and hop not in self._asking:
-            parcel = queue[0]
-            if site.now - parcel.arrived_ns > HOP_WAIT_NS:
-                queue.popleft()
+        while queue is not None and hop not in self._asking and (parcel := queue.head()) is not None:
+            if site.now - parcel.arrived_ns > self.patience_ns:
+                self.dropped(queue.pop())
                 continue
-            taken = link.serving.take("", parcel.bits, lambda taken: self._pad_came(hop, taken))
+            taken = self.pad(link, parcel, lambda taken: self._pad_came(hop, taken))
             if isinstance(taken, Pending):
                 self._asking.add(hop)
             if not isinstance(taken, Taken):
                 return
-            queue.popleft()
+            queue.pop()
             self._send(link, parcel, taken)
 
     def _pad_came(self, hop: str, taken: Taken | None) -> None:
@@ -191,17 +293,17 @@ class HopWise(Unconnected):
         queue, link = self._queues.get(hop), self._site.links[hop]
         if taken is None:
             self._site.later(HOP_WAIT_NS // 50, self._drain, hop)
-        elif not queue:
+        elif queue is None or queue.head() is None:
             link.gone(taken.ranges, "X", taken.run)
         else:
-            self._send(link, queue.popleft(), taken)
+            self._send(link, queue.pop(), taken)
             self._drain(hop)
 
     def _send(self, link: Line, parcel: Parcel, pad: Taken) -> None:
         """Random payload: this range is a pad. Local payload: on the first link it is the key itself."""
         site = self._site
         first = parcel.path[0] == site.node
-        promoted = first and self._part.payload == "local"
+        promoted = (first and self._part.payload == "local") or len(parcel.path) == 2
         link.gone(pad.ranges, "T" if promoted else "R", pad.run)
         name = Name(False, pad.label, pad.ranges, parcel.bits, pad.bits, its=parcel.its, unit_bits=pad.run.unit_bits)
         link.talk.tell(relay_message(parcel, name))
@@ -221,14 +323,17 @@ class HopWise(Unconnected):
             if tries < 50:
                 site.later(HOP_WAIT_NS // 50, self._unpad, link, parcel, pad, at, tries + 1)
             return
-        link.gone(taken.ranges, "R", taken.run)
+        link.gone(taken.ranges, "T" if len(parcel.path) == 2 else "R", taken.run)
         link.dealing.used(pad.label)
         if at + 1 < len(parcel.path):
             self._pass_on(parcel, at)
             return
         line = site.line(parcel.path[0], True)
         assert line is not None
-        line.book.N += parcel.bits
+        if len(parcel.path) == 2:
+            line.book.T += parcel.bits
+        else:
+            line.book.N += parcel.bits
         self.enter(line, parcel.path[0], parcel)
         line.talk.tell(Kx("STORED", Verb.AGREE, counts=(parcel.number,)))
 
@@ -238,7 +343,7 @@ class HopWise(Unconnected):
             return
         if self._young[line.peer].pop(parcel.number, None) is not None:
             self._young_bits[line.peer] -= parcel.bits
-        if self._part.payload == "local":
+        if self._part.payload == "local" or len(parcel.path) == 2:
             line.book.T += parcel.bits
         else:
             line.book.N += parcel.bits
@@ -254,11 +359,12 @@ class HopWise(Unconnected):
 
 def relay_message(parcel: Parcel, pad: Name) -> Kx:
     """A tag and the padded key."""
-    counts = (parcel.number, parcel.bits, pad.taken_bits, pad.unit_bits, int(parcel.its), parcel.aside)
-    return Kx("RELAY", Verb.TAKE, ranges=pad.ranges, to=pad.label, counts=counts, names=parcel.path)
+    counts = (parcel.number, parcel.bits, pad.taken_bits, pad.unit_bits, int(parcel.its), parcel.aside, parcel.rank)
+    return Kx("RELAY", Verb.TAKE, ranges=pad.ranges, to=pad.label, counts=counts, names=(parcel.flow, *parcel.path))
 
 
 def read_relay(message: Kx, now: int) -> tuple[Parcel, Name]:
-    number, bits, taken_bits, unit_bits, its, aside = message.counts
+    number, bits, taken_bits, unit_bits, its, aside, rank = message.counts
+    flow, *path = message.names
     pad = Name(False, message.to, message.ranges, bits, taken_bits, unit_bits=unit_bits)
-    return Parcel(number, bits, message.names, now, bool(its), aside), pad
+    return Parcel(number, bits, tuple(path), now, bool(its), aside, flow, rank), pad

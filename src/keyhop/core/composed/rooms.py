@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.composed.dealing import Common, Dealing, Directed
+from keyhop.core.composed.owner import Owned, owner_of
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
 from keyhop.core.composed.serving import Asked, FromPool, Serving
 from keyhop.core.designs.design import Access
 from keyhop.core.policy.division import EncDec
-from keyhop.core.policy.relay import HopByHop, NoRelay
+from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor
 from keyhop.core.policy.synchronisation import AppNegotiated, ProposeAccept, StampSequence, StoreLoad, VerifyBatch
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def agreement_of(line: Line) -> Agreement:
 
 def dealing_of(line: Line) -> Dealing:
     _, access = _answers(line)
+    if owner_of(line):
+        return Common(line)
     if line.distant or access is Access.OWNED or any(isinstance(part, EncDec) for part in line.design.divisions):
         return Directed(line)
     return Common(line)
@@ -47,6 +50,8 @@ def serving_of(line: Line) -> Serving:
     synchronisation, access = _answers(line)
     if line.distant:
         return FromPool(line)
+    if owner := owner_of(line):
+        return Owned(line, owner, waits=not isinstance(line.design.relay, RelayXor))
     match synchronisation:
         case ProposeAccept(by="asker"):
             return Asked(line)

@@ -110,7 +110,7 @@ class Site:
     def line(self, peer: str, distant: bool | None = None) -> Line | None:
         """The link to a neighbour, or the line over relay nodes, if this design has any; None if not."""
         if distant is None:
-            distant = peer not in self.links
+            distant = self.relaying.over_links or peer not in self.links
         if not distant:
             return self.links.get(peer)
         line = self.pairs.get(peer)
@@ -199,6 +199,9 @@ class Site:
         line = self.line(event.peer)
         if line is None:
             self.refuse(request, f"{self.design.name} has no relay to {event.peer}", unservable=True)
+            return
+        if why := self.relaying.refusal(event):
+            self.refuse(request, why)
             return
         priority = self.design.priority
         if isinstance(priority, ResponseWeight):

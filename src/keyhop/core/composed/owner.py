@@ -1,0 +1,200 @@
+"""A link's stock that one end owns: it alone hands out, to itself and to the other end, in the order of ranks."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from keyhop.core.composed.messages import Kx, Name
+from keyhop.core.composed.serving import PENDING, Pending, Taken, Then
+from keyhop.core.composed.units import Units
+from keyhop.core.policy.division import EncDec
+from keyhop.core.policy.relay import NoRelay, RelayXor
+from keyhop.core.policy.storage import MultiSizeBlock
+from keyhop.core.policy.synchronisation import DirectedPool, ProposeAccept, Verb
+
+if TYPE_CHECKING:
+    from keyhop.core.composed.line import Line
+
+LENT = "lent"
+"""Where ranges lie at the owner that the other end was given and has not used yet."""
+PATIENCE_NS = 20_000_000_000
+"""Of one that waits and says nothing of how long (K)."""
+LATE_TRIES = 50
+LATE_NS = 100_000_000
+"""Between two looks for what has not been agreed at this end yet."""
+
+
+def owner_of(line: Line) -> str:
+    """Who hands out a link's one run; empty where each direction has its own part, or the peer is asked.
+
+    NEC's files are enc at relay nodes and dec at terminals (S): there the relay node owns; elsewhere the master (K).
+    """
+    design = line.design
+    if line.distant or isinstance(design.relay, NoRelay) or isinstance(design.storage, MultiSizeBlock):
+        return ""
+    if isinstance(design.relay, RelayXor):
+        network = line.site.network
+        relays = [node for node in sorted((line.own, line.peer)) if len(network.neighbours(node)) > 1]
+        return relays[0] if len(relays) == 1 else ""
+    directed = any(isinstance(part, EncDec) for part in design.divisions)
+    match design.synchronisations.local:
+        case DirectedPool() | ProposeAccept(by="master") if not directed:
+            return min(line.own, line.peer)
+    return ""
+
+
+class Waiting(NamedTuple):
+    """One who waits for key of the link, at the owner."""
+
+    units: int
+    rank: int
+    due_ns: int
+    then: Then | None
+    """None: it is the other end's."""
+    number: int = 0
+
+
+class Owned:
+    """The owner takes; the other end says WANT and gets GRANT. Nothing is contested, so nothing collides."""
+
+    def __init__(self, line: Line, owner: str, *, waits: bool) -> None:
+        self._line = line
+        self.owns = line.own == owner
+        self._waits = waits
+        """Whether who comes to an empty store waits for fresh key, or is refused at once."""
+        self._queues: dict[int, deque[Waiting]] = {}
+        """By rank, the least first."""
+        self._number = 0
+        self._wanted: dict[int, Then] = {}
+        self.reserved_bits = 0
+        """Of what is there this much is nobody's but those who reserved it."""
+        line.talk.handlers["WANT"] = self._asked
+        line.talk.handlers["GRANT"] = self._granted
+
+    @property
+    def unreserved_bits(self) -> int:
+        run = self._line.run
+        return run.free.level * run.unit_bits - self.reserved_bits
+
+    def stock_bits(self, stream: str) -> int:
+        return max(0, self.unreserved_bits)
+
+    def waiting(self, rank: int) -> int:
+        return len(self._queues.get(rank, ()))
+
+    def take(self, stream: str, bits: int, then: Then) -> Taken | Pending | None:
+        return self.line_up(bits, then)
+
+    def line_up(
+        self, bits: int, then: Then, *, rank: int = 0, patience_ns: int = PATIENCE_NS
+    ) -> Taken | Pending | None:
+        """Behind all of the same rank and before all of later ones; what is being served is not interrupted."""
+        line, run = self._line, self._line.run
+        units = -(-bits // run.unit_bits)
+        if not self.owns:
+            if not self._waits and self.unreserved_bits < bits:
+                return None
+            self._number += 1
+            self._wanted[self._number] = then
+            line.talk.tell(Kx("WANT", Verb.ASSIGN, counts=(self._number, units, rank, patience_ns)))
+            return PENDING
+        if not self._before(rank) and units * run.unit_bits <= self.unreserved_bits:
+            ranges = run.free.take(units)
+            assert ranges is not None
+            return Taken(run, ranges, "")
+        if not self._waits:
+            return None
+        self._queue(Waiting(units, rank, line.site.now + patience_ns, then))
+        return PENDING
+
+    def take_reserved(self, bits: int) -> Taken | None:
+        """For one whose reservation has just been taken off the reserved bits; nobody is before it."""
+        run = self._line.run
+        ranges = run.free.take(-(-bits // run.unit_bits))
+        return None if ranges is None else Taken(run, ranges, "")
+
+    def lend(self, bits: int) -> tuple[Units, ...]:
+        """The same for the other end."""
+        taken = self.take_reserved(bits)
+        if taken is None:
+            return ()
+        return self._lent(taken.ranges)
+
+    def grew(self) -> None:
+        """Serves the head of the first rank as long as there is enough for it."""
+        line, run = self._line, self._line.run
+        while (head := self._head()) is not None:
+            enough = head.units * run.unit_bits <= self.unreserved_bits
+            late = line.site.now > head.due_ns
+            if not enough and not late:
+                return
+            self._queues[head.rank].popleft()
+            ranges = None if late else run.free.take(head.units)
+            if head.then is None:
+                self._grant(head.number, ranges)
+            else:
+                head.then(None if ranges is None else Taken(run, ranges, ""))
+
+    def fetch(self, name: Name) -> Taken | str | None:
+        run = self._line.run
+        for label in ("", LENT):
+            if run.pool(label).remove(name.ranges):
+                return Taken(run, name.ranges, "")
+        return None
+
+    def restarted(self) -> None:
+        self._queues.clear()
+        self._wanted.clear()
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _before(self, rank: int) -> bool:
+        return any(queue and before <= rank for before, queue in self._queues.items())
+
+    def _head(self) -> Waiting | None:
+        ranks = [rank for rank, queue in self._queues.items() if queue]
+        return self._queues[min(ranks)][0] if ranks else None
+
+    def _queue(self, waiting: Waiting) -> None:
+        self._queues.setdefault(waiting.rank, deque()).append(waiting)
+
+    def _asked(self, message: Kx) -> None:
+        number, units, rank, patience_ns = message.counts
+        run = self._line.run
+        if not self._before(rank) and units * run.unit_bits <= self.unreserved_bits:
+            self._grant(number, run.free.take(units))
+        elif self._waits:
+            self._queue(Waiting(units, rank, self._line.site.now + patience_ns, None, number))
+        else:
+            self._grant(number, None)
+
+    def _grant(self, number: int, ranges: tuple[Units, ...] | None) -> None:
+        given = self._lent(ranges or ())
+        self._line.talk.tell(Kx("GRANT", Verb.ASSIGN, ranges=given, counts=(number,), ok=bool(given)))
+
+    def _lent(self, ranges: tuple[Units, ...]) -> tuple[Units, ...]:
+        pool = self._line.run.pool(LENT)
+        for start, end in ranges:
+            pool.put(start, end)
+        return ranges
+
+    def _granted(self, message: Kx, tries: int = 0) -> None:
+        line, run = self._line, self._line.run
+        if not message.ok:
+            then = self._wanted.pop(message.counts[0], None)
+            if then is not None:
+                then(None)
+            return
+        if not run.free.remove(message.ranges):
+            if tries < LATE_TRIES:
+                line.site.later(LATE_NS, self._granted, message, tries + 1)
+            elif (then := self._wanted.pop(message.counts[0], None)) is not None:
+                then(None)
+            return
+        then = self._wanted.pop(message.counts[0], None)
+        if then is None:
+            # Whoever wanted it is gone with a restart.
+            line.gone(message.ranges, "Y")
+            return
+        then(Taken(run, message.ranges, ""))
