@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.agreement import Agreement
@@ -13,6 +15,8 @@ from keyhop.core.composed.rooms import agreement_of, dealing_of, serving_of
 from keyhop.core.composed.serving import Serving
 from keyhop.core.composed.units import Queue, Units, count
 from keyhop.core.designs import Design
+from keyhop.core.designs.design import LocalGlobal
+from keyhop.core.policy.refill import Sated
 from keyhop.core.policy.storage import ByteStream, FixedBlock, MultiSizeBlock
 
 if TYPE_CHECKING:
@@ -79,13 +83,17 @@ class Line:
         self.master = self.own < peer
         self.book = Book(distant)
         owners = (self.own, peer) if distant else ("",)
-        self._runs = {(size, owner): Run(size, owner) for owner in owners for size in sizes_of(design)}
+        self._runs = {(size, owner): Run(size, owner) for owner in owners for size in sizes_of(design, distant)}
         self.run = next(iter(self._runs.values()))
         """The first run of this end: of a link's with one unit size, the only one."""
+        self.cut_bits = self.run.unit_bits
+        """A key takes whole ones of these."""
         self.pickup_bits = 0
         """Delivered and not yet agreed."""
         self.late_bits = 0
         """The rest of a unit that a hole has cut: lost when it comes."""
+        self.origins: list[tuple[int, int]] = []
+        """(position in bits, stamp of the module): where each stretch of the link's run came from."""
         self.weak: list[Units] = []
         """Stretches that came under pads which were not one-time: not ITS any more."""
         self.talk = Conversation(self, settings.tag_bits, settings.preshared_bits)
@@ -159,9 +167,11 @@ class Line:
         self.pickup_bits -= bits
         self.book.Y += bits
 
-    def accept_pickup(self, bits: int, aside: int | None = None) -> None:
-        """None: what is set aside follows from the position."""
+    def accept_pickup(self, bits: int, aside: int | None = None, stamp_bits: int | None = None) -> None:
+        """None: what is set aside follows from the position. `stamp_bits`: where the module's stream had it."""
         self.pickup_bits -= bits
+        if stamp_bits is not None:
+            self._originate(stamp_bits)
         if aside is None:
             entered = self.run.entered_bits
             aside = self._aside(entered + bits) - self._aside(entered)
@@ -185,6 +195,23 @@ class Line:
                 gone += count(parts)
         return gone
 
+    def _originate(self, stamp_bits: int) -> None:
+        position = self.run.end * self.run.unit_bits + self.run.carry_bits - self.late_bits
+        if not self.origins or self.origins[-1][1] - self.origins[-1][0] != stamp_bits - position:
+            self.origins.append((position, stamp_bits))
+
+    def came_from(self, units: Units) -> list[Units]:
+        """The stretches of the module's stream, by stamps in bits, that lie in these units of the link's run."""
+        start, end = (edge * self.run.unit_bits for edge in units)
+        at = max(0, bisect_right(self.origins, (start, 1 << 62)) - 1)
+        found: list[Units] = []
+        for (position, stamp), following in zip_longest(self.origins[at:], self.origins[at + 1 :]):
+            if position >= end:
+                break
+            low, high = max(start, position), min(end, following[0] if following else end)
+            found.append((low - position + stamp, high - position + stamp))
+        return found
+
     def is_weak(self, ranges: tuple[Units, ...]) -> bool:
         return any(low < end and start < high for low, high in self.weak for start, end in ranges)
 
@@ -193,8 +220,14 @@ class Line:
         return int(bits * self.settings.aside) // BYTE_BITS * BYTE_BITS
 
 
-def sizes_of(design: Design) -> tuple[int, ...]:
-    """Unit sizes in bits."""
+def sizes_of(design: Design, distant: bool) -> tuple[int, ...]:
+    """Unit sizes in bits: of what comes in, then of what it is cut into for buffers."""
+    refill = design.refill.local if isinstance(design.refill, LocalGlobal) else design.refill
+    if isinstance(refill, Sated):
+        if distant and not design.keeps_global_key:
+            return (refill.slot_bits,)
+        if not distant:
+            return (refill.slot_bits * refill.slots_per_unit, refill.slot_bits)
     match design.storage:
         case FixedBlock(unit_bits=unit_bits):
             return (unit_bits,)

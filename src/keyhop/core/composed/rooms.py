@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
+from keyhop.core.composed.buffers import Loaded, Loads
 from keyhop.core.composed.dealing import Common, Dealing, Directed
 from keyhop.core.composed.owner import Owned, owner_of
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
 from keyhop.core.composed.serving import Asked, FromPool, Serving
-from keyhop.core.designs.design import Access
+from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.division import EncDec
+from keyhop.core.policy.refill import Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor
 from keyhop.core.policy.synchronisation import AppNegotiated, ProposeAccept, StampSequence, StoreLoad, VerifyBatch
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
     from keyhop.core.composed.site import Site
-    from keyhop.core.designs.parts import Synchronisation
+    from keyhop.core.designs.parts import Refill, Synchronisation
 
 
 class NotYet(NotImplementedError):
@@ -41,6 +43,8 @@ def dealing_of(line: Line) -> Dealing:
     _, access = _answers(line)
     if owner_of(line):
         return Common(line)
+    if isinstance(_refill(line), Sated) and not line.distant:
+        return Loads(line)
     if line.distant or access is Access.OWNED or any(isinstance(part, EncDec) for part in line.design.divisions):
         return Directed(line)
     return Common(line)
@@ -50,6 +54,8 @@ def serving_of(line: Line) -> Serving:
     synchronisation, access = _answers(line)
     if line.distant:
         return FromPool(line)
+    if isinstance(synchronisation, StoreLoad) and isinstance(refill := _refill(line), Sated):
+        return Loaded(line, synchronisation, refill)
     if owner := owner_of(line):
         return Owned(line, owner, waits=not isinstance(line.design.relay, RelayXor))
     match synchronisation:
@@ -65,6 +71,13 @@ def relaying_of(site: Site) -> Relaying:
         case HopByHop() as part:
             return HopWise(site, part)
     raise NotYet(f"{site.design.name}: nothing carries out {site.design.relay}")
+
+
+def _refill(line: Line) -> Refill:
+    answer = line.design.refill
+    if isinstance(answer, LocalGlobal):
+        return answer.global_ if line.distant else answer.local
+    return answer
 
 
 def _answers(line: Line) -> tuple[Synchronisation, Access]:

@@ -245,7 +245,7 @@ class Site:
         try:
             match form:
                 case Identity():
-                    return form.supply(size, line.run.unit_bits).taken_bits
+                    return form.supply(size, line.cut_bits).taken_bits
                 case SliceOnSupply():
                     return form.supply(size).taken_bits
                 case Kdf():
