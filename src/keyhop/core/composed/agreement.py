@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from keyhop.core.composed.messages import BlockArrived, Kx
-from keyhop.core.policy.synchronisation import StampSequence, Verb
+from keyhop.core.policy.synchronisation import Stamps, StampSequence, Verb
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
@@ -19,6 +19,7 @@ LATE_NS = 15_000_000_000
 UNNAMED_OFFERS = 4
 """Times that a block is offered, where the design does not say (K)."""
 KEPT_NUMBERS = 1024
+AGAIN_NS = 50_000_000
 
 
 class Agreement(Protocol):
@@ -39,71 +40,112 @@ class Trusted:
             self._line.destroy_pickup(block.bits)
             return
         self._line.skip(block.stamp_bits)
-        self._line.accept_pickup(block.bits)
+        self._line.accept_pickup(block.bits, stamp_bits=block.stamp_bits)
 
     def restarted(self) -> None:
         pass
 
 
 class Stamped:
-    """Every byte has a stamp; a gap is settled by SYNC before anything behind it is used (NIST)."""
+    """Every byte has a stamp; what one end lacks is settled by SYNC before anything behind it is used (NIST)."""
 
     def __init__(self, line: Line, part: StampSequence) -> None:
         self._line = line
         self._part = part
         self._waiting: list[BlockArrived] = []
+        """Behind a gap."""
         line.talk.handlers["SYNC"] = self._asked
 
     def arrived(self, block: BlockArrived) -> None:
-        line = self._line
-        if block.stamp_bits < line.run.entered_bits:
-            line.destroy_pickup(block.bits)
-        elif block.stamp_bits == line.run.entered_bits and not self._waiting:
-            line.accept_pickup(block.bits)
-        else:
+        if self._waiting:
             self._waiting.append(block)
-            if len(self._waiting) == 1:
-                self._gap(block)
+        else:
+            self._enter(block)
 
     def restarted(self) -> None:
-        pass
+        if self._waiting:
+            self._sync()
 
-    def _gap(self, block: BlockArrived) -> None:
-        line = self._line
-        if self._part.on_gap == "restart":
-            line.destroy((0, line.run.end), "Y")
-        line.talk.ask(
-            Kx("SYNC", Verb.DESTROY, counts=(line.run.entered_bits, block.stamp_bits)),
-            self._settled,
-            given_up=self._alone,
-        )
+    def _enter(self, block: BlockArrived) -> None:
+        line, expected = self._line, self._line.run.entered_bits
+        found = self._part.arrived(expected, block.stamp_bits, block.bits)
+        if found is None:
+            self._waiting.append(block)
+            self._sync()
+            return
+        moves, following = found
+        agreed = sum(move.length for move in moves if move.verb is Verb.AGREE)
+        line.destroy_pickup(block.bits - agreed)
+        if agreed:
+            stamp_bits = block.stamp_bits + block.bits - agreed
+            line.accept_pickup(agreed, stamp_bits=stamp_bits)
+        elif following > expected:
+            self._drop(0, following)
+            line.skip(following)
+            self._ask((following, following))
+
+    def _sync(self) -> None:
+        self._ask((self._line.run.entered_bits, self._waiting[0].stamp_bits))
+
+    def _ask(self, stamps: tuple[int, int]) -> None:
+        self._line.talk.ask(Kx("SYNC", Verb.DESTROY, counts=stamps), self._settled, given_up=self._alone)
 
     def _asked(self, message: Kx) -> Kx:
-        """The peer lacks [expected, received): what this end has of it goes, in stock or on its way."""
+        line = self._line
         expected, received = message.counts
-        self._drop(expected, received)
-        return Kx("SYNC-BASE", Verb.DESTROY, counts=(received,))
+        own_end = line.run.entered_bits
+        if self._part.on_gap == "restart":
+            self._drop(0, self._part.restarted(own_end, received)[1])
+            line.skip(received)
+            return Kx("SYNC-ACK", Verb.DESTROY, counts=(expected, received))
+        if self._waiting and own_end < expected:
+            # An older gap at this end comes first.
+            return Kx("SYNC-ACK", Verb.DESTROY, ok=False)
+        # What this end has of the peer's gap: from its own gap on, if it is the same.
+        own = Stamps(expected, self._waiting[0].stamp_bits if self._waiting and own_end == expected else expected)
+        self._fall_back(own, Stamps(expected, received))
+        return Kx("SYNC-ACK", Verb.DESTROY, counts=own)
 
     def _settled(self, message: Kx) -> None:
-        self._go_on(message.counts[0])
+        if not self._waiting:
+            return
+        if not message.ok:
+            self._line.site.later(AGAIN_NS, self._resync)
+            return
+        peer = Stamps(*message.counts)
+        if peer.expected == self._line.run.entered_bits:
+            self._fall_back(Stamps(peer.expected, self._waiting[0].stamp_bits), peer)
+
+    def _resync(self) -> None:
+        if self._waiting:
+            self._sync()
 
     def _alone(self) -> None:
-        self._go_on(self._waiting[0].stamp_bits if self._waiting else 0)
+        """The peer is silent: it will find its own gap."""
+        if self._waiting:
+            stamp_bits = self._waiting[0].stamp_bits
+            own = Stamps(self._line.run.entered_bits, stamp_bits)
+            self._fall_back(own, own)
 
-    def _go_on(self, base: int) -> None:
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._line.skip(max(base, waiting[0].stamp_bits))
-        for block in waiting:
-            self.arrived(block)
+    def _fall_back(self, own: Stamps, peer: Stamps) -> None:
+        line, own_end = self._line, self._line.run.entered_bits
+        moves, _ = self._part.resynchronised(own, peer, max(own_end, own.received))
+        for move in moves:
+            if move.verb is Verb.DESTROY:
+                self._drop(move.start, move.start + move.length)
+        base = self._part.base(own, peer)
+        if own_end < base:
+            # What is still to come below the base is passed over when it comes.
+            line.skip(base)
+        if self._waiting and self._waiting[0].stamp_bits <= line.run.entered_bits:
+            waiting, self._waiting = self._waiting, []
+            for block in waiting:
+                self.arrived(block)
 
     def _drop(self, first_bit: int, end_bit: int) -> None:
+        """What is in stock of [first, end), by stamps."""
         line = self._line
-        if self._part.on_gap == "restart":
-            line.destroy((0, line.run.end), "Y")
-            return
-        low, high = line.position(first_bit), line.position(end_bit)
-        line.destroy((low, high), "Y")
+        line.destroy((line.position(first_bit), line.position(end_bit)), "Y")
 
 
 class Compared:
@@ -138,6 +180,7 @@ class Compared:
         """At the slave: numbers up to this one have been decided, where nothing is offered again."""
         self._decided: OrderedDict[int, None] = OrderedDict()
         """The same by number, the last ones, where what came too late for one offer may be in time for the next."""
+        self._taken: OrderedDict[int, None] = OrderedDict()
         self._confirmed: dict[int, int] = {}
         """Alike, with what is set aside of each: waits for the third word."""
         line.talk.handlers[self._word] = self._asked
@@ -177,7 +220,11 @@ class Compared:
         blocks = list(self._pickup.values())
         units = sum(block.bits for block in blocks) // line.run.unit_bits
         tags = max(1, -(-units // self._units)) if self._units else 1
-        asides = self._asides = {block.number: line.talk.aside_bits(block.bits) for block in blocks}
+        for block in blocks:
+            # Once for each: the peer may have taken it with what was said first.
+            if block.number not in self._asides:
+                self._asides[block.number] = line.talk.aside_bits(block.bits)
+        asides = self._asides
         counts = tuple(number for b in blocks for number in (b.number, b.digest, asides[b.number]))
         self._asking = True
         line.talk.ask(Kx(self._word, Verb.AGREE, counts=counts, tags=tags), self._answered, given_up=self._lost)
@@ -193,6 +240,8 @@ class Compared:
         differing = [n for n, digest in offered if n in self._pickup and self._pickup[n].digest != digest]
         if self._whole_batch and differing:
             alike = []
+        # Taken before: the answer did not reach a master that has restarted since.
+        before = [n for n, _ in offered if n in self._taken]
         for number in alike:
             if self._third:
                 self._confirmed[number] = asides[number]
@@ -200,6 +249,7 @@ class Compared:
                 self._take(number, asides[number])
         for number in [n for n, _ in offered if n in self._pickup] if self._whole_batch else differing:
             self._line.destroy_pickup(self._pickup.pop(number).bits)
+        alike = [n for n, _ in offered if n in alike or n in before]
         destroyed = tuple(n for n, _ in offered if n not in alike and (self._whole_batch or n in differing))
         return Kx(f"{self._word}-ACK", Verb.AGREE, counts=(len(alike), *alike, *destroyed), ok=not destroyed)
 
@@ -210,8 +260,12 @@ class Compared:
                 self._take(number, self._confirmed.pop(number))
 
     def _take(self, number: int, aside: int) -> None:
-        self._line.accept_pickup(self._pickup.pop(number).bits, aside)
+        block = self._pickup.pop(number)
+        self._line.accept_pickup(block.bits, aside, block.stamp_bits)
         self._gone_below = max(self._gone_below, number)
+        self._taken[number] = None
+        if len(self._taken) > KEPT_NUMBERS:
+            self._taken.popitem(last=False)
         if self._retries:
             self._decided[number] = None
             if len(self._decided) > KEPT_NUMBERS:
@@ -226,7 +280,10 @@ class Compared:
         number, *rest = message.counts
         for alike in rest[:number]:
             self._offered.pop(alike, None)
-            line.accept_pickup(self._pickup.pop(alike).bits, self._asides[alike])
+            if alike not in self._pickup:
+                continue
+            block = self._pickup.pop(alike)
+            line.accept_pickup(block.bits, self._asides.pop(alike), block.stamp_bits)
         for bad in rest[number:]:
             if bad in self._pickup:
                 line.destroy_pickup(self._pickup.pop(bad).bits)

@@ -179,11 +179,14 @@ class Stamps(NamedTuple):
 class StampSequence:
     """Every byte has a running stamp from privacy amplification on; a gap is a loss at one end (NIST, S)."""
 
-    on_gap: Literal["restart", "last_sync_point"] = "last_sync_point"
-    """Both are named (S); which is the default is ours (K)."""
+    on_gap: Literal["restart", "last_sync_point", "unseen"] = "last_sync_point"
+    """Both are named (S); which is the default is ours (K). unseen: stamps are off, to show what they are for."""
 
     def arrived(self, expected: int, first: int, length: int) -> tuple[tuple[Move, ...], int] | None:
         """(moves, the stamp expected next); None if SYNC must settle a gap first. Stamps seen are passed over."""
+        if self.on_gap == "unseen":
+            # What was lost is not missed: all that follows moves up.
+            return (Move(Verb.AGREE, expected, length),), expected + length
         end = first + length
         if first <= expected:
             new = end - expected
