@@ -129,8 +129,9 @@ def compare(
 ) -> None:
     """Run designs side by side in the simulator, each under the same arrivals, and draw a report about it.
 
-    A FILE has the same words: `designs: [nec, ait]`, `seeds: 1..20`; options go before it. A sweep that was stopped
-    goes on when the same command is given again. `keyhop compare report DIR` draws the report anew.
+    A FILE has the same words: `designs: [nec, ait]`, `seeds: 1..20`; where an option says otherwise, the option holds.
+    A sweep that was stopped goes on when the same command is given again. `keyhop compare report DIR` draws the report
+    anew.
 
     \b
     Examples:

@@ -22,7 +22,6 @@ ATTEMPTS_LIMIT = 3
 """A case that was held by so many dying workers is given up."""
 AHEAD = 2
 """Tasks per worker that are handed out: enough that none waits for the next."""
-START_TIMEOUT_S = 60
 
 
 class ExecutorError(Exception):
@@ -123,6 +122,8 @@ class Dask:
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
+    patience_s: float = 60.0
+    """For the scheduler to answer, and for its first worker."""
 
     def __post_init__(self) -> None:
         """Raises ExecutorError. A scheduler runs what anyone sends who can connect to it."""
@@ -144,10 +145,10 @@ class Dask:
         distributed = _distributed()
         with self._client(distributed) as client:
             try:
-                client.wait_for_workers(1, timeout=START_TIMEOUT_S)
+                client.wait_for_workers(1, timeout=self.patience_s)
             except TimeoutError:
                 raise ExecutorError(
-                    f"no worker came to {self.scheduler or 'the cluster'} in {START_TIMEOUT_S} s"
+                    f"no worker came to {self.scheduler or 'the cluster'} in {self.patience_s:g} s"
                 ) from None
             more = iter(tasks)
             held: dict[Any, Task] = {}
@@ -179,7 +180,7 @@ class Dask:
                     require_encryption=True,
                 )
             try:
-                return distributed.Client(self.scheduler, security=security, timeout=START_TIMEOUT_S)
+                return distributed.Client(self.scheduler, security=security, timeout=self.patience_s)
             except OSError as error:
                 raise ExecutorError(f"the scheduler {self.scheduler} does not answer: {error}") from None
         return _own_cluster(distributed, self.workers)

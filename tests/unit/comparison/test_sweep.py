@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import arithmetic
+import distributed
 import pytest
 
 from keyhop.comparison import sweep
@@ -244,6 +246,31 @@ def test_a_worker_with_other_code_does_nothing() -> None:
     task = Task(next(GRID.cases()), RUNNER, "0.0.9+old")
     result = attempt(task)
     assert result.line == b"" and "this worker has the code" in result.error
+
+
+def test_a_scheduler_is_reached_by_tls_with_our_certificate_alone(tmp_path: Path, expected: list[bytes]) -> None:
+    security = distributed.Security.temporary()
+    files = {}
+    for option, name in (("tls_ca", "tls_ca_file"), ("tls_cert", "tls_client_cert"), ("tls_key", "tls_client_key")):
+        (tmp_path / option).write_text(getattr(security, name))
+        files[option] = str(tmp_path / option)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, host="tls://127.0.0.1", security=security, dashboard_address=None
+    ) as cluster:
+        assert cluster.scheduler_address.startswith("tls://127.0.0.1:")
+        assert perform(tmp_path / "out", Dask(1, cluster.scheduler_address, **files)).done == len(GRID)
+        assert lines(tmp_path / "out") == expected
+        plain = Dask(1, cluster.scheduler_address.replace("tls://", "tcp://"), patience_s=1.0)
+        with pytest.raises(ExecutorError, match="does not answer"):
+            perform(tmp_path / "plain", plain)
+
+
+def test_a_scheduler_that_is_not_there_is_told_and_nothing_is_lost(tmp_path: Path, expected: list[bytes]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(ExecutorError, match=f"the scheduler tcp://127.0.0.1:{port} does not answer"):
+        perform(tmp_path, Dask(1, f"tcp://127.0.0.1:{port}", patience_s=0.5))
+    assert perform(tmp_path).done == len(GRID) and lines(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
