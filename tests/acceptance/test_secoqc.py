@@ -1,0 +1,181 @@
+"""SECOQC's acceptance list: STORE, LOAD, streams of relayed key."""
+
+from __future__ import annotations
+
+import pytest
+from tests.acceptance.benches import SECOND, Bench
+
+from keyhop.core.composed.buffers import APPLICATION, Loaded
+from keyhop.core.composed.messages import BlockArrived, Restarted, Woke
+from keyhop.core.designs import DESIGNS
+
+SECOQC = DESIGNS["secoqc"]
+UNIT = 256
+SLOT = 32
+TAG = 96
+TAGS_BITS = 64 * 1024
+
+
+def stocked(common: int, incoming: int, outgoing: int, application: int, *, capacity: int = 1000) -> Bench:
+    """A link with so many units in the common store and, seen from the master A, so many slots in each buffer."""
+    bench = Bench(SECOQC, capacity_bits=capacity * SLOT, preshared_bits=0)
+    for own, peer in (("A", "B"), ("B", "A")):
+        line = bench.line(own, peer)
+        slots = line.run_of("", SLOT)
+        line.run.free.put(0, common)
+        line.run.end = 4000
+        for label, first, number in (
+            ("B>A", 8_000, incoming),
+            ("A>B", 16_000, outgoing),
+            ("A>B" + APPLICATION, 24_000, application),
+        ):
+            slots.pool(label).put(first, first + number)
+        line.talk.deal(TAGS_BITS)
+        line.book.G += common * UNIT + (incoming + outgoing + application) * SLOT + TAGS_BITS
+    for node in "AB":
+        bench.step(node, Woke())
+    return bench
+
+
+def loaded(bench: Bench, at: str) -> Loaded:
+    serving = bench.line(at, "B" if at == "A" else "A").serving
+    assert isinstance(serving, Loaded)
+    return serving
+
+
+def units(bench: Bench, at: str) -> int:
+    return loaded(bench, at).common_units
+
+
+def test_at_secoqc_1_a_load_fills_both_buffers_at_a_thousandth_of_what_it_moves() -> None:
+    bench = stocked(90, 100, 200, 100)
+    bench.go(1.5)
+    assert bench.words() == ["LOAD", "LOAD-ACK"]
+    master, slave = loaded(bench, "A").buffers(), loaded(bench, "B").buffers()
+    assert (master.incoming, master.application) == (100 + 240, 100 + 240)
+    assert master.incoming == slave.outgoing
+    assert master.outgoing == slave.incoming == 200
+    assert (units(bench, "A"), units(bench, "B")) == (30, 30)
+    moved = (240 + 240) * SLOT
+    for at, peer in (("A", "B"), ("B", "A")):
+        assert bench.book(at, peer).A == 2 * TAG == 0.0125 * moved
+    assert moved == 15_360
+
+
+def test_at_secoqc_1_a_load_that_the_slave_asked_for_costs_three_tags() -> None:
+    bench = stocked(90, 400, 100, 400)
+    bench.go(1.5)
+    assert bench.words() == ["LOAD-REQ", "LOAD", "LOAD-ACK"]
+    assert loaded(bench, "B").buffers().incoming == 100 + 240 == loaded(bench, "A").buffers().outgoing
+    assert bench.book("A", "B").A == bench.book("B", "A").A == 288
+
+
+@pytest.mark.parametrize(
+    ("common", "buffers", "moved_units"),
+    [
+        pytest.param(90, (901, 950, 1000), 0, id="sated"),
+        pytest.param(90, (100, 100, 100), 30, id="the application's has as much as the others"),
+        pytest.param(2, (100, 100, 100), 0, id="less than a third of the common store is one unit"),
+        pytest.param(3, (100, 100, 100), 1, id="a third of the common store is one unit"),
+    ],
+)
+def test_at_secoqc_2_a_load_moves(common: int, buffers: tuple[int, int, int], moved_units: int) -> None:
+    bench = stocked(common, *buffers)
+    bench.go(1.5)
+    assert units(bench, "A") == units(bench, "B") == common - moved_units
+    assert loaded(bench, "A").buffers().incoming == buffers[0] + 8 * moved_units
+    assert loaded(bench, "A").buffers().application == buffers[2]
+    assert bool(bench.words("ask")) is (moved_units > 0)
+    bench.balanced()
+
+
+def test_at_secoqc_3_what_one_end_lacks_is_never_served() -> None:
+    bench = Bench(SECOQC)
+    for number in range(1, 6):
+        bench.give(UNIT, only="A" if number == 3 else "")
+    bench.go(0.99)
+    assert bench.line("A", "B").run.end == 0
+    bench.go(0.06)
+    assert bench.words()[:3] == ["STORE", "STORE-ACK", "STORE-DONE"]
+    assert bench.line("A", "B").run.end == bench.line("B", "A").run.end == 4
+    assert bench.line("A", "B").pickup_bits == UNIT
+    bench.go(20)
+    assert bench.words().count("STORE") == SECOQC.synchronisation.store_retries == 3  # type: ignore[union-attr]
+    assert bench.book("A", "B").Y == UNIT
+    assert bench.book("B", "A").Y == 0
+    assert bench.book("A", "B").S == bench.book("B", "A").S == 4 * UNIT
+
+
+def test_at_secoqc_3_the_slave_takes_nothing_before_the_master_has() -> None:
+    bench = Bench(SECOQC)
+    bench.lose = lambda node, said: said.message.word == "STORE-ACK" and bench.now < 20 * SECOND
+    bench.give(4 * UNIT)
+    bench.go(20)
+    assert bench.line("A", "B").run.end == bench.line("B", "A").run.end == 0
+    bench.go(10)
+    assert bench.line("A", "B").run.end == bench.line("B", "A").run.end == 4
+    bench.balanced()
+
+
+def test_at_secoqc_4_a_key_that_differs_is_left_out() -> None:
+    bench = Bench(SECOQC)
+    for number in range(1, 5):
+        for node, peer in (("A", "B"), ("B", "A")):
+            digest = -2 if (number, node) == (2, "B") else number
+            bench.step(node, BlockArrived(peer, number, UNIT, number * UNIT, digest))
+    bench.go(3)
+    for own, peer in (("A", "B"), ("B", "A")):
+        book = bench.book(own, peer)
+        assert (book.G, book.S, book.Y) == (4 * UNIT, 3 * UNIT, UNIT)
+        assert bench.line(own, peer).run.end == 3
+
+
+def test_at_secoqc_6_a_lost_answer_frees_what_was_reserved_and_parts_nobody() -> None:
+    bench = stocked(90, 100, 200, 100)
+    bench.lose = lambda node, said: said.message.word == "LOAD-ACK" and bench.now < 5 * SECOND
+    bench.go(1.5)
+    # The slave encrypts with a key of the LOAD: the master has it, whatever became of the answer.
+    first = bench.ask("B", "A")
+    fetched = bench.fetch("A", "B", bench.name(first))
+    bench.go(0.1)
+    assert bench.name(fetched).ranges == bench.name(first).ranges == ((240, 248),)
+    assert units(bench, "A") == 30
+    bench.go(4.3)
+    # Silence of five seconds: all but the unit that was proved to be in use is common again.
+    assert bench.now < 6 * SECOND
+    bench.go(0.02)
+    assert units(bench, "B") == 30
+    second = bench.ask("B", "A")
+    fetched = bench.fetch("A", "B", bench.name(second))
+    bench.go(5)
+    assert bench.name(fetched) == bench.name(second)
+    bench.go(10)
+    assert not any(queue.level for label, queue in bench.line("A", "B").run.pools.items() if "offered" in label)
+    ends = [loaded(bench, at).buffers() for at in "AB"]
+    assert ends[0].incoming == ends[1].outgoing
+    assert ends[0].outgoing == ends[1].incoming
+    assert [book.D for book in bench.balanced()] == [512, 512]
+
+
+def test_at_secoqc_6_a_unit_of_a_lost_load_goes_the_same_way_or_not_at_all() -> None:
+    bench = stocked(90, 100, 200, 100)
+    bench.lose = lambda node, said: said.message.word == "LOAD-ACK"
+    seen: dict[int, str] = {}
+    bench.go(40)
+    for _, said in bench.said:
+        if said.message.word == "LOAD":
+            for (low, high), to in zip(said.message.ranges, said.message.names, strict=True):
+                for unit in range(low, high):
+                    assert seen.setdefault(unit, to) == to
+    assert seen
+    bench.balanced()
+
+
+def test_a_restart_of_the_master_forgets_a_load_under_way_and_loses_no_key() -> None:
+    bench = stocked(90, 100, 200, 100)
+    bench.go(1.005)
+    bench.step("A", Restarted())
+    assert units(bench, "A") == 90
+    bench.go(5)
+    assert loaded(bench, "A").buffers().incoming == loaded(bench, "B").buffers().outgoing
+    bench.balanced()
