@@ -29,6 +29,7 @@ from keyhop.core.designs import Design
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.routing import Edge
 from keyhop.simulator.blocks import deliveries
+from keyhop.simulator.damage import Damage
 from keyhop.simulator.record import Demand, EndBook, Fault, Outcome, Record, Scenario, Stream, Trouble, Verdict
 
 DELAY_NS = 10_000_000
@@ -94,6 +95,9 @@ class Arena:
         self.lost_share = 0.0
         self.lose_block: dict[frozenset[str], str] = {}
         """Link -> the end that does not get the next block."""
+        self.damage = Damage()
+        for site in self.sites.values():
+            site.digest = self.damage.digest
         self.down: set[str] = set()
         self.serves = 0
         self.collided = 0
@@ -178,10 +182,12 @@ class Arena:
         self.numbers[link] += 1
         self.stamps[link] += bits
         loser = self.lose_block.pop(link, "")
+        missing = self.damage.strike(link, stamp, bits)
         one, other = sorted(link)
         for node, peer in ((one, other), (other, one)):
             if node != loser:
-                self.step(node, BlockArrived(peer, number, bits, stamp, number))
+                digest = -1 - number if node in missing else number
+                self.step(node, BlockArrived(peer, number, bits - missing.get(node, 0), stamp, digest))
 
     def _fault(self, fault: Fault) -> None:
         link = frozenset(fault.where.split("|"))
@@ -262,7 +268,8 @@ class Arena:
         if answered.name is not None:
             self.serves += 1
             late = self.now > demand.at_ns + demand.deadline_ns
-            self._end(ask, Verdict.TIMED_OUT if late else Verdict.SUPPLIED, its=answered.name.its)
+            verdict = Verdict.TIMED_OUT if late else Verdict.SUPPLIED
+            self._end(ask, verdict, its=answered.name.its, equal=self.equal(demand.master, demand.slave, answered.name))
             return
         if answered.refusal == COLLIDED:
             self.collided += 1
@@ -280,8 +287,13 @@ class Arena:
             return
         self.step(demand.slave, KeyFetched(request, demand.master, demand.stream, ask.name, left))
 
-    def _end(self, ask: Ask, verdict: Verdict, *, its: bool = False) -> None:
-        ask.outcome = Outcome(ask.demand.number, verdict, self.now, its, True, ask.attempts)
+    def equal(self, one: str, other: str, name: Name) -> bool:
+        """Whether both ends got the same bits under this name: what the harness alone can see."""
+        here, there = self.sites[one].links.get(other), self.sites[other].links.get(one)
+        return here is None or there is None or self.damage.equal(here, there, name)
+
+    def _end(self, ask: Ask, verdict: Verdict, *, its: bool = False, equal: bool = True) -> None:
+        ask.outcome = Outcome(ask.demand.number, verdict, self.now, its, equal, ask.attempts)
         if verdict is Verdict.SUPPLIED and self._troubled_ns:
             self._resync_ns += [self.now - since for since in self._troubled_ns]
             self._troubled_ns.clear()

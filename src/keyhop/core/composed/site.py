@@ -28,6 +28,7 @@ from keyhop.core.composed.queue import Request, Requests
 from keyhop.core.composed.relaying import Relaying
 from keyhop.core.composed.rooms import relaying_of
 from keyhop.core.composed.serving import Pending, Taken
+from keyhop.core.composed.units import Units
 from keyhop.core.designs import Design
 from keyhop.core.model import RequestError
 from keyhop.core.policy.fallback import Need
@@ -58,6 +59,8 @@ class Site:
         self.now = 0
         self.moves = Moves()
         self._line_settings = line_settings
+        self.digest: Callable[[Line, Units], int] = lambda line, units: 0
+        """Over stored units, by whoever holds the bits: equal numbers at both ends mean equal bits."""
         self._timers: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._requests = 0
@@ -128,6 +131,9 @@ class Site:
     def _settled(self, request: Request, taken: Taken | None) -> None:
         """What the peer said of an exchange for this request; None: nothing came of it, try again."""
         request.pending = False
+        if taken is not None and not taken.ranges:
+            self.refuse(request, taken.label)
+            return
         if request.decided:
             if taken is not None:
                 # Both ends hold it as assigned; nobody wants it any more.
