@@ -60,6 +60,9 @@ class Requests:
         if self._waiting.get(request.asked.peer, {}).pop(request.waiting.number, None) is not None:
             self.bits[request.asked.peer] -= request.asked.size_bits
 
+    def number(self, peer: str) -> int:
+        return len(self._waiting.get(peer, ()))
+
     def any_for(self, peer: str) -> bool:
         return bool(self._waiting.get(peer))
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.composed.buffers import Loaded, Loads
 from keyhop.core.composed.dealing import Common, Dealing, Directed
+from keyhop.core.composed.negotiated import Negotiated
 from keyhop.core.composed.owner import Owned, owner_of
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
 from keyhop.core.composed.serving import Asked, FromPool, Serving
+from keyhop.core.composed.xor_relay import XorRelay
 from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.division import EncDec
-from keyhop.core.policy.refill import Sated
+from keyhop.core.policy.refill import LowHigh, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor
 from keyhop.core.policy.synchronisation import AppNegotiated, ProposeAccept, StampSequence, StoreLoad, VerifyBatch
 
@@ -59,6 +61,8 @@ def serving_of(line: Line) -> Serving:
     if owner := owner_of(line):
         return Owned(line, owner, waits=not isinstance(line.design.relay, RelayXor))
     match synchronisation:
+        case AppNegotiated() as part:
+            return Negotiated(line, part)
         case ProposeAccept(by="asker"):
             return Asked(line)
     return Asked(line) if access is Access.ASKED else FromPool(line)
@@ -70,6 +74,9 @@ def relaying_of(site: Site) -> Relaying:
             return Unconnected()
         case HopByHop() as part:
             return HopWise(site, part)
+        case RelayXor():
+            refill = site.design.refill
+            return XorRelay(site, refill if isinstance(refill, LowHigh) else None)
     raise NotYet(f"{site.design.name}: nothing carries out {site.design.relay}")
 
 
