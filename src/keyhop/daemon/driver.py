@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import NamedTuple
@@ -25,13 +25,19 @@ from keyhop.daemon.vault import NodeVault
 
 Bits = tuple[bytes, ...]
 Answer = Callable[[Deliver, Bits], None]
-Wanted = tuple[tuple[Coordinates, ...], bytes, Answer]
-"""Keys by ID: what the IDs said, the IDs as the audit record lists them, and who is told once it is durable."""
+Wanted = tuple[tuple[Coordinates, ...], bytes]
+"""Keys by ID: what the IDs said, and the IDs as the audit record lists them."""
+Answers = Callable[[Sequence[tuple[Deliver, Bits]]], None]
+"""Takes what came of requests that were fed together, in their order."""
 
 EVENTS_PER_TURN = 512
 """Stepped before sockets get their turn again; each fetch counts."""
 GATHER_NS = 500_000
 """A commit waits no longer than this for requests that are just arriving; it costs the same for one as for fifty."""
+SLOW_COMMIT_NS = 2_000_000
+"""Where a commit takes so long, the next one waits by a timer for those that the last one answered."""
+FLOCK_WAIT_LIMIT_NS = 5_000_000
+"""Half of what the last commit took, and never longer than this."""
 RETRY_S = 5.0
 """When to ask a node again that stops: it may be back by then."""
 
@@ -71,9 +77,16 @@ class Driver:
         self._committing = False
         self._gathering = False
         self._gather_until = 0
+        self._flock = 0
+        """Requests that the last commit answered and those that waited then: clients that were answered come back."""
+        self._flock_until = 0
+        self._flock_timer: asyncio.TimerHandle | None = None
+        self._commit_began = 0
         self._wake: asyncio.TimerHandle | None = None
         self._wake_due: int | None = None
         self._answers: dict[int, Answer] = {}
+        self._fetches: dict[int, tuple[int, Answers]] = {}
+        """First request -> how many there are. One step answers all of them, in their order."""
         self._requests = 0
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         self.on_notice: list[Callable[[Notice], None]] = []
@@ -87,7 +100,8 @@ class Driver:
         self._flow()
 
     def __repr__(self) -> str:
-        return f"Driver({self.node.context.node!r}, {self.commits} commits, {len(self._answers)} requests wait)"
+        waiting = len(self._answers) + sum(number for number, _ in self._fetches.values())
+        return f"Driver({self.node.context.node!r}, {self.commits} commits, {waiting} requests wait)"
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -104,19 +118,15 @@ class Driver:
             self.feed(make(request))
         return request
 
-    def fetch(self, peer: str, wanted: Iterable[Wanted], audit: tuple[bytes, bytes]) -> None:
+    def fetch(self, peer: str, wanted: Sequence[Wanted], audit: tuple[bytes, bytes], answer: Answers) -> None:
         """As `ask`, for requests that are judged in one step, each for itself, and have one audit record."""
+        first = self._requests + 1
+        self._requests += len(wanted)
         if self.stopped:
-            for _, _, answer in wanted:
-                self._expect(answer)
+            answer(_refused(first, len(wanted)))
             return
-        first, answers = self._requests + 1, self._answers
-        fetches = []
-        for request, (keys, ids, answer) in enumerate(wanted, first):
-            answers[request] = answer
-            fetches.append(Fetch(request, keys, ids))
-        self._requests += len(fetches)
-        self.feed(KeysFetched(peer, fetches, audit))
+        self._fetches[first] = (len(wanted), answer)
+        self.feed(KeysFetched(peer, [Fetch(first + i, keys, ids) for i, (keys, ids) in enumerate(wanted)], audit))
 
     def _expect(self, answer: Answer) -> int:
         """A fresh request number. Whoever asks a driver that has stopped is told so at once."""
@@ -177,6 +187,8 @@ class Driver:
 
         Requests come in flocks, because their clients were answered together. Whoever is alone waits for nothing.
         """
+        if self._flock_timer is not None and len(self._waiting_answers) >= self._flock:
+            self._gathered_flock()
         if self._gathering or self._committing:
             return
         if not self._waiting.save:
@@ -193,7 +205,22 @@ class Driver:
             if (self._turn_due or passes > 1) and self._clock() < self._gather_until:
                 self._loop.call_soon(self._gathered, 1 if self._turn_due else passes - 1)
                 return
+            left = self._flock_until - self._clock() if len(self._waiting_answers) < self._flock else 0
+            if left > 0:
+                # Half a commit's time, at most, for a commit less.
+                self._flock_timer = self._loop.call_later(left / 1e9, self._gathered_flock)
+                return
             self._gathering = False
+            self._flow()
+        except Exception as error:
+            self.fail(error)
+
+    def _gathered_flock(self) -> None:
+        """All are back, or those that are not have been waited for long enough."""
+        assert self._flock_timer is not None
+        self._flock_timer.cancel()
+        self._flock_timer, self._gathering = None, False
+        try:
             self._flow()
         except Exception as error:
             self.fail(error)
@@ -211,6 +238,7 @@ class Driver:
             self._release(batch)
             return
         self._committing = True
+        self._commit_began = self._clock()
         self.node.complete(output)
         bits = self.vault.collect(output.save)
         self._commits.put((self._store.prepare(output.save, bits), batch))
@@ -242,8 +270,12 @@ class Driver:
             for call in self.on_committed:
                 call()
             self._release(batch)
+            now = self._clock()
+            self._flock = len(batch.answers) + len(self._waiting_answers)
+            took = now - self._commit_began
+            self._flock_until = now + min(took // 2, FLOCK_WAIT_LIMIT_NS) if took >= SLOW_COMMIT_NS else 0
             # The answers go out in the next pass of the loop, so their clients can be heard after the one that follows.
-            self._flow_or_gather(self._clock(), 2)
+            self._flow_or_gather(now, 2)
         except Exception as error:
             self.fail(error)
 
@@ -255,7 +287,16 @@ class Driver:
                     self._send(peer, connection, frame)
                 case Close(peer=peer, connection=connection, reason=reason):
                     self._close(peer, connection, reason)
-        for deliver, bits in batch.answers:
+        answers, at = batch.answers, 0
+        while at < len(answers):
+            deliver, bits = answers[at]
+            fetches = self._fetches.pop(deliver.request, None)
+            if fetches is not None:
+                number, answer_all = fetches
+                answer_all(answers[at : at + number])
+                at += number
+                continue
+            at += 1
             answer = self._answers.pop(deliver.request, None)
             if answer is not None:
                 answer(deliver, bits)
@@ -303,9 +344,15 @@ class Driver:
         if self._wake is not None:
             self._wake.cancel()
         self._wake = self._wake_due = None
+        if self._flock_timer is not None:
+            self._flock_timer.cancel()
+            self._flock_timer = None
         answers, self._answers = self._answers, {}
         for request, answer in answers.items():
             answer(Deliver(request, refusal=_stopping()), ())
+        fetches, self._fetches = self._fetches, {}
+        for first, (number, answer_all) in fetches.items():
+            answer_all(_refused(first, number))
 
 
 class Batch(NamedTuple):
@@ -316,6 +363,10 @@ class Batch(NamedTuple):
     settled: Sequence[asyncio.Future[None]]
     start: int
     """The node's start number, which goes into each commit."""
+
+
+def _refused(first: int, number: int) -> list[tuple[Deliver, Bits]]:
+    return [(Deliver(request, refusal=_stopping()), ()) for request in range(first, first + number)]
 
 
 def _stopping() -> RequestError:

@@ -19,7 +19,7 @@ from keyhop.core.node.events import KeysWanted, RestoreDeclared
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import StoreError
 from keyhop.crypto.onetime import Bits
-from keyhop.daemon.driver import GATHER_NS, Driver
+from keyhop.daemon.driver import GATHER_NS, SLOW_COMMIT_NS, Driver
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.vault import NodeVault
 
@@ -130,6 +130,99 @@ def test_gathering_ends_though_requests_keep_coming() -> None:
         assert len(driven.answers) == 40
 
     run(work, lambda: next(ticks))
+
+
+class Time:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+async def after_a_commit(driven: Driven, time: Time, requests: int, took_ns: int) -> int:
+    """That many requests have been answered by a commit that took so long; gives how many were begun until now."""
+    driven.store.gate.clear()
+    for _ in range(requests):
+        driven.ask()
+    await passes(6)
+    time.now += took_ns
+    driven.store.gate.set()
+    async with asyncio.timeout(5):
+        while len(driven.answers) < requests:  # noqa: ASYNC110 (what is waited for has no event)
+            await asyncio.sleep(0.001)
+    return driven.store.begun
+
+
+def test_after_a_slow_commit_those_that_it_answered_are_waited_for() -> None:
+    time = Time()
+
+    async def work(driven: Driven) -> None:
+        # Time stands still: nothing but the last of the flock can begin the commit.
+        begun = await after_a_commit(driven, time, 4, 100 * SLOW_COMMIT_NS)
+        for _ in range(3):
+            driven.ask()
+            await passes(5)
+        assert driven.store.begun == begun
+        driven.ask()
+        await passes(5)
+        assert driven.store.begun == begun + 1
+        await driven.driver.settled()
+        assert len(driven.answers) == 8
+
+    run(work, time)
+
+
+def test_who_does_not_come_back_is_not_waited_for_longer_than_half_a_commit() -> None:
+    time = Time()
+
+    async def work(driven: Driven) -> None:
+        begun = await after_a_commit(driven, time, 4, SLOW_COMMIT_NS)
+        driven.ask()
+        await asyncio.sleep(SLOW_COMMIT_NS / 1e9 + 0.05)
+        assert driven.store.begun == begun + 1 and len(driven.answers) == 5
+
+    run(work, time)
+
+
+def test_after_a_while_nobody_is_waited_for() -> None:
+    time = Time()
+
+    async def work(driven: Driven) -> None:
+        begun = await after_a_commit(driven, time, 4, 100 * SLOW_COMMIT_NS)
+        time.now += 100 * SLOW_COMMIT_NS
+        driven.ask()
+        await passes(3)
+        assert driven.store.begun == begun + 1
+
+    run(work, time)
+
+
+def test_one_client_alone_waits_for_nobody_though_commits_are_slow() -> None:
+    time = Time()
+
+    async def work(driven: Driven) -> None:
+        begun = await after_a_commit(driven, time, 1, 100 * SLOW_COMMIT_NS)
+        driven.ask()
+        await passes(3)
+        assert driven.store.begun == begun + 1
+
+    run(work, time)
+
+
+def test_stopping_ends_the_wait_for_a_flock() -> None:
+    time = Time()
+
+    async def work(driven: Driven) -> None:
+        await after_a_commit(driven, time, 4, 100 * SLOW_COMMIT_NS)
+        driven.ask()
+        await passes(5)
+        await driven.driver.stop()
+        assert driven.answers[-1].refusal is not None and driven.answers[-1].refusal.reason is Refusal.UNAVAILABLE
+
+    run(work, time)
 
 
 def test_what_waits_during_a_commit_goes_into_the_next_one_all_in_one() -> None:

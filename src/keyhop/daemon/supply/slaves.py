@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, NodeId, Refusal, RequestError
@@ -54,24 +55,13 @@ class Origin:
 class Fetching(Later):
     """A dec_keys between its request and its answer."""
 
-    __slots__ = ("caller", "key_ids", "master", "slaves")
+    __slots__ = ("caller", "key_ids", "master")
 
-    def __init__(self, slaves: Slaves, caller: str, master: str, key_ids: list[str]) -> None:
-        self.outcome = self.on_abandoned = self._listener = None
-        self.slaves = slaves
+    def __init__(self, caller: str, master: str, key_ids: list[str]) -> None:
+        super().__init__()
         self.caller = caller
         self.master = master
         self.key_ids = key_ids
-
-    def answered(self, deliver: Deliver, bits: Bits) -> None:
-        """What the driver calls, once it is durable."""
-        if deliver.refusal is not None:
-            self.slaves.refuse(self, deliver.refusal)
-            return
-        key_ids, length = self.key_ids, len(bits[0])
-        total = length if len(bits) == 1 else sum(map(len, bits))
-        self.slaves.tallies.delivered("dec", self.caller, self.master, key_ids, length * 8, total)
-        self.give([(key_ids[0], bits[0])] if len(bits) == 1 else list(zip(key_ids, bits, strict=True)))
 
 
 class Slaves:
@@ -80,7 +70,7 @@ class Slaves:
         self._node = driver.node
         self._audit = audit
         self._seals = seals
-        self.tallies = tallies
+        self._tallies = tallies
         self._own = driver.node.context.node
         self._settings = driver.node.context.settings
         self._origins: dict[tuple[str, str], Origin] = {}
@@ -106,9 +96,9 @@ class Slaves:
                 if origin is None:
                     raise self._failed(caller, RequestError(Refusal.NOT_FOUND, NOT_FOUND))
         except RequestError as error:
-            self.tallies.refuse("dec", caller, master, error)
+            self._tallies.refuse("dec", caller, master, error)
             raise
-        fetching = Fetching(self, caller, master, key_ids)
+        fetching = Fetching(caller, master, key_ids)
         if not origin.asked:
             if not self._turn:
                 self._loop.call_soon(self._serve_turn)
@@ -131,8 +121,11 @@ class Slaves:
         ids, records = tuple(key_ids), self._node.supply.local.records
         size_bits = records[next(id for id in ids if id in records)].length * 8
         entry = self._delivery(caller, master, size_bits, self._own).entry(key_ids)
-        fetching = Fetching(self, caller, master, key_ids)
-        self._driver.ask(lambda request: RecordsFetched(request, caller, master, ids, entry), fetching.answered)
+        fetching = Fetching(caller, master, key_ids)
+        self._driver.ask(
+            lambda request: RecordsFetched(request, caller, master, ids, entry),
+            lambda deliver, bits: self._answered([fetching], size_bits, [(deliver, bits)]),
+        )
         return fetching
 
     def _origin(self, caller: str, master: str) -> Origin | None:
@@ -180,7 +173,8 @@ class Slaves:
         """Opens all IDs, and asks the core for the keys of each request in which all were right."""
         opened = self._open(origin, [key_id for fetching in asked for key_id in fetching.key_ids])
         at = 0
-        wanted: dict[int, list[Wanted]] = {}
+        wanted: dict[int, tuple[list[Fetching], list[Wanted]]] = {}
+        """By the length of the (first) key."""
         for fetching in asked:
             key_ids = fetching.key_ids
             number = len(key_ids)
@@ -188,21 +182,23 @@ class Slaves:
             at += number
             keys = tuple([one for one in found if type(one) is Coordinates])
             if len(keys) < number:
-                self.refuse(fetching, _refusal(origin.caller, found))
+                self._refuse(fetching, _refusal(origin.caller, found))
                 continue
             ids = key_ids[0].encode() if number == 1 else '","'.join(key_ids).encode()
-            size = wanted.get(keys[0][2])
-            if size is None:
-                size = wanted[keys[0][2]] = []
-            size.append((keys, ids, fetching.answered))
-        for length, requests in wanted.items():
+            alike = wanted.get(keys[0][2])
+            if alike is None:
+                alike = wanted[keys[0][2]] = ([], [])
+            alike[0].append(fetching)
+            alike[1].append((keys, ids))
+        for length, (fetchings, requests) in wanted.items():
             delivery = origin.deliveries.get(length * 8)
             if delivery is None:
                 delivery = self._delivery(origin.caller, origin.master, length * 8, origin.node)
                 origin.deliveries[length * 8] = delivery
-            a_line = max(1, KEYS_PER_LINE // max(len(keys) for keys, _, _ in requests))
+            a_line = max(1, KEYS_PER_LINE // max([len(keys) for keys, _ in requests]))
             for first in range(0, len(requests), a_line):
-                self._driver.fetch(origin.node, requests[first : first + a_line], delivery.around)
+                answer = partial(self._answered, fetchings[first : first + a_line], length * 8)
+                self._driver.fetch(origin.node, requests[first : first + a_line], delivery.around, answer)
 
     def _open(self, origin: Origin, key_ids: Sequence[str]) -> Sequence[Opened]:
         opened: list[Opened] = []
@@ -213,11 +209,28 @@ class Slaves:
             opened += right or [open_in_any(origin.seals, text, origin.master, origin.caller) for text in some]
         return opened
 
-    def refuse(self, fetching: Fetching, refusal: RequestError) -> None:
+    def _answered(self, fetchings: Sequence[Fetching], size_bits: int, answers: Sequence[tuple[Deliver, Bits]]) -> None:
+        """What the driver calls once it is durable; the requests are those of one caller to one master."""
+        key_ids: list[str] = []
+        length = 0
+        for fetching, (deliver, bits) in zip(fetchings, answers, strict=True):
+            if deliver.refusal is None:
+                key_ids += fetching.key_ids
+                length += len(bits[0]) if len(bits) == 1 else sum(map(len, bits))
+        if key_ids:
+            one = fetchings[0]
+            self._tallies.delivered("dec", one.caller, one.master, key_ids, size_bits, length)
+        for fetching, (deliver, bits) in zip(fetchings, answers, strict=True):
+            if deliver.refusal is None:
+                fetching.give(list(zip(fetching.key_ids, bits, strict=True)))
+            else:
+                self._refuse(fetching, deliver.refusal)
+
+    def _refuse(self, fetching: Fetching, refusal: RequestError) -> None:
         """A wrong ID counts against the application that named it."""
         if refusal.reason in (Refusal.NOT_FOUND, Refusal.NOT_AUTHORISED):
             self._failed(fetching.caller, refusal)
-        self.tallies.refuse("dec", fetching.caller, fetching.master, refusal)
+        self._tallies.refuse("dec", fetching.caller, fetching.master, refusal)
         fetching.give(refusal)
 
     # --- guesses ------------------------------------------------------------------------------------------------------
