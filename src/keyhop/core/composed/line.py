@@ -152,11 +152,21 @@ class Line:
         missing = stamp_bits - run.entered_bits - aside
         if missing <= 0:
             return
-        position = run.end * run.unit_bits + run.carry_bits + missing
+        position = run.end * run.unit_bits - self.late_bits + run.carry_bits + missing
         self.book.Y += run.carry_bits
         run.end, run.carry_bits = -(-position // run.unit_bits), 0
         self.late_bits = run.end * run.unit_bits - position
         run.entered_bits = stamp_bits
+
+    def forget_stock(self) -> None:
+        """Whatever waits in the queues and for the rest of its unit is lost; positions stay where they are."""
+        for run in self._runs.values():
+            for queue in (run.free, *run.pools.values()):
+                self.gone(queue.clear(), "Y", run)
+            if run.carry_bits:
+                self.book.Y += run.carry_bits
+                self.late_bits += run.unit_bits - run.carry_bits
+                run.end, run.carry_bits = run.end + 1, 0
 
     def position(self, stamp_bits: int) -> int:
         """The unit where the bit of this stamp lies, of the one run."""

@@ -34,6 +34,11 @@ PENDING = Pending()
 Then = Callable[["Taken | None"], None]
 
 
+def never(run: Run, why: str) -> Taken:
+    """What `then` is called with where no other try would help: nothing, and the reason in place of the label."""
+    return Taken(run, (), why)
+
+
 class Serving(Protocol):
     def stock_bits(self, stream: str) -> int:
         """What this stream could draw on now; the empty stream is the key manager's own: pads of relay."""

@@ -124,6 +124,20 @@ class Site:
     def lines(self) -> list[Line]:
         return [*self.links.values(), *self.pairs.values()]
 
+    def renew(self, peer: str) -> None:
+        """The link to this neighbour begins anew, with nothing in it; whoever waits for key of it is refused."""
+        old = self.links.get(peer)
+        rate = self.network.rates[frozenset((self.node, peer))]
+        line = self.links[peer] = self._line(peer, rate, distant=False)
+        if old is not None:
+            for word, handler in old.talk.handlers.items():
+                # What is no room of the line's own, such as relay, goes on.
+                line.talk.handlers.setdefault(word, handler)
+        for request in self.waiting.of(peer):
+            self.refuse(request, "the link began anew")
+        for name in [name for name, stream in self.streams.items() if stream.peer == peer]:
+            del self.streams[name]
+
     def grew(self, line: Line) -> None:
         """There may be key for somebody who waits."""
         self._grown[id(line)] = line

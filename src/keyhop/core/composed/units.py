@@ -64,6 +64,20 @@ class Queue:
                 break
         return tuple(found)
 
+    def back(self, number: int) -> tuple[Units, ...] | None:
+        """The same from the other end."""
+        if number > self.level:
+            return None
+        found: list[Units] = []
+        for start, end in reversed(self._parts):
+            low = max(start, end - number)
+            if low < end:
+                found.append((low, end))
+            number -= end - low
+            if not number:
+                break
+        return tuple(reversed(found))
+
     def take(self, number: int) -> tuple[Units, ...] | None:
         """The oldest units; None, and nothing taken, if there are too few."""
         parts = self._parts
