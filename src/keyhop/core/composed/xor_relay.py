@@ -97,7 +97,7 @@ class XorRelay(Unconnected):
                 lambda answer: None if answer.ok else self._blocked(line, request),
                 given_up=lambda: self._blocked(line, request),
             )
-            self._site.later(OUTSTANDING_NS, self._forget, line.peer, request)
+            self._site.later(OUTSTANDING_NS, self._overdue, line, request)
 
     def brings(self, line: Line) -> bool:
         return line.distant and self._under_way(line.peer) > 0
@@ -113,6 +113,11 @@ class XorRelay(Unconnected):
 
     def _forget(self, peer: str, request: int) -> None:
         self._expected.get(peer, {}).pop(request, None)
+
+    def _overdue(self, line: Line, request: int) -> None:
+        if request in self._expected.get(line.peer, {}):
+            self._forget(line.peer, request)
+            self._site.grew(line)
 
     def _blocked(self, line: Line, request: int) -> None:
         """A link lacks files: who cannot be served by what is there and under way is refused, the last one first."""
