@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from keyhop.core.composed.messages import KeyAsked, Kx, Name, StreamOpened
@@ -46,6 +47,10 @@ class Relaying(Protocol):
     def opened(self, stream: StreamOpened) -> None: ...
     def retuned(self, stream: str, rate_bps: int) -> None: ...
     def closed(self, stream: str) -> None: ...
+    def paired(self, line: Line) -> None:
+        """A line to a site that is no neighbour has just been made."""
+        ...
+
     def wanted(self, line: Line, stream: str, bits: int) -> None:
         """So many bits are asked for on this line and not there, all that wait together."""
         ...
@@ -91,6 +96,9 @@ class Unconnected:
     def closed(self, stream: str) -> None:
         pass
 
+    def paired(self, line: Line) -> None:
+        pass
+
     def wanted(self, line: Line, stream: str, bits: int) -> None:
         pass
 
@@ -121,6 +129,10 @@ class Parcel(NamedTuple):
     """For whom it is carried, where that makes a difference."""
     rank: int = 0
     """Before those of a higher one, where it waits."""
+    made_ns: int = 0
+    """When its source began."""
+    congested: bool = False
+    """A node on the way was short of key."""
 
 
 class HopQueue(Protocol):
@@ -180,11 +192,13 @@ class HopWise(Unconnected):
         path = self._site.network.shortest(self._site.node, peer)
         return self._site.network.rate_bps(path) if path else 0
 
+    def paired(self, line: Line) -> None:
+        line.talk.handlers["STORED"] = partial(self._stored, line)
+
     def wanted(self, line: Line, stream: str, bits: int) -> None:
         """On demand: what those who wait need, less what is under way."""
         if not line.distant:
             return
-        line.talk.handlers.setdefault("STORED", lambda message: self._stored(line, message))
         missing = bits - self._under_way_bits(line.peer) - line.serving.stock_bits(stream)
         if missing > 0:
             self.order(line, missing)
@@ -204,11 +218,10 @@ class HopWise(Unconnected):
 
     def start(self, line: Line, bits: int, path: tuple[str, ...], *, flow: str = "", rank: int = 0) -> None:
         """One batch, of whole units, with so many more as the tags of the pair need."""
-        line.talk.handlers.setdefault("STORED", lambda message: self._stored(line, message))
         self._numbers += 1
         aside = line.talk.aside_bits(max(bits, TAG_BATCH_BITS))
         bits += -(-aside // line.run.unit_bits) * line.run.unit_bits
-        parcel = Parcel(self._numbers, bits, path, self._site.now, True, aside, flow, rank)
+        parcel = Parcel(self._numbers, bits, path, self._site.now, True, aside, flow, rank, self._site.now)
         self._sent[line.peer, parcel.number] = parcel
         self._young.setdefault(line.peer, OrderedDict())[parcel.number] = parcel
         self._young_bits[line.peer] = self._young_bits.get(line.peer, 0) + bits
@@ -327,8 +340,12 @@ class HopWise(Unconnected):
         link.dealing.used(pad.label)
         if at + 1 < len(parcel.path):
             self._pass_on(parcel, at)
-            return
-        line = site.line(parcel.path[0], True)
+        else:
+            self.received(parcel)
+
+    def received(self, parcel: Parcel) -> None:
+        """At its destination."""
+        line = self._site.line(parcel.path[0], True)
         assert line is not None
         if len(parcel.path) == 2:
             line.book.T += parcel.bits
@@ -359,12 +376,16 @@ class HopWise(Unconnected):
 
 def relay_message(parcel: Parcel, pad: Name) -> Kx:
     """A tag and the padded key."""
-    counts = (parcel.number, parcel.bits, pad.taken_bits, pad.unit_bits, int(parcel.its), parcel.aside, parcel.rank)
+    counts = (
+        *(parcel.number, parcel.bits, pad.taken_bits, pad.unit_bits),
+        *(int(parcel.its), parcel.aside, parcel.rank, parcel.made_ns, int(parcel.congested)),
+    )
     return Kx("RELAY", Verb.TAKE, ranges=pad.ranges, to=pad.label, counts=counts, names=(parcel.flow, *parcel.path))
 
 
 def read_relay(message: Kx, now: int) -> tuple[Parcel, Name]:
-    number, bits, taken_bits, unit_bits, its, aside, rank = message.counts
+    number, bits, taken_bits, unit_bits, its, aside, rank, made_ns, congested = message.counts
     flow, *path = message.names
     pad = Name(False, message.to, message.ranges, bits, taken_bits, unit_bits=unit_bits)
-    return Parcel(number, bits, tuple(path), now, bool(its), aside, flow, rank), pad
+    parcel = Parcel(number, bits, tuple(path), now, bool(its), aside, flow, rank, made_ns, bool(congested))
+    return parcel, pad

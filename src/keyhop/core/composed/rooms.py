@@ -9,13 +9,15 @@ from keyhop.core.composed.buffers import Loaded, Loads
 from keyhop.core.composed.dealing import Common, Dealing, Directed
 from keyhop.core.composed.negotiated import Negotiated
 from keyhop.core.composed.owner import Owned, owner_of
+from keyhop.core.composed.pulling import AsItComes, Intake, Pulled, below
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
-from keyhop.core.composed.serving import Asked, FromPool, Serving
+from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
+from keyhop.core.composed.split_relay import SplitRelay
 from keyhop.core.composed.xor_relay import XorRelay
 from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.division import EncDec
-from keyhop.core.policy.refill import LowHigh, Sated
-from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor
+from keyhop.core.policy.refill import LowHigh, PullBelow, Sated
+from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
 from keyhop.core.policy.synchronisation import AppNegotiated, ProposeAccept, StampSequence, StoreLoad, VerifyBatch
 
 if TYPE_CHECKING:
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 
 class NotYet(NotImplementedError):
     """A part that no room carries out."""
+
+
+def intake_of(line: Line) -> Intake:
+    match line.design.refill:
+        case PullBelow() as part:
+            return Pulled(line, below(line, part))
+    return AsItComes(line)
 
 
 def agreement_of(line: Line) -> Agreement:
@@ -64,7 +73,7 @@ def serving_of(line: Line) -> Serving:
         case AppNegotiated() as part:
             return Negotiated(line, part)
         case ProposeAccept(by="asker"):
-            return Asked(line)
+            return Asked(line, kept_ns=RECORD_NS)
     return Asked(line) if access is Access.ASKED else FromPool(line)
 
 
@@ -74,6 +83,8 @@ def relaying_of(site: Site) -> Relaying:
             return Unconnected()
         case HopByHop() as part:
             return HopWise(site, part)
+        case SplitPath() as split:
+            return SplitRelay(site, split)
         case RelayXor():
             refill = site.design.refill
             return XorRelay(site, refill if isinstance(refill, LowHigh) else None)

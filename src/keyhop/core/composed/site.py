@@ -76,6 +76,8 @@ class Site:
         self.relaying: Relaying = relaying_of(self)
         self._grown: dict[int, Line] = {}
         self._slots: set[str] = set()
+        self._registered: set[str] | None = set() if "skip" in design.doors else None
+        """Who may ask, where devices register once (Cisco, S); None: whoever can reach the door."""
         self._steps: dict[type, Callable[[Any], None]] = {
             BlockArrived: self._block,
             KxArrived: self._kx,
@@ -119,6 +121,7 @@ class Site:
         line = self.pairs.get(peer)
         if line is None and self.relaying.reaches(peer):
             line = self.pairs[peer] = self._line(peer, self.relaying.rate_bps(peer), distant=True)
+            self.relaying.paired(line)
         return line
 
     def lines(self) -> list[Line]:
@@ -164,6 +167,12 @@ class Site:
         else:
             self.later(int(RETRY_NS * (0.5 + self.draw())), self._try_again, request)
 
+    def unregistered(self, stream: str) -> str:
+        """Why this pair of applications gets nothing; empty if it may ask."""
+        if self._registered is None or stream in self._registered:
+            return ""
+        return f"{stream} is not registered here"
+
     def refuse(self, request: Request, why: str, *, timed_out: bool = False, unservable: bool = False) -> None:
         if request.decided:
             return
@@ -185,6 +194,8 @@ class Site:
 
     def _opened(self, event: StreamOpened) -> None:
         self.streams[event.stream] = event
+        if self._registered is not None:
+            self._registered.add(event.stream)
         line = self.line(event.peer)
         if line is not None:
             line.dealing.opened(event)
@@ -220,7 +231,7 @@ class Site:
         if line is None:
             self.refuse(request, f"{self.design.name} has no relay to {event.peer}", unservable=True)
             return
-        if why := self.relaying.refusal(event):
+        if why := self.unregistered(event.stream) or self.relaying.refusal(event):
             self.refuse(request, why)
             return
         priority = self.design.priority
@@ -246,6 +257,8 @@ class Site:
         bits = self._bits(line, request)
         if bits is None:
             return True
+        if not request.waited:
+            request.takes_bits = bits
         taken = line.serving.take(request.stream, bits, partial(self._settled, request))
         if isinstance(taken, Pending):
             request.pending = True

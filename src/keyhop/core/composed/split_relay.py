@@ -1,0 +1,139 @@
+"""Relay over two ways: padded key goes straight to the far end, its pad follows hop by hop, both are joined there."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from keyhop.core.composed.messages import Kx, Name
+from keyhop.core.composed.relaying import HopWise, Parcel, relay_message
+from keyhop.core.composed.serving import Taken
+from keyhop.core.policy.relay import HopByHop, SplitPath
+from keyhop.core.policy.synchronisation import Verb
+
+if TYPE_CHECKING:
+    from keyhop.core.composed.line import Line
+    from keyhop.core.composed.site import Site
+
+REMEMBERED = 4096
+"""Joins of which the far end still knows what became of them."""
+
+
+class Half(NamedTuple):
+    """Of a join, at the far end: padded key or its pad."""
+
+    straight: bool
+    bits: int
+    aside: int
+
+
+class SplitRelay(HopWise):
+    """Nobody learns the key from the pads alone; who also hears the direct message and lies on the path does."""
+
+    def __init__(self, site: Site, part: SplitPath) -> None:
+        super().__init__(site, HopByHop(payload="random"))
+        self._split = part
+        self._halves: dict[tuple[str, int], Half] = {}
+        self._settled: OrderedDict[tuple[str, int], bool] = OrderedDict()
+        """(source, number) -> whether it was joined, or given up."""
+        for line in site.links.values():
+            line.talk.handlers["ROUTE"] = line.talk.handlers["PPETP"] = self._arrived
+
+    def paired(self, line: Line) -> None:
+        line.talk.handlers |= {
+            "DIRECT": lambda message: self._straight(line, message),
+            "CONFIRM": lambda message: self._stored(line, message),
+            "JOINED": lambda message: self._asked(line, message),
+        }
+
+    def restarted(self) -> None:
+        super().restarted()
+        for key in list(self._halves):
+            self._give_up(key)
+
+    # --- at the source and on the way ---------------------------------------------------------------------------------
+
+    def _send(self, link: Line, parcel: Parcel, pad: Taken) -> None:
+        """From the source: which range is the pad, and the key under it. From others: the pad under their link's."""
+        site = self._site
+        first = parcel.path[0] == site.node
+        link.gone(pad.ranges, "R", pad.run)
+        name = Name(False, pad.label, pad.ranges, parcel.bits, pad.bits, its=parcel.its, unit_bits=pad.run.unit_bits)
+        link.talk.tell(msgspec.structs.replace(relay_message(parcel, name), word="ROUTE" if first else "PPETP"))
+        link.dealing.used(pad.label)
+        if first:
+            line = site.line(parcel.path[-1], True)
+            assert line is not None
+            line.talk.tell(Kx("DIRECT", Verb.TAKE, counts=(parcel.number, parcel.bits, parcel.aside)))
+            site.later(self._split.join_ns, self._overdue, line, parcel.number)
+
+    def _overdue(self, line: Line, number: int) -> None:
+        """The far end has the last word on whether it is a key: or one end would hold what the other has destroyed."""
+        if (line.peer, number) in self._sent:
+            line.talk.ask(
+                Kx("JOINED", Verb.DESTROY, counts=(number,)),
+                lambda answer: None if answer.ok else self._destroyed(line, number),
+                given_up=lambda: self._destroyed(line, number),
+            )
+
+    def _destroyed(self, line: Line, number: int) -> None:
+        parcel = self._sent.pop((line.peer, number), None)
+        if parcel is not None:
+            self.dropped(parcel)
+            lost(line, parcel.bits)
+
+    # --- at the destination -------------------------------------------------------------------------------------------
+
+    def received(self, parcel: Parcel) -> None:
+        line = self._site.line(parcel.path[0], True)
+        assert line is not None
+        self._half(line, parcel.number, Half(False, parcel.bits, parcel.aside))
+
+    def _straight(self, line: Line, message: Kx) -> None:
+        number, bits, aside = message.counts
+        self._half(line, number, Half(True, bits, aside))
+
+    def _half(self, line: Line, number: int, half: Half) -> None:
+        key = line.peer, number
+        if key in self._settled:
+            return
+        other = self._halves.get(key)
+        if other is None:
+            self._halves[key] = half
+            self._site.later(self._split.join_ns, self._give_up, key)
+            return
+        if other.straight is half.straight:
+            return
+        del self._halves[key]
+        self._settle(key, joined=True)
+        line.book.N += half.bits
+        line.enter(half.bits, half.aside, line.peer)
+        line.talk.tell(Kx("CONFIRM", Verb.AGREE, counts=(number,)))
+
+    def _give_up(self, key: tuple[str, int]) -> None:
+        half = self._halves.pop(key, None)
+        line = self._site.line(key[0], True)
+        if half is not None and line is not None:
+            self._settle(key, joined=False)
+            lost(line, half.bits)
+
+    def _asked(self, line: Line, message: Kx) -> Kx:
+        """Who asks has waited long enough: what is not joined now never will be."""
+        key = line.peer, message.counts[0]
+        if not self._settled.get(key, False):
+            self._give_up(key)
+            self._settle(key, joined=False)
+        return Kx("JOINED-ACK", Verb.DESTROY, ok=self._settled[key])
+
+    def _settle(self, key: tuple[str, int], *, joined: bool) -> None:
+        self._settled[key] = joined
+        if len(self._settled) > REMEMBERED:
+            self._settled.popitem(last=False)
+
+
+def lost(line: Line, bits: int) -> None:
+    """Key of the pair that never was in any pool."""
+    line.book.N += bits
+    line.book.Y += bits
