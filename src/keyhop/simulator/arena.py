@@ -28,6 +28,7 @@ from keyhop.core.composed.tags import aside_share
 from keyhop.core.designs import Design
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.routing import Edge
+from keyhop.core.policy.storage import FixedBlock
 from keyhop.simulator.blocks import deliveries
 from keyhop.simulator.damage import Damage
 from keyhop.simulator.record import Demand, EndBook, Fault, Outcome, Record, Scenario, Stream, Trouble, Verdict
@@ -307,7 +308,7 @@ class Arena:
             for line in site.lines():
                 bits += line.stock_bits
         self.stock_bit_ns += bits * SAMPLE_NS
-        self.peak_bytes = max(self.peak_bytes, bits // 8)
+        self.peak_bytes = max(self.peak_bytes, rest_bytes(self.design, bits // 8))
         for link, rate in self.links.items():
             one, other = sorted(link)
             up = self.stopped.get(link, 0) <= self.now
@@ -348,6 +349,11 @@ class Arena:
         return LineSettings(
             rate_bps=rate_bps, tag_bits=TAG_BITS, aside=aside_share(self.design, rate_bps, TAG_BITS, distant=distant)
         )
+
+
+def rest_bytes(design: Design, key_bytes: int) -> int:
+    """What stored key takes where it lies."""
+    return design.storage.rest_bytes(key_bytes) if isinstance(design.storage, FixedBlock) else key_bytes
 
 
 COLLIDED = "collided"

@@ -35,6 +35,9 @@ class Fetches:
         if line is None:
             site.moves.answer.append(Answered(event.request, refusal="no such pair of key managers"))
             return True
+        if why := site.unregistered(event.stream):
+            site.moves.answer.append(Answered(event.request, refusal=why))
+            return True
         if not name.ranges:
             site.book(line, name)
             site.moves.answer.append(Answered(event.request, name))

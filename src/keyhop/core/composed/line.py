@@ -11,7 +11,8 @@ from keyhop.core.composed.book import Book
 from keyhop.core.composed.conversation import PRESHARED_BITS, TAG_BITS, Conversation
 from keyhop.core.composed.dealing import Dealing
 from keyhop.core.composed.messages import BlockArrived
-from keyhop.core.composed.rooms import agreement_of, dealing_of, serving_of
+from keyhop.core.composed.pulling import Intake
+from keyhop.core.composed.rooms import agreement_of, dealing_of, intake_of, serving_of
 from keyhop.core.composed.serving import Serving
 from keyhop.core.composed.units import Queue, Units, count
 from keyhop.core.designs import Design
@@ -100,6 +101,7 @@ class Line:
         self.dealing: Dealing = dealing_of(self)
         self.serving: Serving = serving_of(self)
         self.agreement: Agreement = agreement_of(self)
+        self.intake: Intake = intake_of(self)
 
     def __repr__(self) -> str:
         return f"Line({self.own} to {self.peer}{', distant' if self.distant else ''}, {self.run.units} units)"
@@ -123,6 +125,10 @@ class Line:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def block(self, block: BlockArrived) -> None:
+        self.intake.arrived(block)
+
+    def receive(self, block: BlockArrived) -> None:
+        """Taken from the module."""
         self.book.G += block.bits
         self.pickup_bits += block.bits
         self.agreement.arrived(block)
@@ -210,9 +216,9 @@ class Line:
         if not self.origins or self.origins[-1][1] - self.origins[-1][0] != stamp_bits - position:
             self.origins.append((position, stamp_bits))
 
-    def came_from(self, units: Units) -> list[Units]:
+    def came_from(self, units: Units, unit_bits: int = 0) -> list[Units]:
         """The stretches of the module's stream, by stamps in bits, that lie in these units of the link's run."""
-        start, end = (edge * self.run.unit_bits for edge in units)
+        start, end = (edge * (unit_bits or self.run.unit_bits) for edge in units)
         at = max(0, bisect_right(self.origins, (start, 1 << 62)) - 1)
         found: list[Units] = []
         for (position, stamp), following in zip_longest(self.origins[at:], self.origins[at + 1 :]):

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from keyhop.core.composed.line import Line, Run
 
 
+RECORD_NS = 60_000_000_000
+"""Cisco: both copies of a key are erased after so long, fetched or not (K)."""
+NO_RECORD = "no key of this name"
+
+
 class Taken(NamedTuple):
     """Units that are out of the stock queues and booked by whoever gives them away."""
 
@@ -88,8 +93,10 @@ class Asked:
     Proposals that cross: the lower name wins what both want (K).
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, kept_ns: int = 0) -> None:
+        """`kept_ns`: after so long what was agreed and never fetched is erased; 0: never."""
         self._line = line
+        self._kept_ns = kept_ns
         self._offered: list[tuple[Units, ...]] = []
         self._assigned: dict[tuple[Units, ...], None] = {}
         line.talk.handlers["PROPOSE"] = self._proposed
@@ -113,6 +120,7 @@ class Asked:
                 return
             self._offered.remove(ranges)
             run.held -= count(ranges)
+            line.intake.check()
             if answer.ok:
                 then(Taken(run, ranges, ""))
                 return
@@ -135,7 +143,8 @@ class Asked:
 
     def fetch(self, name: Name) -> Taken | str | None:
         if name.ranges not in self._assigned:
-            return None
+            # The peer answers only what was agreed here before.
+            return NO_RECORD
         del self._assigned[name.ranges]
         self._line.run.held -= count(name.ranges)
         return Taken(self._line.run, name.ranges, "")
@@ -156,7 +165,16 @@ class Asked:
             return Kx("REFUSE", Verb.GIVE_BACK, ranges=self._lacking(message.ranges), ok=False)
         run.held += count(message.ranges)
         self._assigned[message.ranges] = None
+        if self._kept_ns:
+            line.site.later(self._kept_ns, self._expired, message.ranges)
+        line.intake.check()
         return Kx("ACCEPT", Verb.ASSIGN, ranges=message.ranges)
+
+    def _expired(self, ranges: tuple[Units, ...]) -> None:
+        if ranges in self._assigned:
+            del self._assigned[ranges]
+            self._line.run.held -= count(ranges)
+            self._line.gone(ranges, "X")
 
     def _lacking(self, ranges: Sequence[Units]) -> tuple[Units, ...]:
         """What will never be here: it lies below what has entered, and is in no queue and no exchange."""
