@@ -12,7 +12,7 @@ from keyhop.core.policy.priority import Fifo, Waiting
 class Request:
     """One demand of an application on its way through a site."""
 
-    __slots__ = ("arrived_ns", "asked", "decided", "due_ns", "pending", "tries", "waited", "waiting")
+    __slots__ = ("arrived_ns", "asked", "decided", "due_ns", "pending", "takes_bits", "tries", "waited", "waiting")
 
     def __init__(self, asked: KeyAsked, number: int, now: int) -> None:
         self.asked = asked
@@ -20,6 +20,8 @@ class Request:
         self.due_ns = now + asked.deadline_ns
         self.pending = False
         """An exchange with the peer is under way for it."""
+        self.takes_bits = asked.size_bits
+        """Of the stock: more than the size where whole units are given."""
         self.waited = False
         self.decided = False
         self.tries = 0
@@ -45,6 +47,8 @@ class Requests:
         self._waiting: dict[str, dict[int, Request]] = {}
         self.bits: dict[str, int] = {}
         """Asked for by those who wait, by peer."""
+        self.by_stream: dict[str, int] = {}
+        """What those who wait take of the stock."""
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -55,10 +59,12 @@ class Requests:
         if request.waiting.number not in waiting:
             waiting[request.waiting.number] = request
             self.bits[request.asked.peer] = self.bits.get(request.asked.peer, 0) + request.asked.size_bits
+            self.by_stream[request.stream] = self.by_stream.get(request.stream, 0) + request.takes_bits
 
     def remove(self, request: Request) -> None:
         if self._waiting.get(request.asked.peer, {}).pop(request.waiting.number, None) is not None:
             self.bits[request.asked.peer] -= request.asked.size_bits
+            self.by_stream[request.stream] -= request.takes_bits
 
     def number(self, peer: str) -> int:
         return len(self._waiting.get(peer, ()))
