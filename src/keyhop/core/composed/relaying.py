@@ -225,7 +225,13 @@ class HopWise(Unconnected):
         self._sent[line.peer, parcel.number] = parcel
         self._young.setdefault(line.peer, OrderedDict())[parcel.number] = parcel
         self._young_bits[line.peer] = self._young_bits.get(line.peer, 0) + bits
+        self._site.later(OUTSTANDING_NS + 1, self._look_again, line, parcel.number)
         self._pass_on(parcel, 0)
+
+    def _look_again(self, line: Line, number: int) -> None:
+        """Who waits for a batch that is not expected any more needs another."""
+        if number in self._young.get(line.peer, ()):
+            self._site.grew(line)
 
     def grew(self, link: Line) -> None:
         if isinstance(link.serving, Owned):
