@@ -7,18 +7,33 @@ from typing import TYPE_CHECKING
 from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.composed.buffers import Loaded, Loads
 from keyhop.core.composed.dealing import Common, Dealing, Directed
+from keyhop.core.composed.fifos import Fifos
 from keyhop.core.composed.negotiated import Negotiated
 from keyhop.core.composed.owner import Owned, owner_of
 from keyhop.core.composed.pulling import AsItComes, Intake, Pulled, below
+from keyhop.core.composed.records import Records
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
 from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
+from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
 from keyhop.core.composed.split_relay import SplitRelay
+from keyhop.core.composed.streams import ByStream, Streams
 from keyhop.core.composed.xor_relay import XorRelay
 from keyhop.core.designs.design import Access, LocalGlobal
-from keyhop.core.policy.division import EncDec
+from keyhop.core.policy.admission import Reservation
+from keyhop.core.policy.disposal import AgePurge
+from keyhop.core.policy.division import EncDec, Session
 from keyhop.core.policy.refill import LowHigh, PullBelow, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
-from keyhop.core.policy.synchronisation import AppNegotiated, ProposeAccept, StampSequence, StoreLoad, VerifyBatch
+from keyhop.core.policy.routing import LinkState
+from keyhop.core.policy.sharing import Proportional, Weighted
+from keyhop.core.policy.synchronisation import (
+    AppNegotiated,
+    ProposeAccept,
+    StampSequence,
+    StoreLoad,
+    TwoPhaseCommit,
+    VerifyBatch,
+)
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
@@ -56,13 +71,47 @@ def dealing_of(line: Line) -> Dealing:
         return Common(line)
     if isinstance(_refill(line), Sated) and not line.distant:
         return Loads(line)
+    if line.distant and not line.design.keeps_global_key:
+        return ByStream(line)
+    if sessions := _sessions_of(line):
+        return sessions
     if line.distant or access is Access.OWNED or any(isinstance(part, EncDec) for part in line.design.divisions):
         return Directed(line)
     return Common(line)
 
 
+def _sessions_of(line: Line) -> Dealing | None:
+    """Pools per session, if this design has them on such a line."""
+    session = next((part for part in line.design.divisions if isinstance(part, Session)), None)
+    synchronisation, access = _answers(line)
+    if session is None:
+        return None
+    if access is Access.OWNED:
+        return OwnedSessions(line, session) if session.deal == "turn" and not _is(line, EncDec) else None
+    if line.distant:
+        return None
+    sharing = line.design.sharing
+    match session.deal, synchronisation:
+        case "credit", TwoPhaseCommit() if isinstance(sharing, Weighted):
+            disposal = line.design.disposal
+            purge = next(
+                (p for p in (disposal if isinstance(disposal, tuple) else (disposal,)) if isinstance(p, AgePurge)),
+                AgePurge(),
+            )
+            return Records(line, sharing, synchronisation, purge)
+        case "quota", _ if isinstance(sharing, Proportional):
+            return Fifos(line, sharing)
+    return DealtSessions(line)
+
+
+def _is(line: Line, kind: type) -> bool:
+    return any(isinstance(part, kind) for part in line.design.divisions)
+
+
 def serving_of(line: Line) -> Serving:
     synchronisation, access = _answers(line)
+    if isinstance(line.dealing, OwnedSessions):
+        return FromOwnPool(line, line.dealing)
     if line.distant:
         return FromPool(line)
     if isinstance(synchronisation, StoreLoad) and isinstance(refill := _refill(line), Sated):
@@ -81,6 +130,10 @@ def relaying_of(site: Site) -> Relaying:
     match site.design.relay:
         case NoRelay():
             return Unconnected()
+        case HopByHop() as part if site.design.profile == "rate":
+            admission, routing = site.design.admission, site.design.routing
+            if isinstance(admission, Reservation) and isinstance(routing, LinkState):
+                return Streams(site, part, admission, routing)
         case HopByHop() as part:
             return HopWise(site, part)
         case SplitPath() as split:
