@@ -6,7 +6,8 @@ import pytest
 from tests.acceptance.benches import SECOND, Bench
 
 from keyhop.core.composed.buffers import APPLICATION, Loaded
-from keyhop.core.composed.messages import BlockArrived, Restarted, Woke
+from keyhop.core.composed.messages import BlockArrived, Restarted, StreamRetuned, Woke
+from keyhop.core.composed.streams import Streams
 from keyhop.core.designs import DESIGNS
 
 SECOQC = DESIGNS["secoqc"]
@@ -134,16 +135,18 @@ def test_at_secoqc_6_a_lost_answer_frees_what_was_reserved_and_parts_nobody() ->
     bench = stocked(90, 100, 200, 100)
     bench.lose = lambda node, said: said.message.word == "LOAD-ACK" and bench.now < 5 * SECOND
     bench.go(1.5)
+    bench.open("s", "B", "A")
+    bench.go(0.1)
     # The slave encrypts with a key of the LOAD: the master has it, whatever became of the answer.
     first = bench.ask("B", "A")
     fetched = bench.fetch("A", "B", bench.name(first))
     bench.go(0.1)
     assert bench.name(fetched).ranges == bench.name(first).ranges == ((240, 248),)
     assert units(bench, "A") == 30
-    bench.go(4.3)
+    bench.go(4.29)
     # Silence of five seconds: all but the unit that was proved to be in use is common again.
     assert bench.now < 6 * SECOND
-    bench.go(0.02)
+    bench.go(0.03)
     assert units(bench, "B") == 30
     second = bench.ask("B", "A")
     fetched = bench.fetch("A", "B", bench.name(second))
@@ -168,6 +171,135 @@ def test_at_secoqc_6_a_unit_of_a_lost_load_goes_the_same_way_or_not_at_all() -> 
                 for unit in range(low, high):
                     assert seen.setdefault(unit, to) == to
     assert seen
+    bench.balanced()
+
+
+def line3(stock_bits: int, *, near_bps: int = 10_000, far_bps: int = 10_000) -> Bench:
+    """A-B-C with so much in each direction's buffer of both links."""
+    bench = Bench(SECOQC, "A-B", "B-C", tag_bits=0)
+    bench.network.rates[frozenset("BC")] = far_bps
+    bench.network.rates[frozenset("AB")] = near_bps
+    for own, peer in (("A", "B"), ("B", "A"), ("B", "C"), ("C", "B")):
+        line = bench.line(own, peer)
+        slots = line.run_of("", SLOT)
+        first, second = sorted((own, peer))
+        for number, label in enumerate((f"{first}>{second}", f"{second}>{first}")):
+            slots.pool(label).put(number * 1_000_000, number * 1_000_000 + stock_bits // SLOT)
+        line.book.G += 2 * (stock_bits // SLOT) * SLOT
+    return bench
+
+
+def streams(bench: Bench, at: str) -> Streams:
+    relaying = bench.sites[at].relaying
+    assert isinstance(relaying, Streams)
+    return relaying
+
+
+def test_at_secoqc_5_a_stream_is_let_in_where_every_link_can_promise_its_rate() -> None:
+    bench = line3(1_000_000, near_bps=10_000, far_bps=4_000)
+    bench.open("fast", "A", "C", rate_bps=6_000)
+    waiting = bench.ask("A", "C", stream="fast", deadline_s=60)
+    bench.go(6)
+    assert bench.words() == ["SYN"]
+    assert streams(bench, "A").admitted() == frozenset()
+    assert "not let in" in bench.refusal(waiting)
+    bench.open("slow", "A", "C", rate_bps=4_000)
+    bench.go(1)
+    assert bench.words() == ["SYN", "SYN", "SYN", "SYN-ACK", "SYN-ACK"]
+    assert streams(bench, "A").admitted() == {"slow"}
+    served = bench.ask("A", "C", stream="slow")
+    bench.go(1)
+    fetched = bench.fetch("C", "A", bench.name(served), stream="slow")
+    assert bench.name(fetched) == bench.name(served)
+    assert bench.refusal(bench.ask("A", "C", stream="fast"))
+    books = [bench.book("A", "C"), bench.book("C", "A")]
+    assert [(book.N, book.D, book.S) for book in books] == [(256, 256, 0)] * 2
+
+
+def test_at_secoqc_5_what_a_dropped_syn_reserved_on_the_way_is_free_again() -> None:
+    bench = line3(1_000_000, near_bps=10_000, far_bps=4_000)
+    bench.open("fast", "A", "C", rate_bps=6_000)
+    bench.go(1)
+    assert streams(bench, "A").free_bps("B", ("A", "other")) == streams(bench, "B").free_bps("A", ("A", "x")) == 4_000
+    bench.go(10)
+    assert streams(bench, "A").free_bps("B", ("A", "other")) == streams(bench, "B").free_bps("A", ("A", "x")) == 10_000
+
+
+def test_at_secoqc_5_a_closed_stream_leaves_its_rate_to_others_and_a_retuned_one_keeps_what_it_had() -> None:
+    bench = line3(1_000_000)
+    bench.open("first", "A", "C", rate_bps=7_000)
+    bench.go(1)
+    bench.open("second", "A", "C", rate_bps=7_000)
+    bench.go(6)
+    assert streams(bench, "A").admitted() == {"first"}
+    bench.step("A", StreamRetuned("first", 20_000))
+    bench.go(20)
+    assert [streams(bench, at).free_bps(to, ("", "")) for at, to in ("AB", "BA", "BC", "CB")] == [3_000] * 4
+    bench.close("first", "A", "C")
+    bench.go(1)
+    assert [streams(bench, at).free_bps(to, ("", "")) for at, to in ("AB", "BA", "BC", "CB")] == [10_000] * 4
+    bench.open("second", "A", "C", rate_bps=7_000)
+    bench.go(1)
+    assert streams(bench, "A").admitted() == {"second"}
+
+
+def test_at_secoqc_5_a_way_that_is_short_of_key_halves_the_window() -> None:
+    bench = line3(20_000)
+    bench.open("s", "A", "C", rate_bps=4_000)
+    bench.go(1)
+    connection = streams(bench, "A").connections["s"]
+    connection.window = 16
+    asked = [bench.ask("A", "C") for _ in range(16)]
+    assert len(connection.flight) == 16
+    bench.go(0.99)
+    assert connection.window == 16
+    bench.go(0.02)
+    assert connection.window == 8
+    assert not any(bench.refusal(request) for request in asked)
+    bench.go(2)
+    for request in asked:
+        fetched = bench.fetch("C", "A", bench.name(request))
+        assert bench.name(fetched) == bench.name(request)
+    # Nothing was sent again.
+    assert bench.words().count("RELAY") == 2 * 16
+    bench.balanced()
+
+
+def test_at_secoqc_5_the_window_grows_by_a_segment_each_round_trip() -> None:
+    bench = line3(1_000_000)
+    bench.open("s", "A", "C", rate_bps=4_000)
+    bench.go(1)
+    connection = streams(bench, "A").connections["s"]
+    for _ in range(40):
+        bench.ask("A", "C", 8192)
+    windows = []
+    for _ in range(5):
+        windows.append(connection.window)
+        bench.go(0.04)
+    assert windows == [1, 2, 3, 4, 5]
+    bench.go(30)
+    bench.balanced()
+
+
+def test_a_stream_s_key_that_nobody_fetches_is_destroyed() -> None:
+    bench = line3(1_000_000)
+    bench.open("s", "A", "C", rate_bps=4_000)
+    bench.go(1)
+    for number in range(3):
+        bench.lose = lambda node, said: said.message.word == "ACK"
+        request = bench.ask("A", "C", deadline_s=0.5)
+        bench.go(7)
+        assert bench.refusal(request), number
+    bench.go(60)
+    source, destination = bench.book("A", "C"), bench.book("C", "A")
+    assert source.S == destination.S == source.D == destination.D == 0
+    assert destination.X == destination.N == 3 * 256
+
+
+def test_a_session_without_a_rate_gets_nothing() -> None:
+    bench = line3(1_000_000)
+    assert "declared" in bench.refusal(bench.ask("A", "C"))
+    assert "declared" in bench.refusal(bench.ask("A", "B"))
     bench.balanced()
 
 
