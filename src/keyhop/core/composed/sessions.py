@@ -28,6 +28,12 @@ DEAL = "SESSIONS"
 """The change of the rule: counts are the position and the rates, names the sessions."""
 
 
+def for_pads(line: Line) -> tuple[Share, ...]:
+    """One share like a session's, if others' keys can pass over this link at all."""
+    relays = not isinstance(line.design.relay, NoRelay) and len(line.site.network.rates) > 1
+    return (Share(PADS, 1),) if relays and not line.distant else ()
+
+
 class Rule(NamedTuple):
     start: int
     """Position in units."""
@@ -46,7 +52,7 @@ class DealtSessions(Common):
         """Units below have been dealt, or will never come."""
         self.dealt: dict[str, int] = {}
         """Units by pool, those that never came too."""
-        self._rules: deque[Rule] = deque([self.rule(0, self._for_pads())])
+        self._rules: deque[Rule] = deque([self.rule(0, for_pads(line))])
         self._held: dict[int, int] = {}
         self._number = 0
         self._busy = self._stale = False
@@ -161,7 +167,7 @@ class DealtSessions(Common):
 
     def wanted(self) -> tuple[Share, ...]:
         """At the master: what the rule should be."""
-        return (*self._for_pads(), *(Share(name, rate) for name, rate in self.connections.active().items()))
+        return (*for_pads(self._line), *(Share(name, rate) for name, rate in self.connections.active().items()))
 
     def review(self) -> None:
         """At the master: whether the rule has to change."""
@@ -204,12 +210,6 @@ class DealtSessions(Common):
 
         self.changes.propose(Change(self._number, word, counts, names), settled)
 
-    def _for_pads(self) -> tuple[Share, ...]:
-        """One share like a session's, if anything can pass through here at all."""
-        line = self._line
-        relays = not isinstance(line.design.relay, NoRelay) and len(line.site.network.rates) > 1
-        return (Share(PADS, 1),) if relays else ()
-
     # --- the subject of changes ---------------------------------------------------------------------------------------
 
     def votes(self, change: Change) -> bool:
@@ -242,14 +242,14 @@ class OwnedSessions(Directed):
         super().__init__(line)
         self._part = part
         self._own = direction(line.own, line.peer)
-        self._sessions: list[str] = [PADS]
+        self._sessions: list[str] = [share.session for share in for_pads(line)]
         self._pieces = 0
 
     def fresh(self, run: Run, start: int, end: int) -> None:
         super().fresh(run, start, end)
         common = run.pool(self._own)
         quantum = max(1, QUANTUM_BITS // run.unit_bits)
-        while len(self._sessions) > 1 and (ranges := common.take(quantum)) is not None:
+        while any(self._sessions) and (ranges := common.take(quantum)) is not None:
             whose = self._part.whose(self._pieces, self._sessions)
             self._pieces += 1
             for units in ranges:
