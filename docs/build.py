@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from keyhop.core.designs import DESIGNS, Design, not_wired
+from keyhop.core.designs import DESIGNS, Design, on_a_node
 from keyhop.core.designs.parts import PARTS
 from keyhop.core.designs.silences import SILENCES, silences
 from keyhop.core.designs.source import MEANINGS
@@ -72,15 +72,13 @@ def design_page(design: Design) -> str:
             details += textwrap.wrap(f"**{path}: `{type(part).__name__}`.** {about}", LINE_CHARACTERS)
             details.append("")
     doors = [f"`{leaf.value}` {leaf.source}" for path, leaf in leaves.items() if path.startswith("door")]
-    missing = not_wired(design)
     access = design.access
     facts = [
         f"- Its door: {', '.join(doors)}.",
         f"- Access to key, which follows from the parts: {access.local}"
         + ("." if access.local == access.global_ else f" on a link, {access.global_} between distant nodes."),
         f"- Ours: {design.own_share:.0%} of {len(leaves)} answers and parameters.",
-        "- Runs on a node: "
-        + ("yes." if not missing else f"not yet; {len(missing)} of its answers are not wired there."),
+        f"- Runs on a node: {on_a_node(design)}.",
     ]
     facts += [f"- {warning}" for warning in design.warnings]
     return "\n".join(
@@ -123,7 +121,7 @@ def designs_page() -> str:
     """All designs, what their letters mean, and where the survey leaves a choice."""
     rows = []
     for design in DESIGNS.values():
-        runs = "no" if not_wired(design) else "yes"
+        runs = on_a_node(design)
         page = f"[{design.name}]({design.name}.md)"
         rows.append(f"| {page} | {design.title} | {' '.join(design.doors)} | {design.own_share:.0%} | {runs} |")
     notes = []

@@ -103,18 +103,29 @@ def check(context: click.Context, name: str, links: int | None) -> None:
         "refused": refused,
         "departures": meant,
         "disagreements": wrong,
-        "runs_on_a_node": not designs.not_wired(chosen),
+        "runs_on_a_node": designs.on_a_node(chosen),
         "not_wired": designs.not_wired(chosen),
     }
     lines = [f"{chosen.name}: {'refused' if refused else 'the parts go together'}", *_items(refused)]
     if chosen.row:
         lines += [f"survey: {'disagrees' if wrong else 'agrees'} with the row {chosen.row}", *_items(wrong)]
         lines += [f"  meant: {entry}" for entry in meant]
-    missing = designs.not_wired(chosen)
-    lines += [f"runs on a node: {'no, not wired there are' if missing else 'yes'}", *_items(missing)]
+    lines.append(f"runs on a node: {_on_a_node(chosen)}")
     output.emit(answer, lambda: "\n".join(lines))
     if refused or wrong:
         context.exit(ExitCode.PROBLEMS)
+
+
+def _on_a_node(design: Design) -> str:
+    from keyhop.core.designs import not_hosted, on_a_node
+
+    match on_a_node(design):
+        case "yes":
+            return "yes"
+        case "no":
+            return f"no: {not_hosted(design)}"
+        case _:
+            return "on links: it deals out the key of a node's links, keeps it in memory, and relays none"
 
 
 def _items(entries: Iterable[str]) -> list[str]:
@@ -136,10 +147,9 @@ def _design(name: str) -> Design:
 
 
 def _summary(design: Design) -> dict[str, Any]:
-    from keyhop.core.designs import not_wired
+    from keyhop.core.designs import not_wired, on_a_node
     from keyhop.core.designs.parts import PARTS, word
 
-    missing = not_wired(design)
     return {
         "name": design.name,
         "title": design.title,
@@ -151,8 +161,8 @@ def _summary(design: Design) -> dict[str, Any]:
         "fields": len(design.leaves),
         "promises_its": design.promises_its,
         "warnings": list(design.warnings),
-        "runs_on_a_node": not missing,
-        "not_wired": missing,
+        "runs_on_a_node": on_a_node(design),
+        "not_wired": not_wired(design),
     }
 
 
@@ -172,7 +182,7 @@ def _row(design: Design) -> tuple[str, ...]:
         words("relay"),
         "+".join(design.doors),
         f"{design.own_share:.0%}",
-        "yes" if summary["runs_on_a_node"] else "no",
+        summary["runs_on_a_node"],
     )
 
 
@@ -203,11 +213,10 @@ def _answer(design: Design) -> dict[str, Any]:
 
 def _shown(design: Design) -> str:
     """YAML that can be read back, and remarks that stand in it as comments."""
-    from keyhop.core.designs import not_wired
+    from keyhop.core.designs import on_a_node
     from keyhop.core.designs.source import MEANINGS
 
     leaves = design.leaves
-    missing = not_wired(design)
     lines = [
         f"# {design.title}",
         f"# {', '.join(f'{source}: {meaning}' for source, meaning in MEANINGS.items())}",
@@ -217,7 +226,7 @@ def _shown(design: Design) -> str:
         f"promises_its: {_value(design.promises_its)}",
         f"access: {{local: {design.access.local}, global: {design.access.global_}}}  # follows from the parts",
         f"own_share: {design.own_share:.2f}  # {sum(leaf.source == 'K' for leaf in leaves)} of {len(leaves)} fields",
-        f"runs_on_a_node: {f'false  # {len(missing)} of its answers are not wired there' if missing else 'true'}",
+        f'runs_on_a_node: "{on_a_node(design)}"',
         *(f"# {warning}" for warning in design.warnings),
     ]
     return "\n".join([*lines, *_survey(design)])

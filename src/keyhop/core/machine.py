@@ -103,6 +103,14 @@ class Close(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class Made(msgspec.Struct, frozen=True, gc=False):
+    """How one key comes out of its ranges: one after another, cut to its size, and derived where it says so."""
+
+    size_bits: int
+    derivation: bytes = b""
+    """Not empty: HKDF with SHA-256 (RFC 5869) of the ranges, with this as `info`."""
+
+
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """The answer to a request: the ranges whose bits its application gets, or the refusal."""
 
@@ -110,6 +118,8 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
     ranges: tuple[Range, ...] = ()
     ids: tuple[str, ...] = ()
     """Key IDs, where they are records; empty: the edge seals the coordinates into them."""
+    made: Made | None = None
+    """All ranges together make one key; None: each is one."""
     refusal: RequestError | None = None
 
 

@@ -28,6 +28,7 @@ CERTIFICATE_LIMIT_BYTES = 8192
 SIGNATURE_LIMIT_BYTES = 1024
 APPLICATIONS_PER_NODE = 4096
 CIPHERTEXT_LIMIT_BYTES = 262_144
+DESIGN_LIMIT_BYTES = 65_536
 MANIFEST_LIMIT_BYTES = 4096
 """Each node of a path sends on what it got and a ciphertext beside it: that must fit into a frame."""
 
@@ -132,7 +133,15 @@ class State(Strict, frozen=True, gc=False, array_like=True):
     credit: Spans
     messages: Annotated[
         tuple[
-            AgreeBlock | AnswerBlock | StoredBlock | RequestLease | AnswerLease | Statement | NameSecret | RelayBatch,
+            AgreeBlock
+            | AnswerBlock
+            | StoredBlock
+            | RequestLease
+            | AnswerLease
+            | Statement
+            | NameSecret
+            | RelayBatch
+            | DesignMessage,
             ...,
         ],
         Meta(max_length=MESSAGES_PER_FRAME),
@@ -220,6 +229,12 @@ class RelayBatch(Message, frozen=True, gc=False, array_like=True, tag=7):
 # --- untagged messages ------------------------------------------------------------------------------------------------
 
 
+class DesignMessage(Message, frozen=True, gc=False, array_like=True, tag=9):
+    """What the sites of another design than our own say to each other, as `core/node/hosted.py` encodes it."""
+
+    payload: Annotated[bytes, Meta(max_length=DESIGN_LIMIT_BYTES)]
+
+
 class KeepAlive(Message, frozen=True, gc=False, array_like=True, tag=20):
     next: Position | None
     """The tag position that the sender's next tagged frame will spend; None if it has no credit."""
@@ -297,7 +312,15 @@ class Manifest(Strict, frozen=True, gc=False, array_like=True):
 
 PlainMessage: TypeAlias = KeepAlive | SignedLinkState | Forward | Reserve | AnswerReserve | Confirm
 TaggedMessage: TypeAlias = (
-    AgreeBlock | AnswerBlock | StoredBlock | RequestLease | AnswerLease | Statement | NameSecret | RelayBatch
+    AgreeBlock
+    | AnswerBlock
+    | StoredBlock
+    | RequestLease
+    | AnswerLease
+    | Statement
+    | NameSecret
+    | RelayBatch
+    | DesignMessage
 )
 
 

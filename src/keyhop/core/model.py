@@ -79,6 +79,8 @@ class Purpose(StrEnum):
 
     SUPPLY = "supply"
     PAD = "pad"
+    DESIGN = "design"
+    """The stock of another design than our own, whose parts deal it out."""
 
 
 class State(StrEnum):

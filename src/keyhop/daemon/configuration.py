@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from keyhop.core.designs import DESIGNS, NotRunning, not_wired, running
+from keyhop.core.designs import DESIGNS, NotRunning, carrier, not_hosted
 from keyhop.core.node.intake import RESERVED_SOURCES
 from keyhop.files import Address, CheckError, Fingerprint, Source, read, schema
 from keyhop.files.records import Between, Key, Name, OneOrMany, Pattern, Rest
@@ -280,11 +280,11 @@ def node_schema(drivers: Mapping[str, type[Any]]) -> dict[str, Any]:
 
 
 def _check_design(name: str) -> None:
-    runs = ", ".join(design.name for design in DESIGNS.values() if not not_wired(design))
+    runs = ", ".join(design.name for design in DESIGNS.values() if not not_hosted(design))
     if name not in DESIGNS:
         raise CheckError(f"no design is called {name}", nearest(name, DESIGNS, f"nodes run: {runs}"), "design")
     try:
-        running(DESIGNS[name])
+        carrier(DESIGNS[name])
     except NotRunning as error:
         legal = f"name one that nodes run ({runs}); keyhop design show {name} shows what this one is made of"
         raise CheckError(str(error), legal, "design") from None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from keyhop.core.designs import Design
-from keyhop.core.designs.running import not_wired
+from keyhop.core.designs import Design, hosted
 from keyhop.simulator.arena import Arena
 from keyhop.simulator.real_nodes import RealNodes
 from keyhop.simulator.record import Record, Scenario
@@ -14,5 +13,5 @@ DELAY_NS = 10_000_000
 def run(design: Design, links: dict[frozenset[str], int], scenario: Scenario, *, seconds: float, seed: int) -> Record:
     """`links`: pairs of nodes with rates in bit/s. A design that nodes run is run by nodes, the others by sites."""
     delay_ns = scenario.one_way_delay_ns or DELAY_NS
-    engine = Arena if not_wired(design) else RealNodes
+    engine = Arena if hosted(design) else RealNodes
     return engine(design, links, scenario, seed=seed, delay_ns=delay_ns).run(seconds)

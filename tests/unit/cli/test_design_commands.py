@@ -17,7 +17,7 @@ def test_the_list_says_of_each_design_whether_a_node_runs_it(run: Run) -> None:
     heads, *rows = run("design", "list").stdout.splitlines()
     assert heads.startswith("NAME") and heads.endswith("RUNS ON A NODE")
     assert {row.split()[0]: row.split()[-1] for row in rows} == {
-        name: "yes" if name == "keyhop" else "no" for name in DESIGNS
+        name: {"keyhop": "yes", "ddka": "no"}.get(name, "links") for name in DESIGNS
     }
 
 
@@ -25,7 +25,7 @@ def test_the_list_as_json_has_every_design_with_what_is_not_wired(run: Run) -> N
     answer = msgspec.json.decode(run("design", "list", "-o", "json").stdout)
     assert answer["apiVersion"] == "keyhop/v1"
     assert [entry["name"] for entry in answer["designs"]] == list(DESIGNS)
-    assert all(entry["runs_on_a_node"] is not bool(entry["not_wired"]) for entry in answer["designs"])
+    assert all((entry["runs_on_a_node"] == "yes") is not bool(entry["not_wired"]) for entry in answer["designs"])
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -51,7 +51,7 @@ def test_yaml_has_the_parts_under_their_questions(run: Run) -> None:
     secoqc = YAML(typ="safe", pure=True).load(io.StringIO(run("design", "show", "secoqc").stdout))
     assert secoqc["door"] == {"session": {"profile": "rate"}}
     assert secoqc["promises_its"] is True
-    assert secoqc["runs_on_a_node"] is False
+    assert secoqc["runs_on_a_node"] == "on links"
 
 
 def test_guesses_are_marked_and_statements_are_not(run: Run) -> None:
@@ -64,7 +64,7 @@ def test_guesses_are_marked_and_statements_are_not(run: Run) -> None:
 def test_our_own_design_is_ours_and_guesses_nothing(run: Run) -> None:
     text = run("design", "show", "keyhop").stdout
     assert "own_share: 1.00" in text and "guess" not in text
-    assert "runs_on_a_node: true" in text
+    assert 'runs_on_a_node: "yes"' in text
     assert "The survey has no row for it." in text
 
 
@@ -83,7 +83,7 @@ def test_json_has_every_field_with_its_source(run: Run) -> None:
     assert fields["storage.unit_bits"] == {"field": "storage.unit_bits", "value": 64, "source": "S", "guess": False}
     assert fields["refill.threshold"]["guess"] is True
     assert answer["access"] == {"local": "asked", "global": "asked"}
-    assert answer["warnings"] and answer["runs_on_a_node"] is False
+    assert answer["warnings"] and answer["runs_on_a_node"] == "on links"
 
 
 def test_a_design_that_lets_two_uses_collide_says_so(run: Run) -> None:

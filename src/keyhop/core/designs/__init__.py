@@ -21,7 +21,7 @@ from keyhop.core.designs.qcc import QCC
 from keyhop.core.designs.qkdnetsim_like import QKDNETSIM_LIKE
 from keyhop.core.designs.qos import QOS
 from keyhop.core.designs.rules import check
-from keyhop.core.designs.running import NotRunning, Running, not_wired, running
+from keyhop.core.designs.running import NotRunning, Running, carrier, hosted, not_hosted, not_wired, on_a_node, running
 from keyhop.core.designs.sdqaas import SDQAAS
 from keyhop.core.designs.sdqaas_mtka import SDQAAS_MTKA
 from keyhop.core.designs.secoqc import SECOQC
@@ -66,7 +66,11 @@ __all__ = [
     "LocalGlobal",
     "NotRunning",
     "Running",
+    "carrier",
     "check",
+    "hosted",
+    "not_hosted",
     "not_wired",
+    "on_a_node",
     "running",
 ]

@@ -1,4 +1,4 @@
-"""Which designs a node can run: those whose every part it has wired, with the types that its code relies on."""
+"""Which designs a node runs itself, with the types that its code relies on, and which it hosts on its links."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from keyhop.core.designs.design import Design
+from keyhop.core.designs.keyhop import KEYHOP
 from keyhop.core.designs.parts import PARTS, word
 from keyhop.core.designs.rules import check
 from keyhop.core.policy.admission import AdmitAll
@@ -19,7 +20,7 @@ from keyhop.core.policy.refill import ByDemand
 from keyhop.core.policy.relay import HopByHop
 from keyhop.core.policy.routing import LinkState
 from keyhop.core.policy.sharing import FirstCome
-from keyhop.core.policy.storage import ByteStream
+from keyhop.core.policy.storage import ByteStream, MultiSizeBlock
 from keyhop.core.policy.synchronisation import Lease
 
 WIRED: dict[str, tuple[type[Any], dict[str, Any]]] = {
@@ -108,3 +109,34 @@ def _known(part: object, kind: type[PartT]) -> PartT:
     """`not_wired` has looked at it; this says so to the type checker, and to whoever forgets it."""
     assert isinstance(part, kind), part
     return part
+
+
+def not_hosted(design: Design) -> str:
+    """Why a node cannot host this design on links that follow our own; empty if it can."""
+    broken = check(design)
+    if broken:
+        return f"{design.name} is no design: {'; '.join(broken)}"
+    if isinstance(design.storage, MultiSizeBlock):
+        return f"{design.name} keeps units of several sizes, which nodes cannot lay on one stock yet"
+    return ""
+
+
+def hosted(design: Design) -> bool:
+    """Whether its parts are carried out by a site on top of the node's links."""
+    return bool(not_wired(design))
+
+
+def on_a_node(design: Design) -> str:
+    """yes; on links: hosted, so that it has the key of a node's links and no relay; no."""
+    if not hosted(design):
+        return "yes"
+    return "no" if not_hosted(design) else "on links"
+
+
+def carrier(design: Design) -> Running:
+    """What the links of a node follow: the design itself, or our own below another. Raises NotRunning."""
+    if not hosted(design):
+        return running(design)
+    if reason := not_hosted(design):
+        raise NotRunning(reason)
+    return running(KEYHOP)

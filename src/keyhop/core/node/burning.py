@@ -8,6 +8,13 @@ from keyhop.core.node.context import Context
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.run import GONE, UNTOUCHED, Run
 
+RESERVED = {
+    Purpose.SUPPLY: State.RESERVED_APP,
+    Purpose.PAD: State.RESERVED_INTERNAL,
+    Purpose.DESIGN: State.RESERVED_APP,
+}
+"""The state of what is leased."""
+
 
 class Burning:
     def __init__(self, context: Context) -> None:
@@ -39,11 +46,7 @@ class Burning:
         """The segment's bytes are never used again; what was not used yet is lost."""
         context, segment = self.context, run.segments[start]
         left = segment.length - sum(b - a for a, b in run.used.within(segment.start, segment.end))
-        before = {
-            UNTOUCHED: State.STORED,
-            Purpose.SUPPLY: State.RESERVED_APP,
-            Purpose.PAD: State.RESERVED_INTERNAL,
-        }[segment.mark]
+        before = State.STORED if segment.mark == UNTOUCHED else RESERVED[Purpose(segment.mark)]
         if segment.mark == UNTOUCHED or not run.owned:
             # An owner's lease: what of it was spent is booked where it was spent, the rest by whoever takes it back.
             run.book.move(before, Action.BURN, left)
@@ -66,9 +69,10 @@ class Burning:
             kept += [(a, b) for a, b in ((low, cut_low), (cut_high, high)) if a < b]
         for low, high in kept:
             pair.stock.add(low, high)
-        for low, high in list(pair.pads.within(start, end)):
-            lost += high - low
-            pair.pads.remove(low, high)
+        for held in (pair.pads, pair.hosted):
+            for low, high in list(held.within(start, end)):
+                lost += high - low
+                held.remove(low, high)
         if lost:
             pair.own_key.book.move(State.RESERVED_APP, Action.BURN, lost)
 
@@ -77,7 +81,7 @@ class Burning:
         self.take_back(pair, 0, 1 << 40)
         for run in (pair.own_key, pair.their_key):
             for stretch in run.segments.stretches():
-                if stretch.mark in (Purpose.SUPPLY, Purpose.PAD):
+                if stretch.mark in RESERVED:
                     for segment in stretch.segments():
                         self.burn_segment(run, segment.start)
         self.context.notice("KH-5201", f"leases with {pair.peer} are burnt: {reason}", pair.peer)

@@ -106,6 +106,8 @@ class Intake:
         """Blocks we answered yes to, until the proposer says that it has stored them too."""
         self._newest: dict[tuple[str, str], int] = {}
         """(peer, module) -> highest number delivered in this process."""
+        self.one_run = False
+        """Set by the node: another design has the stock, and all of it lies in the proposer's run."""
         links.handlers[AgreeBlock] = self.agree
         links.handlers[AnswerBlock] = self.answered
         links.handlers[StoredBlock] = self.stored
@@ -175,7 +177,7 @@ class Intake:
         """
         openings = (pair.own_opening,) if own_only else (pair.own_opening, pair.their_opening)
         tags = (pair.own_tags,) if own_only else (pair.own_tags, pair.their_tags)
-        keys = (pair.own_key,) if own_only else (pair.own_key, pair.their_key)
+        keys = (pair.own_key,) if own_only or self.one_run else (pair.own_key, pair.their_key)
         limit = self.context.settings.stock_limit_bytes
         dealt = self.design.division.deal(
             length,

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from keyhop.core.designs import Running
 from keyhop.core.machine import Drop
 from keyhop.core.messages import RANGES_PER_MESSAGE, AnswerLease, RequestLease, Span
-from keyhop.core.model import Action, PeerError, Purpose, State
+from keyhop.core.model import Action, PeerError, Purpose
+from keyhop.core.node.burning import RESERVED
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import LeaseCommitted
 from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES
@@ -18,9 +19,6 @@ from keyhop.core.node.run import UNTOUCHED
 
 TAG_RESERVE_BYTES = 1024
 """With less of either tag run, supply and relay ask for nothing more; openings and agreements go on."""
-
-
-RESERVED = {Purpose.SUPPLY: State.RESERVED_APP, Purpose.PAD: State.RESERVED_INTERNAL}
 
 
 class Asked(NamedTuple):
@@ -37,6 +35,10 @@ class Leases:
         self.policy = design.synchronisation
         self.asked: dict[str, dict[int, Asked]] = {}
         self.on_lent: list[Callable[[Pair, Purpose], None]] = []
+        self.purposes = {Purpose.SUPPLY, Purpose.PAD}
+        """What a peer may ask for."""
+        self.on_stock: Callable[[Pair, tuple[Span, ...]], None] = lambda pair, spans: None
+        """Set by the host of another design: these segments are its stock now."""
         self._request = 0
         links.handlers[RequestLease] = self.requested
         links.handlers[AnswerLease] = self.answered
@@ -82,8 +84,8 @@ class Leases:
     def requested(self, pair: Pair, message: RequestLease) -> None:
         """The peer asks for segments of its own run: our own record decides, nothing the peer says."""
         context, run = self.context, pair.their_key
-        if message.purpose not in (Purpose.SUPPLY, Purpose.PAD):
-            raise PeerError(f"lease for {message.purpose!r}: supply and pad are legal")
+        if message.purpose not in self.purposes:
+            raise PeerError(f"lease for {message.purpose!r}: {', '.join(sorted(self.purposes))} are legal")
         segments = run.exactly(message.segments, UNTOUCHED)
         granted = bool(segments)
         for segment in segments or ():
@@ -127,6 +129,7 @@ class Leases:
         context, pair = self.context, self.context.pairs[event.peer]
         valid = event.epochs == context.epochs(pair)
         purpose, run = Purpose(event.purpose), pair.own_key
+        lent: list[Span] = []
         for start, length in event.spans:
             segment = run.segments.get(start)
             if not valid or segment is None or segment.mark != purpose:
@@ -137,9 +140,15 @@ class Leases:
             if segment.spent_at is not None:
                 # Looked at while its commit was under way, it seemed spent.
                 run.set_mark(segment, purpose, spent_at=None)
-            if purpose is Purpose.SUPPLY:
-                pair.stock.add(start, start + length)
-            else:
-                pair.pads.add(start, start + length)
+            lent.append((start, length))
+            match purpose:
+                case Purpose.SUPPLY:
+                    pair.stock.add(start, start + length)
+                case Purpose.PAD:
+                    pair.pads.add(start, start + length)
+                case Purpose.DESIGN:
+                    pair.hosted.add(start, start + length)
+        if purpose is Purpose.DESIGN:
+            self.on_stock(pair, tuple(lent))
         for call in self.on_lent:
             call(pair, purpose)

@@ -42,6 +42,8 @@ class Lifecycle:
         self.leases = leases
         self.supply = supply
         self.design = design
+        self.hosts = False
+        """Set by the node: another design has the stock, and supply leases nothing."""
         self._looked: dict[str, int] = {}
         self._stated: dict[str, tuple[int, Statement | None]] = {}
         self._told: dict[tuple[str, int], Statement] = {}
@@ -83,7 +85,7 @@ class Lifecycle:
 
     def top_up(self, pair: Pair) -> None:
         """Asks for the next lease before the one in hand ends."""
-        if not pair.is_open:
+        if not pair.is_open or self.hosts:
             return
         size = self.supply.lease_bytes(pair)
         pair.stock.low = self.design.synchronisation.low(size)
@@ -94,7 +96,7 @@ class Lifecycle:
 
     def live(self, pair: Pair) -> Extents:
         """What of our run can still be spent in this process."""
-        return Extents([*pair.stock.intervals(), *pair.pads, *self.reserved(pair)])
+        return Extents([*pair.stock.intervals(), *pair.pads, *pair.hosted, *self.reserved(pair)])
 
     def _end_leases(self, pair: Pair) -> None:
         context, run = self.context, pair.own_key

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keyhop.core.designs import Design, running
+from keyhop.core.designs import Design, carrier, hosted
 from keyhop.core.machine import Output, Put
+from keyhop.core.messages import DesignMessage
+from keyhop.core.model import PeerError
 from keyhop.core.node import events
 from keyhop.core.node.context import Context, NodeSettings
+from keyhop.core.node.hosted import Hosted, HostedTick, HostedWake
 from keyhop.core.node.intake import Intake, OfferEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.lifecycle import Lifecycle, PairTick
@@ -47,7 +50,9 @@ class Node:
     ) -> None:
         context = Context(settings, vault, entropy, start, now)
         self.context = context
-        self.design = answers = running(design)
+        # Another design deals out what the links of our own lease to it.
+        self.design = answers = carrier(design)
+        hosts = hosted(design)
         self.links = Links(context)
         segments: dict[str, int] = {n.node: n.segment_bytes for n in settings.neighbours}
         self.intake = Intake(context, self.links, answers, segments)
@@ -71,7 +76,7 @@ class Node:
             events.ModuleReported: self._module_reported,
             events.KeysWanted: self.supply.wanted,
             events.KeysFetched: self.supply.fetched,
-            events.RecordsFetched: self.supply.local.fetched,
+            events.RecordsFetched: self.supply.fetched_by_record,
             RecordsAged: self.supply.local.aged,
             events.StockLow: self._stock_low,
             events.LeaseCommitted: self.leases.committed,
@@ -87,6 +92,13 @@ class Node:
             RelayTick: self.relay.tick,
             OfferEnded: self.intake.offer_ended,
         }
+        self.hosted = Hosted(context, self.links, self.leases, self.supply, design) if hosts else None
+        self.lifecycle.hosts = self.intake.one_run = hosts
+        if self.hosted is not None:
+            self._dispatch[HostedTick] = self.hosted.tick
+            self._dispatch[HostedWake] = self.hosted.wake
+        else:
+            self.links.handlers[DesignMessage] = _no_design
         self.links.starts.found_restored = self._found_restored
         self.leases.on_lent.insert(0, self.secrets.lent)
         recover(context, snapshot, self.supply, self.secrets, self.links.starts)
@@ -98,6 +110,8 @@ class Node:
         for pair in context.pairs.values():
             self.lifecycle.watch(pair)
             self.tunnel.watch(pair)
+        if self.hosted is not None:
+            self.hosted.watch()
         self.states.watch()
         self.relay.watch()
         context.put(context.node_row())
@@ -180,3 +194,7 @@ class Node:
             for connection in list(pair.connections.values()):
                 self.links.drop(pair, connection, "this node was restored")
         self.secrets.renew_all()
+
+
+def _no_design(pair: Pair, message: DesignMessage) -> None:
+    raise PeerError(f"{pair.peer} runs another design than our own: this node runs keyhop")

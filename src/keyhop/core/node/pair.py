@@ -96,6 +96,8 @@ class Pair:
         """What applications may be given now of our own run: leased for supply."""
         self.pads = Extents()
         """Leased for pads, of our own run."""
+        self.hosted = Extents()
+        """Leased for the stock of another design, of our own run, and not used up yet."""
         self.failures = 0
         self.openings_failed = 0
         """In a row, on connections of its own: each took a key of an opening run."""

@@ -156,6 +156,9 @@ class Relay:
     def fill(self) -> None:
         """Starts a batch for each destination whose pool is below its low mark; the emptiest first."""
         self._held_back = False
+        if self.supply.hosted is not None:
+            # Another design has the stock of the links.
+            return
         due: list[tuple[int, str, int]] = []
         busy = {batch.path[-1] for batch in self.batches.values()}
         wanted = self.wanted()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from keyhop.core.designs import Running
 from keyhop.core.machine import Audit, Deliver, Save, Used
@@ -23,7 +23,7 @@ from keyhop.core.model import (
 )
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RequestEnded
+from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RecordsFetched, RequestEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
@@ -31,6 +31,14 @@ from keyhop.core.node.run import Run, Segment
 from keyhop.crypto.keyid import Coordinates
 
 WAITING_LIMIT = 1024
+
+
+class Host(Protocol):
+    """Another design on this node."""
+
+    def wanted(self, event: KeysWanted, peer: str) -> None: ...
+    def knows(self, key_id: str) -> bool: ...
+    def fetched(self, event: RecordsFetched) -> None: ...
 
 
 class Waiting(NamedTuple):
@@ -60,6 +68,8 @@ class Supply:
         self.why_none: Callable[[str], str] = lambda node: f"none came from KME {node} in time"
         """Set by the relay: why no key came that a request waited for."""
         self.local = LocalKeys(context)
+        self.hosted: Host | None = None
+        """Whoever deals out the stock of another design than our own, where one runs here."""
         leases.on_lent.append(lambda pair, purpose: self.serve(pair) if purpose is Purpose.SUPPLY else None)
 
     # --- rights -------------------------------------------------------------------------------------------------------
@@ -100,7 +110,7 @@ class Supply:
         if node == self.context.node:
             return None
         pair = self.context.pairs.get(node)
-        if pair is None or not pair.compared:
+        if pair is None or not pair.compared or self.hosted is not None:
             return None
         settings = self.context.settings
         found = Grant(
@@ -139,7 +149,9 @@ class Supply:
             if node == context.node:
                 self.local.draw(event)
                 return
-            if not self._try(event, node):
+            if self.hosted is not None:
+                self.hosted.wanted(event, node)
+            elif not self._try(event, node):
                 self._queue(event, node)
         except RequestError as error:
             context.refuse(event.request, error)
@@ -235,6 +247,16 @@ class Supply:
                     return
 
     # --- the slave's side ---------------------------------------------------------------------------------------------
+
+    def recorded(self, key_id: str) -> bool:
+        """Whether this ID has a record here instead of carrying its coordinates."""
+        return key_id in self.local.records or (self.hosted is not None and self.hosted.knows(key_id))
+
+    def fetched_by_record(self, event: RecordsFetched) -> None:
+        if self.hosted is not None and any(map(self.hosted.knows, event.ids)):
+            self.hosted.fetched(event)
+        else:
+            self.local.fetched(event)
 
     def fetched(self, event: KeysFetched) -> None:
         """Of each request all keys or none; used durably, with the audit records, before the answers."""

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from keyhop.core.designs import DESIGNS, LocalGlobal, NotRunning, Running, not_wired, running
+from keyhop.core.designs import (
+    DESIGNS,
+    LocalGlobal,
+    NotRunning,
+    Running,
+    carrier,
+    hosted,
+    not_hosted,
+    not_wired,
+    on_a_node,
+    running,
+)
 from keyhop.core.model import NodeId
 from keyhop.core.node.context import NodeSettings
 from keyhop.core.node.node import Node
@@ -29,8 +40,8 @@ def test_our_design_runs_and_a_node_sees_its_very_parts() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in DESIGNS if name != "keyhop"])
-def test_no_other_design_runs_yet(name: str) -> None:
-    assert not_wired(DESIGNS[name])
+def test_no_other_design_is_followed_by_the_links_themselves(name: str) -> None:
+    assert not_wired(DESIGNS[name]) and hosted(DESIGNS[name])
     with pytest.raises(NotRunning, match=f"^{name} is a composition that nodes cannot run yet: not wired are "):
         running(DESIGNS[name])
 
@@ -74,7 +85,19 @@ def test_what_is_refused_as_a_design_is_refused_by_a_node() -> None:
         running(replace(KEYHOP, division=Shared()))
 
 
+@pytest.mark.parametrize("name", DESIGNS)
+def test_other_designs_are_hosted_on_links_that_follow_ours(name: str) -> None:
+    design = DESIGNS[name]
+    if reason := not_hosted(design):
+        with pytest.raises(NotRunning, match=name):
+            carrier(design)
+        assert name in reason and on_a_node(design) == "no"
+    else:
+        assert carrier(design) == running(KEYHOP)
+        assert on_a_node(design) == ("yes" if name == "keyhop" else "on links")
+
+
 def test_a_node_cannot_be_made_of_a_design_it_does_not_run() -> None:
     settings = NodeSettings(node=NodeId("a"), neighbours=(), applications=(), directory={})
-    with pytest.raises(NotRunning, match="cisco"):
-        Node(settings, DESIGNS["cisco"], None, bytes, Snapshot([], [], [], []), start=1, now=0)  # type: ignore[arg-type]
+    with pytest.raises(NotRunning, match="ddka keeps units of several sizes"):
+        Node(settings, DESIGNS["ddka"], None, bytes, Snapshot([], [], [], []), start=1, now=0)  # type: ignore[arg-type]
