@@ -47,6 +47,8 @@ class Name(msgspec.Struct, frozen=True, gc=False, array_like=True):
     its: bool = True
     unit_bits: int = 0
     """Which run, where a line has several."""
+    joined_bits: int = 0
+    """Of an exchanged key that it was joined with: booked F."""
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

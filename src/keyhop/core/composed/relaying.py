@@ -290,6 +290,9 @@ class HopWise(Unconnected):
         batches = self._young.get(parcel.path[-1])
         if parcel.path[0] == self._site.node and batches and batches.pop(parcel.number, None) is not None:
             self._young_bits[parcel.path[-1]] -= parcel.bits
+            line = self._site.line(parcel.path[-1], True)
+            if line is not None:
+                self._site.grew(line)
 
     def _drain(self, hop: str) -> None:
         """Sends what has a pad."""
@@ -318,11 +321,15 @@ class HopWise(Unconnected):
             self._send(link, queue.pop(), taken)
             self._drain(hop)
 
+    def promotes(self, parcel: Parcel) -> bool:
+        """Whether the range of its one link is the key at both ends."""
+        return len(parcel.path) == 2
+
     def _send(self, link: Line, parcel: Parcel, pad: Taken) -> None:
         """Random payload: this range is a pad. Local payload: on the first link it is the key itself."""
         site = self._site
         first = parcel.path[0] == site.node
-        promoted = (first and self._part.payload == "local") or len(parcel.path) == 2
+        promoted = (first and self._part.payload == "local") or self.promotes(parcel)
         link.gone(pad.ranges, "T" if promoted else "R", pad.run)
         name = Name(False, pad.label, pad.ranges, parcel.bits, pad.bits, its=parcel.its, unit_bits=pad.run.unit_bits)
         link.talk.tell(relay_message(parcel, name))
@@ -342,7 +349,7 @@ class HopWise(Unconnected):
             if tries < 50:
                 site.later(HOP_WAIT_NS // 50, self._unpad, link, parcel, pad, at, tries + 1)
             return
-        link.gone(taken.ranges, "T" if len(parcel.path) == 2 else "R", taken.run)
+        link.gone(taken.ranges, "T" if self.promotes(parcel) else "R", taken.run)
         link.dealing.used(pad.label)
         if at + 1 < len(parcel.path):
             self._pass_on(parcel, at)
@@ -353,7 +360,7 @@ class HopWise(Unconnected):
         """At its destination."""
         line = self._site.line(parcel.path[0], True)
         assert line is not None
-        if len(parcel.path) == 2:
+        if self.promotes(parcel):
             line.book.T += parcel.bits
         else:
             line.book.N += parcel.bits
@@ -366,7 +373,7 @@ class HopWise(Unconnected):
             return
         if self._young[line.peer].pop(parcel.number, None) is not None:
             self._young_bits[line.peer] -= parcel.bits
-        if self._part.payload == "local" or len(parcel.path) == 2:
+        if self._part.payload == "local" or self.promotes(parcel):
             line.book.T += parcel.bits
         else:
             line.book.N += parcel.bits

@@ -17,6 +17,8 @@ from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
 from keyhop.core.composed.split_relay import SplitRelay
 from keyhop.core.composed.streams import ByStream, Streams
+from keyhop.core.composed.two_paths import TwoPaths
+from keyhop.core.composed.working_sets import SetsAside, TakenFirst
 from keyhop.core.composed.xor_relay import XorRelay
 from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.admission import Reservation
@@ -33,6 +35,7 @@ from keyhop.core.policy.synchronisation import (
     StoreLoad,
     TwoPhaseCommit,
     VerifyBatch,
+    WorkingSet,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +70,8 @@ def agreement_of(line: Line) -> Agreement:
 
 def dealing_of(line: Line) -> Dealing:
     _, access = _answers(line)
+    if access is Access.TAKEN:
+        return SetsAside(line)
     if owner_of(line):
         return Common(line)
     if isinstance(_refill(line), Sated) and not line.distant:
@@ -110,6 +115,8 @@ def _is(line: Line, kind: type) -> bool:
 
 def serving_of(line: Line) -> Serving:
     synchronisation, access = _answers(line)
+    if isinstance(synchronisation, WorkingSet):
+        return TakenFirst(line, synchronisation)
     if isinstance(line.dealing, OwnedSessions):
         return FromOwnPool(line, line.dealing)
     if line.distant:
@@ -134,8 +141,10 @@ def relaying_of(site: Site) -> Relaying:
             admission, routing = site.design.admission, site.design.routing
             if isinstance(admission, Reservation) and isinstance(routing, LinkState):
                 return Streams(site, part, admission, routing)
-        case HopByHop() as part:
+        case HopByHop(paths="one") as part:
             return HopWise(site, part)
+        case HopByHop() as part:
+            return TwoPaths(site, part)
         case SplitPath() as split:
             return SplitRelay(site, split)
         case RelayXor():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from keyhop.core.composed.fallbacks import Fallbacks
 from keyhop.core.composed.fetches import Fetches
 from keyhop.core.composed.line import Line, LineSettings
 from keyhop.core.composed.messages import (
@@ -29,9 +30,9 @@ from keyhop.core.composed.relaying import Relaying
 from keyhop.core.composed.rooms import relaying_of
 from keyhop.core.composed.serving import Pending, Taken
 from keyhop.core.composed.units import Units
+from keyhop.core.composed.working_sets import TakenFirst
 from keyhop.core.designs import Design
 from keyhop.core.model import RequestError
-from keyhop.core.policy.fallback import Need
 from keyhop.core.policy.formatting import Identity, Kdf, SliceOnSupply
 from keyhop.core.policy.priority import Fifo, ResponseWeight
 
@@ -67,6 +68,7 @@ class Site:
         self.streams: dict[str, StreamOpened] = {}
         self.waiting = Requests(design.priority)
         self.fetches = Fetches(self)
+        self.fallbacks = Fallbacks(self)
         self.links: dict[str, Line] = {}
         self.pairs: dict[str, Line] = {}
         """Lines to sites that are no neighbours, made on first use."""
@@ -209,6 +211,7 @@ class Site:
             self.relaying.retuned(event.stream, event.rate_bps)
 
     def _closed(self, event: StreamClosed) -> None:
+        self.fallbacks.closed(event.stream)
         stream = self.streams.pop(event.stream, None)
         line = self.line(stream.peer) if stream is not None else None
         if line is not None:
@@ -259,6 +262,10 @@ class Site:
             return True
         if not request.waited:
             request.takes_bits = bits
+        if self.fallbacks.alone(line):
+            self.relaying.wanted(line, request.stream, bits)
+            self._exchanged(line, request)
+            return True
         taken = line.serving.take(request.stream, bits, partial(self._settled, request))
         if isinstance(taken, Pending):
             request.pending = True
@@ -292,14 +299,7 @@ class Site:
     def _short(self, line: Line, request: Request) -> bool:
         """Too little key: what the design's fallback says."""
         asked = request.asked
-        need = Need(
-            size_bits=asked.size_bits,
-            stock_bits=min(line.serving.stock_bits(request.stream), asked.size_bits - 1),
-            waited_ns=self.now - request.arrived_ns,
-            deadline_ns=asked.deadline_ns,
-            category=asked.category,
-        )
-        decision = self.design.fallback.decide(need)
+        decision = self.design.fallback.decide(self.fallbacks.need(line, request))
         if line.distant and not self.relaying.brings(line):
             self.relaying.wanted(line, asked.stream, asked.size_bits)
         if decision.verb == "wait" or self.relaying.brings(line):
@@ -309,7 +309,9 @@ class Site:
             case "exchange" | "stretch":
                 self._exchanged(line, request)
             case "derive":
-                taken = line.serving.take(request.stream, line.run.unit_bits, partial(self._settled, request))
+                taken = self.fallbacks.seed(request.stream) or line.serving.take(
+                    request.stream, line.run.unit_bits, partial(self._settled, request)
+                )
                 if isinstance(taken, Taken):
                     self._give(request, taken, derived=True)
                 else:
@@ -330,15 +332,20 @@ class Site:
             size_bits=asked.size_bits,
             taken_bits=taken.bits,
             derived_bits=asked.size_bits if derived else 0,
-            its=not derived and not line.is_weak(taken.ranges),
+            its=not derived and not line.is_weak(taken.ranges) and self.fallbacks.joined_its,
             unit_bits=taken.run.unit_bits,
+            joined_bits=asked.size_bits if self.fallbacks.joins and not derived else 0,
         )
         self.book(line, name)
+        if isinstance(line.serving, TakenFirst):
+            line.serving.given(name)
         request.decided = True
         self.waiting.remove(request)
         self.moves.answer.append(Answered(asked.request, name))
         line.dealing.used(taken.label)
         self.relaying.used(line, taken)
+        if not derived:
+            self.fallbacks.given(line, request)
 
     def _exchanged(self, line: Line, request: Request) -> None:
         """Both ends make a key that is not QKD's."""
@@ -353,6 +360,7 @@ class Site:
     def book(line: Line, name: Name) -> None:
         """D what was asked for, O what was handed out beyond it; of derived keys D is the parents, F the children."""
         book = line.book
+        book.F += name.joined_bits
         if name.derived_bits:
             book.F += name.derived_bits
             book.D += name.taken_bits
