@@ -32,6 +32,10 @@ class Network:
     def edges(self) -> list[Edge]:
         return list(self._edges.values())
 
+    def told_bps(self, start: str, end: str) -> int:
+        """What a link was last said to make."""
+        return self._edges[start, end].rate_bps
+
     def rate_bps(self, path: tuple[str, ...]) -> int:
         """Of the narrowest link."""
         return min(self.rates[frozenset(hop)] for hop in pairwise(path))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.composed.buffers import Loaded, Loads
 from keyhop.core.composed.dealing import Common, Dealing, Directed
+from keyhop.core.composed.demand_sharing import ByClient, DemandSharing
 from keyhop.core.composed.fifos import Fifos
 from keyhop.core.composed.negotiated import Negotiated
 from keyhop.core.composed.owner import Owned, owner_of
@@ -78,6 +79,8 @@ def dealing_of(line: Line) -> Dealing:
         return Loads(line)
     if line.distant and not line.design.keeps_global_key:
         return ByStream(line)
+    if line.distant and isinstance(sharing := line.design.sharing, Weighted) and sharing.ceiling == "path":
+        return ByClient(line)
     if sessions := _sessions_of(line):
         return sessions
     if line.distant or access is Access.OWNED or any(isinstance(part, EncDec) for part in line.design.divisions):
@@ -141,6 +144,9 @@ def relaying_of(site: Site) -> Relaying:
             admission, routing = site.design.admission, site.design.routing
             if isinstance(admission, Reservation) and isinstance(routing, LinkState):
                 return Streams(site, part, admission, routing)
+        case HopByHop() as part if isinstance(sharing := site.design.sharing, Weighted) and sharing.ceiling == "path":
+            if isinstance(routing := site.design.routing, LinkState):
+                return DemandSharing(site, part, sharing, routing)
         case HopByHop(paths="one") as part:
             return HopWise(site, part)
         case HopByHop() as part:
