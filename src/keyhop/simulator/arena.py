@@ -25,6 +25,8 @@ from keyhop.core.composed.messages import (
 from keyhop.core.composed.network import Network
 from keyhop.core.composed.site import Site
 from keyhop.core.composed.tags import aside_share
+from keyhop.core.composed.units import Units
+from keyhop.core.composed.working_sets import COLLIDED
 from keyhop.core.designs import Design
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.routing import Edge
@@ -37,6 +39,9 @@ DELAY_NS = 10_000_000
 """One way between neighbours, for key managers and for applications (W6)."""
 SAMPLE_NS = NANOSECONDS
 TAG_BITS = 96
+RETRY_NS = 100_000_000
+"""The longest wait of an application whose key had been given away at the other end, too (K). Without a draw both
+ends would come again as far apart as before, and collide again."""
 
 
 class Unbalanced(AssertionError):
@@ -101,7 +106,8 @@ class Arena:
             site.digest = self.damage.digest
         self.down: set[str] = set()
         self.serves = 0
-        self.collided = 0
+        self._collided: set[tuple[str, str, str, tuple[Units, ...]]] = set()
+        """Both who took such a key come to hear of it."""
         self.stock_bit_ns = self.reserved_bit_ns = self.exposed_bit_ns = 0
         self.peak_bytes = 0
         self._troubled_ns: list[int] = []
@@ -267,15 +273,17 @@ class Arena:
             self.at(self.now + delay, self._fetch, answered.request, ask)
             return
         if answered.name is not None:
-            self.serves += 1
             late = self.now > demand.at_ns + demand.deadline_ns
             verdict = Verdict.TIMED_OUT if late else Verdict.SUPPLIED
             self._end(ask, verdict, its=answered.name.its, equal=self.equal(demand.master, demand.slave, answered.name))
             return
         if answered.refusal == COLLIDED:
-            self.collided += 1
+            assert ask.name is not None
+            self._collided.add(
+                (min(demand.master, demand.slave), max(demand.master, demand.slave), ask.name.label, ask.name.ranges)
+            )
             if self.now < demand.at_ns + demand.deadline_ns:
-                self._demand(demand)
+                self.at(self.now + int(RETRY_NS * self._choices.random()), self._demand, demand)
                 return
         self._end(ask, Verdict.TIMED_OUT)
 
@@ -307,6 +315,8 @@ class Arena:
         for site in self.sites.values():
             for line in site.lines():
                 bits += line.stock_bits
+                self.exposed_bit_ns += line.disposal.exposed_bits * SAMPLE_NS
+            self.reserved_bit_ns += site.relaying.reserved_bits() * SAMPLE_NS
         self.stock_bit_ns += bits * SAMPLE_NS
         self.peak_bytes = max(self.peak_bytes, rest_bytes(self.design, bits // 8))
         for link, rate in self.links.items():
@@ -329,6 +339,7 @@ class Arena:
             ask.outcome or Outcome(ask.demand.number, Verdict.TIMED_OUT, end, attempts=ask.attempts)
             for ask in self.asks.values()
         )
+        admitted = [names for site in self.sites.values() if (names := site.relaying.admitted()) is not None]
         return Record(
             seconds=seconds,
             scenario=self.scenario,
@@ -336,13 +347,14 @@ class Arena:
             books=books,
             messages=sum(line.talk.sent for line in self.lines()),
             serves=self.serves,
-            collided=self.collided,
+            collided=len(self._collided),
             events=self.events,
             reserved_bit_ns=self.reserved_bit_ns,
             stock_bit_ns=self.stock_bit_ns,
             exposed_bit_ns=self.exposed_bit_ns,
             peak_stored_bytes=self.peak_bytes,
             resync_ns=tuple(self._resync_ns),
+            admitted=frozenset().union(*admitted) if admitted else None,
         )
 
     def _settings(self, node: str, peer: str, rate_bps: int, distant: bool) -> LineSettings:
@@ -354,10 +366,6 @@ class Arena:
 def rest_bytes(design: Design, key_bytes: int) -> int:
     """What stored key takes where it lies."""
     return design.storage.rest_bytes(key_bytes) if isinstance(design.storage, FixedBlock) else key_bytes
-
-
-COLLIDED = "collided"
-"""What a fetch is refused with when its key was given away at this end, too."""
 
 
 def end_book(line: Line) -> EndBook:

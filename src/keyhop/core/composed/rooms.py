@@ -8,12 +8,15 @@ from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.composed.buffers import Loaded, Loads
 from keyhop.core.composed.dealing import Common, Dealing, Directed
 from keyhop.core.composed.demand_sharing import ByClient, DemandSharing
+from keyhop.core.composed.disposal import AtOnce, Bounded, ByAge, Disposal, InBatches, Rule
 from keyhop.core.composed.fifos import Fifos
 from keyhop.core.composed.negotiated import Negotiated
 from keyhop.core.composed.owner import Owned, owner_of
-from keyhop.core.composed.pulling import AsItComes, Intake, Pulled, below
+from keyhop.core.composed.pulling import Intake, Pulled, below
 from keyhop.core.composed.records import Records
+from keyhop.core.composed.refills import Buffers, DirectedBuffers, Split
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
+from keyhop.core.composed.reserved import Reserving
 from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
 from keyhop.core.composed.split_relay import SplitRelay
@@ -23,11 +26,12 @@ from keyhop.core.composed.working_sets import SetsAside, TakenFirst
 from keyhop.core.composed.xor_relay import XorRelay
 from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.admission import Reservation
-from keyhop.core.policy.disposal import AgePurge
+from keyhop.core.policy.disposal import AgePurge, EraseInBatches
 from keyhop.core.policy.division import EncDec, Session
-from keyhop.core.policy.refill import LowHigh, PullBelow, Sated
+from keyhop.core.policy.formatting import SplitMerge
+from keyhop.core.policy.refill import LowHigh, PerSession, PullBelow, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
-from keyhop.core.policy.routing import LinkState
+from keyhop.core.policy.routing import CentralKms, LinkState
 from keyhop.core.policy.sharing import Proportional, Weighted
 from keyhop.core.policy.synchronisation import (
     AppNegotiated,
@@ -53,7 +57,21 @@ def intake_of(line: Line) -> Intake:
     match line.design.refill:
         case PullBelow() as part:
             return Pulled(line, below(line, part))
-    return AsItComes(line)
+    return Bounded(line, _disposals(line)[0])
+
+
+def disposal_of(line: Line) -> Disposal:
+    match _disposals(line)[0]:
+        case EraseInBatches() as part:
+            return InBatches(part)
+        case AgePurge() as part if not isinstance(_answers(line)[0], TwoPhaseCommit):
+            return ByAge(line, part, tags=0 if isinstance(line.design.routing, CentralKms) else 1)
+    return AtOnce()
+
+
+def _disposals(line: Line) -> tuple[Rule, ...]:
+    disposal = line.design.disposal
+    return disposal if isinstance(disposal, tuple) else (disposal,)
 
 
 def agreement_of(line: Line) -> Agreement:
@@ -94,6 +112,12 @@ def _sessions_of(line: Line) -> Dealing | None:
     synchronisation, access = _answers(line)
     if session is None:
         return None
+    if isinstance(synchronisation, ProposeAccept) and not line.distant:
+        refill, sharing = _refill(line), line.design.sharing
+        if isinstance(refill, PerSession) and isinstance(sharing, Proportional):
+            return Buffers(line, synchronisation, refill, sharing)
+        if isinstance(refill, LowHigh) and _is(line, EncDec):
+            return DirectedBuffers(line, synchronisation, refill)
     if access is Access.OWNED:
         return OwnedSessions(line, session) if session.deal == "turn" and not _is(line, EncDec) else None
     if line.distant:
@@ -122,6 +146,8 @@ def serving_of(line: Line) -> Serving:
         return TakenFirst(line, synchronisation)
     if isinstance(line.dealing, OwnedSessions):
         return FromOwnPool(line, line.dealing)
+    if isinstance(line.design.formatting.supply, SplitMerge) and access is Access.OWNED:
+        return Split(line)
     if line.distant:
         return FromPool(line)
     if isinstance(synchronisation, StoreLoad) and isinstance(refill := _refill(line), Sated):
@@ -147,6 +173,8 @@ def relaying_of(site: Site) -> Relaying:
         case HopByHop() as part if isinstance(sharing := site.design.sharing, Weighted) and sharing.ceiling == "path":
             if isinstance(routing := site.design.routing, LinkState):
                 return DemandSharing(site, part, sharing, routing)
+        case HopByHop(queued=True) as part if isinstance(site.design.admission, Reservation):
+            return Reserving(site, part, site.design.admission)
         case HopByHop(paths="one") as part:
             return HopWise(site, part)
         case HopByHop() as part:

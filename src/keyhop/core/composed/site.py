@@ -33,7 +33,7 @@ from keyhop.core.composed.units import Units
 from keyhop.core.composed.working_sets import TakenFirst
 from keyhop.core.designs import Design
 from keyhop.core.model import RequestError
-from keyhop.core.policy.formatting import Identity, Kdf, SliceOnSupply
+from keyhop.core.policy.formatting import Identity, Kdf, SliceOnSupply, SplitMerge
 from keyhop.core.policy.priority import Fifo, ResponseWeight
 
 RETRIES = 8
@@ -224,6 +224,7 @@ class Site:
             line.agreement.restarted()
             line.dealing.restarted()
             line.serving.restarted()
+            line.disposal.restarted()
         self.relaying.restarted()
         self.waiting.each(lambda request: self.refuse(request, "the key manager restarted"))
 
@@ -290,6 +291,8 @@ class Site:
                     return form.supply(size).taken_bits
                 case Kdf():
                     return form.parents(1, size) * line.run.unit_bits
+                case SplitMerge():
+                    return -(-form.bounded(size) // 8) * 8
                 case _:
                     return -(-size // 8) * 8
         except RequestError as error:
@@ -367,6 +370,8 @@ class Site:
         else:
             book.D += name.size_bits
             book.O += name.taken_bits - name.size_bits
+        if name.ranges:
+            line.spent(line.run_of(name.label, name.unit_bits), name.label, name.ranges)
 
     def _serve_waiting(self, line: Line) -> None:
         """In the order of priority; a request that cannot be met does not keep back smaller ones behind it."""
