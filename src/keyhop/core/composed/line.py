@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,13 +11,15 @@ from keyhop.core.composed.agreement import Agreement
 from keyhop.core.composed.book import Book
 from keyhop.core.composed.conversation import PRESHARED_BITS, TAG_BITS, Conversation
 from keyhop.core.composed.dealing import Dealing
+from keyhop.core.composed.disposal import Disposal, ordered
 from keyhop.core.composed.messages import BlockArrived
 from keyhop.core.composed.pulling import Intake
-from keyhop.core.composed.rooms import agreement_of, dealing_of, intake_of, serving_of
+from keyhop.core.composed.rooms import agreement_of, dealing_of, disposal_of, intake_of, serving_of
 from keyhop.core.composed.serving import Serving
 from keyhop.core.composed.units import Queue, Units, count
 from keyhop.core.designs import Design
-from keyhop.core.designs.design import LocalGlobal
+from keyhop.core.designs.design import Access, LocalGlobal
+from keyhop.core.policy.formatting import SplitMerge
 from keyhop.core.policy.refill import Sated
 from keyhop.core.policy.storage import ByteStream, FixedBlock, MultiSizeBlock
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 CAPACITY_BITS = 1 << 30
 BYTE_BITS = 8
+SPENT = frozenset("RT")
+"""Letters of the book that stand for a use, beside what applications get."""
 
 
 class LineSettings(NamedTuple):
@@ -102,6 +107,14 @@ class Line:
         self.serving: Serving = serving_of(self)
         self.agreement: Agreement = agreement_of(self)
         self.intake: Intake = intake_of(self)
+        self.disposal: Disposal = disposal_of(self)
+        self.talk.handlers.setdefault("PURGE", partial(ordered, self))
+        self.drawn_ns = 0
+        """When key was last taken for use."""
+        self.made_ns = 0
+        """When what enters now was made."""
+        self._arrived: dict[int, int] = {}
+        """By stamp: when a block came that is not agreed yet."""
 
     def __repr__(self) -> str:
         return f"Line({self.own} to {self.peer}{', distant' if self.distant else ''}, {self.run.units} units)"
@@ -131,6 +144,7 @@ class Line:
         """Taken from the module."""
         self.book.G += block.bits
         self.pickup_bits += block.bits
+        self._arrived[block.stamp_bits] = self.site.now
         self.agreement.arrived(block)
 
     def enter(self, bits: int, aside: int, owner: str = "") -> None:
@@ -149,6 +163,7 @@ class Line:
             self.talk.deal(aside)
         for run, start, end in fresh:
             self.dealing.fresh(run, start, end)
+            self.disposal.entered(run, start, end, self.made_ns)
         self.site.grew(self)
 
     def skip(self, stamp_bits: int) -> None:
@@ -188,6 +203,7 @@ class Line:
         self.pickup_bits -= bits
         if stamp_bits is not None:
             self._originate(stamp_bits)
+            self.made_ns = self._arrived.pop(stamp_bits, self.site.now)
         if aside is None:
             entered = self.run.entered_bits
             aside = self._aside(entered + bits) - self._aside(entered)
@@ -199,6 +215,13 @@ class Line:
         """Ranges that were taken out of a queue leave the stock for good."""
         bits = count(ranges) * (run or self.run).unit_bits
         setattr(self.book, letter, getattr(self.book, letter) + bits)
+        if letter in SPENT:
+            self.spent(run or self.run, "", ranges)
+
+    def spent(self, run: Run, label: str, ranges: tuple[Units, ...]) -> None:
+        """Taken for use; whether it is erased at once is the design's matter."""
+        self.drawn_ns = self.site.now
+        self.disposal.used(run, label, ranges)
 
     def destroy(self, wanted: Units, letter: str, run: Run | None = None) -> int:
         """All of [start, end) that lies in any queue leaves for good; gives the number of units."""
@@ -244,6 +267,9 @@ def sizes_of(design: Design, distant: bool) -> tuple[int, ...]:
             return (refill.slot_bits,)
         if not distant:
             return (refill.slot_bits * refill.slots_per_unit, refill.slot_bits)
+    if isinstance(design.formatting.supply, SplitMerge) and design.access.local is Access.OWNED:
+        # Keys are cut anywhere: which ones were whole is arithmetic.
+        return (BYTE_BITS,)
     match design.storage:
         case FixedBlock(unit_bits=unit_bits):
             return (unit_bits,)

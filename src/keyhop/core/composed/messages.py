@@ -105,6 +105,8 @@ class StreamOpened(msgspec.Struct, frozen=True, gc=False):
     """Keys are asked for at this end, and named at the other."""
     service_class: str = "best_effort"
     category: int = 3
+    buffer_bits: int = 0
+    """Of the buffer that its two ends have agreed on (QCC); 0: as the design has it."""
 
 
 class StreamRetuned(msgspec.Struct, frozen=True, gc=False):

@@ -42,6 +42,19 @@ class Queue:
         else:
             self._parts.append([start, end])
 
+    @property
+    def first(self) -> Units | None:
+        """The oldest stretch, not taken."""
+        return (self._parts[0][0], self._parts[0][1]) if self._parts else None
+
+    def put_first(self, start: int, end: int) -> None:
+        """Before all others: what was just taken from there."""
+        self.level += end - start
+        if self._parts and self._parts[0][0] == end:
+            self._parts[0][0] = start
+        else:
+            self._parts.appendleft([start, end])
+
     def put_back(self, ranges: Iterable[Units]) -> None:
         """What was taken and not used: oldest first again."""
         parts = sorted([*(tuple(part) for part in self._parts), *(r for r in ranges if r[0] < r[1])])

@@ -77,9 +77,20 @@ class SplitMerge:
     Each change is two-phase: the peer's word comes before the key is ready (K).
     """
 
+    smallest_bits: int = 8
+    largest_bits: int | None = None
+    """Sizes that may be asked for; QKDNetSim has 32 to 10,240 (C). None: as large as there is key."""
+
+    def bounded(self, size_bits: int) -> int:
+        """The size, if there are such keys."""
+        if size_bits < self.smallest_bits or (self.largest_bits is not None and size_bits > self.largest_bits):
+            most = "any more" if self.largest_bits is None else self.largest_bits
+            raise RequestError(Refusal.UNSUPPORTED, f"size {size_bits} bits: must be {self.smallest_bits} to {most}")
+        return size_bits
+
     def supply(self, size_bits: int, oldest_first: Sequence[Held]) -> Reshaping | None:
         """An exact key, else the smallest larger one split, else the oldest merged (K); None if all are too little."""
-        _positive(size_bits)
+        self.bounded(_positive(size_bits))
         larger = [key for key in oldest_first if key.size_bits >= size_bits]
         if larger:
             key = min(larger, key=lambda one: one.size_bits)
