@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from keyhop.cli import output
-from keyhop.cli.output import ExitCode, fail
+from keyhop.cli import known, output
+from keyhop.cli.output import ExitCode
 from keyhop.cli.settings import common_options
 
 if TYPE_CHECKING:
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
 
 COMMENT_COLUMN = 44
 REMARK_CHARACTERS = 100
-
-
-def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from keyhop.core.designs import DESIGNS
-
-    return [CompletionItem(name, help=one.title) for name, one in DESIGNS.items() if name.startswith(incomplete)]
 
 
 @click.group()
@@ -55,7 +48,7 @@ def list_() -> None:
 
 
 @design.command("show")
-@click.argument("name", shell_complete=_names)
+@click.argument("name", shell_complete=known.designs)
 @common_options
 def show(name: str) -> None:
     """One design as YAML, with the source of each answer and parameter, and what the survey says of it.
@@ -66,12 +59,12 @@ def show(name: str) -> None:
     Example:
       keyhop design show toshiba.2019
     """
-    chosen = _design(name)
+    chosen = known.design(name)
     output.emit(_answer(chosen), lambda: _shown(chosen))
 
 
 @design.command("check")
-@click.argument("name", shell_complete=_names)
+@click.argument("name", shell_complete=known.designs)
 @click.option("--links", type=click.IntRange(1, 1000), help="Longest path of the network it shall run on, in links.")
 @common_options
 @click.pass_context
@@ -85,7 +78,7 @@ def check(context: click.Context, name: str, links: int | None) -> None:
     from keyhop.core import designs
     from keyhop.core.designs.survey import DEPARTURES, agrees, compared
 
-    chosen = _design(name)
+    chosen = known.design(name)
     refused = designs.check(chosen, links or 0)
     meant: list[str] = []
     wrong: list[str] = []
@@ -130,20 +123,6 @@ def _on_a_node(design: Design) -> str:
 
 def _items(entries: Iterable[str]) -> list[str]:
     return [f"  {entry}" for entry in entries]
-
-
-def _design(name: str) -> Design:
-    from keyhop.core.designs import DESIGNS
-    from keyhop.files.words import nearest
-
-    if name not in DESIGNS:
-        fail(
-            f"no design is called {name}",
-            nearest(name, DESIGNS, "no name is near it"),
-            "see: keyhop design list",
-            ExitCode.NO_SUCH_THING,
-        )
-    return DESIGNS[name]
 
 
 def _summary(design: Design) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Names that a shell completes: those of the lab around here and the built-in networks."""
+"""Names that are known: what a shell completes, of the lab around here, the built-in networks and the designs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from keyhop.cli.output import ExitCode, fail
+
 if TYPE_CHECKING:
+    from keyhop.core.designs import Design
     from keyhop.emulator.lab import LabState
 
 
@@ -32,6 +35,27 @@ def networks(context: click.Context, parameter: click.Parameter, begun: str) -> 
     from keyhop.simulator import topology
 
     return [*_items(begun, (*topology.names(), *topology.ALIASES)), CompletionItem(begun, type="file")]
+
+
+def designs(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    from keyhop.core.designs import DESIGNS
+
+    return _items(begun, DESIGNS)
+
+
+def design(name: str) -> Design:
+    """The design of this name, or the end of the command with the nearest one."""
+    from keyhop.core.designs import DESIGNS
+    from keyhop.files.words import nearest
+
+    if name not in DESIGNS:
+        fail(
+            f"no design is called {name}",
+            nearest(name, DESIGNS, "no name is near it"),
+            "see: keyhop design list",
+            ExitCode.NO_SUCH_THING,
+        )
+    return DESIGNS[name]
 
 
 def _items(begun: str, names: Iterable[str]) -> list[CompletionItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,9 +39,10 @@ def lab() -> None:
 @lab.command(short_help="Start a network: a file, a name, or the lab here.")
 @click.argument("network", metavar="[FILE|NAME]", required=False, shell_complete=known.networks)
 @click.option("--dir", "directory", type=FILE, help=f"Where it lives; {DEFAULT_DIRECTORY}.")
+@click.option("--design", metavar="NAME", shell_complete=known.designs, help="The design of all its nodes; keyhop.")
 @click.option("--one-process", is_flag=True, help="All nodes in one process: saves memory; they end together.")
 @common_options
-def up(network: str | None, directory: Path | None, one_process: bool) -> None:
+def up(network: str | None, directory: Path | None, design: str | None, one_process: bool) -> None:
     """Start a network: a topology file, a built-in one, or the lab that is in the directory.
 
     Makes certificates, link secrets and node files, and starts one process per node. A lab that was taken down goes
@@ -50,12 +52,13 @@ def up(network: str | None, directory: Path | None, one_process: bool) -> None:
     Examples:
       keyhop lab up secoqc
       keyhop lab up my-net.keyhop.yml --dir my-lab
+      keyhop lab up p2p --design cisco
       keyhop lab up
     """
     from keyhop.emulator import lab as labs
 
     place = _place(directory, network)
-    found = _made(place, network)
+    found = _made(place, network, design)
     output.say(f"{found.state.title or found.state.name}: emulated QKD, real key managers, everything on this machine")
 
     def ready(node: str) -> None:
@@ -191,13 +194,20 @@ def _place(directory: Path | None, network: str | None) -> Path:
     return found or Path(DEFAULT_DIRECTORY)
 
 
-def _made(place: Path, network: str | None) -> Lab:
+def _made(place: Path, network: str | None, design: str | None) -> Lab:
     """The lab in this place, made now if a network is named and nothing is there."""
     from keyhop.emulator import lab as labs
     from keyhop.emulator import network as networks
 
     if (place / labs.LAB_FILE).exists():
         found = _told(lambda: labs.open_lab(place))
+        if design is not None:
+            fail(
+                f"{place} holds a lab, whose nodes have a design already",
+                "",
+                "start it without --design, or make another one: --dir DIRECTORY",
+                ExitCode.REFUSED,
+            )
         if network is not None and (name := _plan(network).name) != found.state.name:
             what = f"{place} holds the lab {found.state.name}, not {name}"
             fail(what, "", f"give another place: keyhop lab up {network} --dir DIRECTORY", ExitCode.REFUSED)
@@ -208,7 +218,18 @@ def _made(place: Path, network: str | None) -> Lab:
             ExitCode.NO_SUCH_THING,
         )  # fmt: skip
     plan = _plan(network)
+    if design is not None:
+        plan = dataclasses.replace(plan, design=_hostable(design))
     return _told(lambda: networks.create(plan, place))
+
+
+def _hostable(name: str) -> str:
+    from keyhop.core.designs import not_hosted
+
+    reason = not_hosted(known.design(name))
+    if reason:
+        fail(reason, "", "see which run on nodes: keyhop design list", ExitCode.REFUSED)
+    return name
 
 
 def _plan(network: str) -> Plan:

@@ -192,6 +192,14 @@ CODES: Mapping[str, Code] = MappingProxyType(
             remedy="Nothing, if an end was just restarted; otherwise compare both ends with keyhop pool show.",
             quiet_s=10 * MINUTE_S,
         ),
+        "KH-2303": Code(
+            severity=Severity.MAJOR,
+            about=About.LINK,
+            title="The neighbour runs another design",
+            cause="The node files of the two ends name different designs. They share no key.",
+            remedy="Write the same design: into both node files and restart both nodes.",
+            quiet_s=10 * MINUTE_S,
+        ),
         "KH-3101": Code(
             severity=Severity.MINOR,
             about=About.PATH,

@@ -20,6 +20,7 @@ from keyhop.core.model import Refusal, RequestError
 from keyhop.core.node.events import Fetch, KeysFetched, Woke
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import Store
+from keyhop.crypto.derivation import key_of
 from keyhop.crypto.keyid import Coordinates
 from keyhop.daemon.vault import NodeVault
 
@@ -178,6 +179,8 @@ class Driver:
         for deliver in self._waiting.answer[len(answers) :]:
             ranges = deliver.ranges
             bits = (read(ranges[0]),) if len(ranges) == 1 else tuple([read(range) for range in ranges])
+            if deliver.made is not None:
+                bits = (key_of(bits, deliver.made.size_bits, deliver.made.derivation),)
             answers.append((deliver, bits))
 
     # --- out ----------------------------------------------------------------------------------------------------------

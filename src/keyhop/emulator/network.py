@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import time
@@ -36,6 +37,8 @@ HOST = "127.0.0.1"
 NODE_LIMIT = 200
 """One process each; larger networks are for the simulator."""
 PORTS_PER_NODE = 3
+CONNECTIONS = 512
+"""Of each door: many nodes share the open files of one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class Plan:
     links: tuple[PlannedLink, ...]
     stock_bytes: int | None = None
     """Kept per direction and link; None: the nodes' own default."""
+    design: str = "keyhop"
 
 
 def create(plan: Plan, directory: Path, now: datetime | None = None) -> Lab:
@@ -258,8 +262,14 @@ def _node_file(lab: Lab, plan: Plan, node_id: str) -> NodeFile:
             for application in node.applications
         ),
         audit=(AuditEntry(file=Path("audit.jsonl")),),
-        limits=Limits() if plan.stock_bytes is None else Limits(stock_bytes=plan.stock_bytes),
+        limits=_limits(plan),
+        design=plan.design,
     )
+
+
+def _limits(plan: Plan) -> Limits:
+    limits = Limits(connections=CONNECTIONS)
+    return limits if plan.stock_bytes is None else dataclasses.replace(limits, stock_bytes=plan.stock_bytes)
 
 
 def _write_secret(path: Path, secret: bytes) -> None:

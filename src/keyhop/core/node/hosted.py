@@ -195,7 +195,11 @@ class Hosted:
         context.at(context.now + LOOK_NS, event)
         for pair in context.pairs.values():
             stock = self.stocks.get(pair.peer)
-            if pair.leads and pair.is_open and stock is not None and stock.life and pair.own_key.untouched:
+            if stock is None or not stock.life or not pair.is_open:
+                continue
+            # Link state tells of applications later than the link opens.
+            self._register_all(pair)
+            if pair.leads and pair.own_key.untouched:
                 self.leases.want(pair, Purpose.DESIGN, pair.own_key.untouched)
 
     def wake(self, event: HostedWake) -> None:
@@ -272,11 +276,15 @@ class Hosted:
             )  # fmt: skip
             return
         stock.life = said.life
-        # Designs with sessions deal key to those they know.
+        self._register_all(pair)
+
+    def _register_all(self, pair: Pair) -> None:
+        """Designs with sessions deal key to the pairs of applications that they know."""
         for application in self.supply.applications.values():
             for peer in sorted(application.peers):
-                if self.supply.directory.get(peer) == pair.peer:
-                    self._register(pair, f"{application.id}>{peer}")
+                stream = f"{application.id}>{peer}"
+                if self.supply.directory.get(peer) == pair.peer and stream not in self.site.streams:
+                    self._register(pair, stream)
 
     def _material(self, pair: Pair, stock: Stock, said: Material) -> None:
         run = pair.their_key
@@ -314,8 +322,15 @@ class Hosted:
         wait_ns = self.context.settings.request_wait_ns
         self._step(KeyAsked(self._requests, peer, stream, event.size_bits, wait_ns))
 
-    def knows(self, key_id: str) -> bool:
-        return key_id in self.named
+    def available_bits(self, peer: str, master: str, slave: str) -> int:
+        """What this pair of applications could be given now, if nobody else asked."""
+        line = self.site.links.get(peer)
+        return line.serving.stock_bits(f"{master}>{slave}") if line is not None else 0
+
+    def size_bits(self, key_id: str) -> int:
+        """Of a key that its slave may fetch here; 0 if there is none of this name."""
+        record = self.named.get(key_id)
+        return record.name.size_bits if record is not None else 0
 
     def fetched(self, event: RecordsFetched) -> None:
         """One key by ID: it goes before the answer, and never comes back."""

@@ -37,7 +37,8 @@ class Host(Protocol):
     """Another design on this node."""
 
     def wanted(self, event: KeysWanted, peer: str) -> None: ...
-    def knows(self, key_id: str) -> bool: ...
+    def size_bits(self, key_id: str) -> int: ...
+    def available_bits(self, peer: str, master: str, slave: str) -> int: ...
     def fetched(self, event: RecordsFetched) -> None: ...
 
 
@@ -136,6 +137,9 @@ class Supply:
         pair = self.context.pairs.get(node)
         if pair is None or not pair.compared:
             return node, 0, ceiling
+        if self.hosted is not None:
+            ahead = self.hosted.available_bits(node, master, slave) // settings.default_key_bits
+            return node, ahead, max(ceiling, ahead)
         leasable = pair.own_key.untouched if pair.is_open else 0
         ahead = pair.stock.count(size) + leasable // size
         return node, ahead, max(ceiling, ahead)
@@ -248,12 +252,15 @@ class Supply:
 
     # --- the slave's side ---------------------------------------------------------------------------------------------
 
-    def recorded(self, key_id: str) -> bool:
-        """Whether this ID has a record here instead of carrying its coordinates."""
-        return key_id in self.local.records or (self.hosted is not None and self.hosted.knows(key_id))
+    def recorded_bits(self, key_id: str) -> int:
+        """Size of the key; 0 if this ID has no record."""
+        row = self.local.records.get(key_id)
+        if row is not None:
+            return row.length * 8
+        return self.hosted.size_bits(key_id) if self.hosted is not None else 0
 
     def fetched_by_record(self, event: RecordsFetched) -> None:
-        if self.hosted is not None and any(map(self.hosted.knows, event.ids)):
+        if self.hosted is not None and any(map(self.hosted.size_bits, event.ids)):
             self.hosted.fetched(event)
         else:
             self.local.fetched(event)

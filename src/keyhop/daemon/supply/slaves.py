@@ -28,6 +28,10 @@ FAILED_IDS_PER_S = 20
 FAILED_IDS_BURST = 1000
 """Wrong key IDs per application: what an honest client may get wrong after a restart of its peer."""
 
+NAMING_S = 1.0
+"""How long a fetch waits for the peer's word on a key of another design."""
+LOOK_UP_S = 0.01
+
 ORIGINS_LIMIT = 4096
 """Pairs of applications whose keys are fetched here and that are known at once; beyond it they are made anew."""
 
@@ -86,8 +90,8 @@ class Slaves:
         """Keys by ID: all judged before any is consumed, 401 before 400. Raises RequestError, or gives it later."""
         try:
             self._check(caller, key_ids)
-            records = self._node.supply.local.records
-            if records and any(key_id in records for key_id in key_ids):
+            supply = self._node.supply
+            if supply.hosted is not None or (supply.local.records and any(map(supply.recorded_bits, key_ids))):
                 return self._fetch_records(caller, master, key_ids)
             origin = self._origins.get((caller, master))
             if origin is None or not origin.asked:
@@ -111,22 +115,32 @@ class Slaves:
             raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {caller!r} is not registered at this KME")
         if self._audit is not None and self._audit.failure:
             raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT)
-        if len(key_ids) > self._settings.keys_per_request:
+        if not 1 <= len(key_ids) <= self._settings.keys_per_request:
             text = f"{len(key_ids)} key IDs: must be 1 to {self._settings.keys_per_request}"
             raise RequestError(Refusal.BAD_REQUEST, text)
         if caller in self._failures:
             self._check_guesses(caller)
 
     def _fetch_records(self, caller: str, master: str, key_ids: list[str]) -> Later:
-        ids, records = tuple(key_ids), self._node.supply.local.records
-        size_bits = records[next(id for id in ids if id in records)].length * 8
-        entry = self._delivery(caller, master, size_bits, self._own).entry(key_ids)
         fetching = Fetching(caller, master, key_ids)
+        self._look_up(fetching, self._loop.time() + NAMING_S)
+        return fetching
+
+    def _look_up(self, fetching: Fetching, until_s: float) -> None:
+        """Where another design runs, the peer names each key; its word may be under way yet."""
+        supply, ids = self._node.supply, tuple(fetching.key_ids)
+        if fetching.outcome is not None:
+            return
+        sizes = [size for size in map(supply.recorded_bits, ids) if size]
+        if len(sizes) < len(ids) and supply.hosted is not None and self._loop.time() < until_s:
+            self._loop.call_later(LOOK_UP_S, self._look_up, fetching, until_s)
+            return
+        size_bits = sizes[0] if sizes else self._settings.default_key_bits
+        entry = self._delivery(fetching.caller, fetching.master, size_bits, self._own).entry(ids)
         self._driver.ask(
-            lambda request: RecordsFetched(request, caller, master, ids, entry),
+            lambda request: RecordsFetched(request, fetching.caller, fetching.master, ids, entry),
             lambda deliver, bits: self._answered([fetching], size_bits, [(deliver, bits)]),
         )
-        return fetching
 
     def _origin(self, caller: str, master: str) -> Origin | None:
         """What opens the IDs of this master's keys for this caller; None where no such key can be."""
