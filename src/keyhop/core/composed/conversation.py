@@ -68,6 +68,8 @@ class Conversation:
         self._next_heard = 1
         self._early: dict[int, Kx] = {}
         self._unpaid: deque[Kx] = deque()
+        self._unsaid: set[int] = set()
+        """Questions among them: to repeat one that has not been sent yet would only make tags scarcer."""
         self.dealt_bits = 0
         """Set aside for tags of both directions at intake."""
         self._sent_bits = self._heard_bits = self._used_before = 0
@@ -151,7 +153,10 @@ class Conversation:
     def deal(self, bits: int) -> None:
         self.dealt_bits += bits
         while self._unpaid and self._can_pay(self._unpaid[0]):
-            self._send(self._unpaid.popleft())
+            message = self._unpaid.popleft()
+            if message.kind == "ask":
+                self._unsaid.discard(message.number)
+            self._send(message)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -165,7 +170,8 @@ class Conversation:
             if asked.given_up is not None:
                 asked.given_up()
             return
-        self._send(asked.message)
+        if number not in self._unsaid:
+            self._send(asked.message)
         self._line.site.later(asked.repeat_ns, self._silent, number)
 
     def _can_pay(self, message: Kx) -> bool:
@@ -176,6 +182,8 @@ class Conversation:
     def _send(self, message: Kx) -> None:
         if not self._can_pay(message):
             self._unpaid.append(message)
+            if message.kind == "ask":
+                self._unsaid.add(message.number)
             return
         cost = message.tags * self.tag_bits
         self._sent_bits = self._burn(self._sent_bits, self._sent_bits + cost)
