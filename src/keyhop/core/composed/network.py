@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
+from keyhop.core.composed.server import CentralServer
 from keyhop.core.designs import Design
 from keyhop.core.policy.routing import CentralKms, Edge, LinkState, NoRouting, Sdn, fewest_hops
 
@@ -14,6 +15,7 @@ class Network:
 
     def __init__(self, links: Mapping[frozenset[str], int]) -> None:
         self.rates = dict(links)
+        self.server = CentralServer()
         self._edges: dict[tuple[str, str], Edge] = {}
         self._neighbours: dict[str, list[str]] = {}
         for link, rate in links.items():

@@ -34,7 +34,7 @@ from keyhop.core.composed.working_sets import TakenFirst
 from keyhop.core.designs import Design
 from keyhop.core.model import RequestError
 from keyhop.core.policy.formatting import Identity, Kdf, SliceOnSupply, SplitMerge
-from keyhop.core.policy.priority import Fifo, ResponseWeight
+from keyhop.core.policy.priority import ResponseWeight
 
 RETRIES = 8
 """Of one request whose proposals the peer refused (K)."""
@@ -245,11 +245,6 @@ class Site:
                 self._slots.add(event.peer)
                 self.later(priority.slot_ns - self.now % priority.slot_ns, self._slot_ends, line)
             self._wait(request)
-            return
-        if self.waiting.any_for(event.peer) and not isinstance(priority, Fifo):
-            # Others may come before it.
-            self._wait(request)
-            self._serve_waiting(line)
             return
         self._try(line, request)
         self._want(line)
