@@ -1,16 +1,19 @@
 // Load generator for a mutual-TLS HTTP server on loopback: a closed loop of connections on one thread, epoll and OpenSSL.
 //
-// Build: cc -O2 -Wall -o loadgen loadgen.c -lssl -lcrypto        (Debian: gcc, libssl-dev)
+// Build: cc -O2 -Wall -o loadgen loadgen.c -lssl -lcrypto -lm    (Debian: gcc, libssl-dev)
 //
 // Each connection sends one request, waits for the whole answer, and sends the next. With -n every request has a
 // connection and a full handshake of its own; its latency then counts from the connect call. With -b the bodies of POST
 // requests are the lines of a file, each used once over all connections; the run ends when they are used up. With -o the
-// body of every 200 answer is written to a file, a line each, so that what one run fetched can feed the next.
+// body of every 200 answer is written to a file, a line each, so that what one run fetched can feed the next. With -r so
+// many requests a second are sent at random moments (Poisson), whatever the server does: each goes out on a connection
+// that is free, and its latency counts from the moment at which it was due.
 // "begin" and "end" are printed as lines of their own where the measured time starts and stops, then one JSON object.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -40,11 +43,12 @@ struct connection {
     int head_length;
     int is_200;
     double started;
+    int parked; /* waits for its next request to be due */
 };
 
 static struct {
     int port, connections, new_connection;
-    double warmup_s, measured_s;
+    double warmup_s, measured_s, rate;
     const char *path, *certificate, *key, *authority, *bodies, *answers;
 } options = {.connections = 32, .warmup_s = 0.5, .measured_s = 3, .path = "/"};
 
@@ -52,6 +56,9 @@ static SSL_CTX *context;
 static int poll_fd;
 static struct sockaddr_in server;
 static FILE *bodies, *answers;
+static struct connection **parked;
+static int parked_count;
+static double next_due;
 static float *latencies_us;
 static long latency_count, requests, errors, non_200, handshakes, resumed;
 static int stopping, measuring, exhausted;
@@ -185,6 +192,13 @@ static void advance(struct connection *c) {
             resumed += SSL_session_reused(c->tls);
             c->phase = IDLE; /* fall through */
         case IDLE:
+            if (options.rate) {
+                if (!c->parked) {
+                    c->parked = 1;
+                    parked[parked_count++] = c;
+                }
+                return;
+            }
             if (stopping || !next_request(c)) return;
             if (!options.new_connection) c->started = now();
             c->phase = SENDING; /* fall through */
@@ -219,6 +233,19 @@ static void advance(struct connection *c) {
     }
 }
 
+/* Sends what is due, as far as connections are free. */
+static void send_due(void) {
+    while (parked_count && next_due <= now() && !stopping) {
+        struct connection *c = parked[--parked_count];
+        if (!next_request(c)) return;
+        c->parked = 0;
+        c->started = next_due;
+        c->phase = SENDING;
+        next_due -= log(1 - drand48()) / options.rate;
+        advance(c);
+    }
+}
+
 static int ascending(const void *a, const void *b) {
     float x = *(const float *)a, y = *(const float *)b;
     return (x > y) - (x < y);
@@ -235,7 +262,7 @@ static void announce(const char *what) {
 
 static void read_options(int count, char **words) {
     int option;
-    while ((option = getopt(count, words, "p:c:d:w:u:C:K:A:b:o:n")) != -1) switch (option) {
+    while ((option = getopt(count, words, "p:c:d:w:u:C:K:A:b:o:nr:")) != -1) switch (option) {
         case 'p': options.port = atoi(optarg); break;
         case 'c': options.connections = atoi(optarg); break;
         case 'd': options.measured_s = atof(optarg); break;
@@ -247,11 +274,12 @@ static void read_options(int count, char **words) {
         case 'b': options.bodies = optarg; break;
         case 'o': options.answers = optarg; break;
         case 'n': options.new_connection = 1; break;
+        case 'r': options.rate = atof(optarg); break;
         default: exit(2);
     }
     if (!options.port || !options.certificate || !options.key || !options.authority || options.connections < 1) {
         fprintf(stderr, "use: loadgen -p PORT -u PATH -C client.crt -K client.key -A ca.crt [-c CONNECTIONS]\n"
-                        "             [-w WARMUP_S] [-d MEASURED_S] [-n] [-b BODIES_FILE] [-o ANSWERS_FILE]\n");
+                        "             [-w WARMUP_S] [-d MEASURED_S] [-n | -r RATE] [-b BODIES_FILE] [-o ANSWERS_FILE]\n");
         exit(2);
     }
 }
@@ -260,6 +288,7 @@ int main(int count, char **words) {
     read_options(count, words);
     if (options.bodies && !(bodies = fopen(options.bodies, "r"))) die(options.bodies);
     if (options.answers && !(answers = fopen(options.answers, "w"))) die(options.answers);
+    parked = calloc(options.connections, sizeof *parked);
     latencies_us = malloc(sizeof *latencies_us * LATENCIES_LIMIT);
     poll_fd = epoll_create1(0);
     server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(options.port),
@@ -279,12 +308,15 @@ int main(int count, char **words) {
         all[i].answer = malloc(ANSWER_LIMIT);
         open_connection(&all[i]);
     }
-    double begin = now() + options.warmup_s, end = begin + options.measured_s, begun = 0, cpu_s = 0;
+    next_due = now();
+    double begin = next_due + options.warmup_s, end = begin + options.measured_s, begun = 0, cpu_s = 0;
     long before = 0;
     struct epoll_event events[256];
     while (!stopping && !exhausted) {
-        int ready = epoll_wait(poll_fd, events, 256, 20);
+        /* Paced, it never sleeps: a millisecond is too coarse. */
+        int ready = epoll_wait(poll_fd, events, 256, options.rate ? 0 : 20);
         for (int i = 0; i < ready; i++) advance(events[i].data.ptr);
+        if (options.rate) send_due();
         double t = now();
         if (!measuring && t >= begin) {
             measuring = 1;

@@ -197,7 +197,7 @@ def build_loadgen(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     binary = folder / "loadgen"
     subprocess.run(
-        [compiler, "-O2", "-o", binary, HERE / "loadgen.c", "-lssl", "-lcrypto"], check=True, capture_output=True
+        [compiler, "-O2", "-o", binary, HERE / "loadgen.c", "-lssl", "-lcrypto", "-lm"], check=True, capture_output=True
     )
     return binary
 
@@ -216,6 +216,8 @@ class Load:
     """POST each line of this file once, instead of GET."""
     answers: Path | None = None
     """Write the bodies of 200 answers here, a line each."""
+    rate: float = 0.0
+    """Requests a second, at random moments; 0: each connection sends its next one when it has its answer."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def _stolen_s() -> float:
 def run_load(loadgen: Path, load: Load, port: int, group: int, pki: Pki, core: int = CLIENT_CORE) -> Result:
     """One run against a listening server; its CPU seconds count from the end of the warm-up to the end of the load."""
     client = pki.clients[load.client]
-    command: list[str | Path] = ["taskset", "-c", str(core), loadgen, "-p", str(port), "-u", load.path]
+    command: list[str | Path | float] = ["taskset", "-c", str(core), loadgen, "-p", str(port), "-u", load.path]
     command += ["-C", client.cert, "-K", client.key, "-A", pki.authority]
     command += ["-c", str(load.connections), "-d", str(load.seconds), "-w", str(load.warmup_s)]
     if load.new_connections:
@@ -258,6 +260,8 @@ def run_load(loadgen: Path, load: Load, port: int, group: int, pki: Pki, core: i
         command += ["-b", load.bodies]
     if load.answers is not None:
         command += ["-o", load.answers]
+    if load.rate:
+        command += ["-r", load.rate]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
     begin = end = stolen = 0.0
     report: dict[str, float] = {}

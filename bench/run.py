@@ -10,10 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import burnt, hops, relay, stock, supply
+from bench import burnt, hops, relay, supply
+from bench import stock as stocks
 from bench.measure import MeasureError, build_loadgen
-
-SUPPLY = ("enc_keys", "new_connection", "dec_keys")
 
 
 def main() -> None:
@@ -32,11 +31,12 @@ def main() -> None:
         folder = Path(temporary)
         try:
             loadgen = build_loadgen(folder)
-            for name in SUPPLY[:1] if short else SUPPLY:
-                filled = 16 << 20 if short else 64 << 20
-                print(supply.measure(folder / name, name, loadgen, 1 if short else 3, 2.0, filled), flush=True)
+            for name in supply.NAMES[:1] if short else supply.NAMES:
+                rounds = 1 if short else 3
+                stock = supply.stock_for(rounds, 2.0)
+                print(supply.measure(folder / name, name, loadgen, rounds, 2.0, stock), flush=True)
             if not short:
-                print(stock.measure(folder / "stock", loadgen, stock.KEYS, 3, 2.0), flush=True)
+                print(stocks.measure(folder / "stock", loadgen, stocks.KEYS, 3, 2.0), flush=True)
                 print(hops.measure(folder, 1000), flush=True)
         except MeasureError as error:
             print(f"not measured: {error}")
