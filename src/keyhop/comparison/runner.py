@@ -9,9 +9,9 @@ from keyhop.comparison.metrics import measure
 from keyhop.comparison.tally import LETTERS
 from keyhop.core.designs import DESIGNS
 from keyhop.simulator import topology
-from keyhop.simulator.arena import Arena
 from keyhop.simulator.pairs import asking
 from keyhop.simulator.record import EndBook
+from keyhop.simulator.runs import run
 from keyhop.simulator.workloads import WORKLOADS, scenario, trace_hash
 
 LINK_RATE_BPS = 10_000.0
@@ -27,7 +27,7 @@ def run_case(case: Case) -> Row:
     links: dict[frozenset[str], int] = {}
     for link in place.links:
         links[frozenset(link.ends)] = links.get(frozenset(link.ends), 0) + round(rates[link.id])
-    record = Arena(DESIGNS[case.design], links, made, seed=case.seed).run(case.seconds)
+    record = run(DESIGNS[case.design], links, made, seconds=case.seconds, seed=case.seed)
     return Row(case, trace_hash(made), {**measure(record, asked.paths), **ledger(record.books)})
 
 
