@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.acceptance.benches import SECOND, Bench
+from tests.acceptance.buffered import SLOT, chain
 
 from keyhop.core.composed.buffers import APPLICATION, Loaded
 from keyhop.core.composed.messages import BlockArrived, Restarted, StreamRetuned, Woke
@@ -12,7 +13,6 @@ from keyhop.core.designs import DESIGNS
 
 SECOQC = DESIGNS["secoqc"]
 UNIT = 256
-SLOT = 32
 TAG = 96
 TAGS_BITS = 64 * 1024
 
@@ -175,18 +175,7 @@ def test_at_secoqc_6_a_unit_of_a_lost_load_goes_the_same_way_or_not_at_all() -> 
 
 
 def line3(stock_bits: int, *, near_bps: int = 10_000, far_bps: int = 10_000) -> Bench:
-    """A-B-C with so much in each direction's buffer of both links."""
-    bench = Bench(SECOQC, "A-B", "B-C", tag_bits=0)
-    bench.network.rates[frozenset("BC")] = far_bps
-    bench.network.rates[frozenset("AB")] = near_bps
-    for own, peer in (("A", "B"), ("B", "A"), ("B", "C"), ("C", "B")):
-        line = bench.line(own, peer)
-        slots = line.run_of("", SLOT)
-        first, second = sorted((own, peer))
-        for number, label in enumerate((f"{first}>{second}", f"{second}>{first}")):
-            slots.pool(label).put(number * 1_000_000, number * 1_000_000 + stock_bits // SLOT)
-        line.book.G += 2 * (stock_bits // SLOT) * SLOT
-    return bench
+    return chain(SECOQC, stock_bits, near_bps, far_bps)
 
 
 def streams(bench: Bench, at: str) -> Streams:

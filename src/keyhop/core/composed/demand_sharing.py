@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keyhop.core.composed.site import Site
 
 LOOK_NS = NANOSECONDS
-"""Between two looks at links that carry nothing now (K)."""
+"""Between two looks at links that carry nothing, and at the directory by a client whose peer it did not know (K)."""
 AHEAD_NS = 2 * NANOSECONDS
 """Of key that no answer has come for, at most so much is made, but always a few stretches (K)."""
 AHEAD_STRETCHES = 4
@@ -108,6 +108,8 @@ class DemandSharing(HopWise):
     def refusal(self, asked: KeyAsked) -> str:
         """A miss may have been too early: the directory is asked again for each request, before any key is made."""
         stream = asked.stream
+        if stream not in self._asked_bps:
+            return f"application {stream} has not connected: a client names the rate it wants first"
         shares = self.shares.get(asked.peer)
         if (shares is None or stream not in shares.rates) and stream not in self._looking:
             self._look_up(stream, asked.peer)
@@ -143,6 +145,8 @@ class DemandSharing(HopWise):
             else:
                 self._missing.add(stream)
                 self.directory.forget(stream)
+                if stream in self._asked_bps:
+                    self._site.later(LOOK_NS, self._connect_again, stream, destination)
                 for request in self._site.waiting.of(destination):
                     if request.stream == stream:
                         self._site.refuse(request, self._unknown(stream))
@@ -150,8 +154,12 @@ class DemandSharing(HopWise):
 
         self.directory.look_up(stream, found)
 
+    def _connect_again(self, stream: str, destination: str) -> None:
+        if stream in self._asked_bps and stream in self._missing and stream not in self._looking:
+            self._look_up(stream, destination)
+
     def _unknown(self, stream: str) -> str:
-        return f"the directory at {self.directory.server} knows no application {stream} that asked for a rate"
+        return f"the directory at {self.directory.server} knows no application {stream}"
 
     # --- sharing ------------------------------------------------------------------------------------------------------
 

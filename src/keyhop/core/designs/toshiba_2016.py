@@ -22,7 +22,7 @@ TOSHIBA_2016 = Design(
     division=(EncDec(), Session(deal="credit")),
     refill=LocalGlobal(Sated(sated_ratio=0.90, common_divisor=3), NoThreshold()),
     disposal=EraseNow(),
-    sharing=Weighted(unit_bits=4096, ceiling="path"),
+    sharing=Weighted(unit_bits=4096, ceiling="path", retune=0.1),
     formatting=Formatting(reception=ChunkOnReception(), supply=Identity()),
     synchronisation=LocalGlobal(StoreLoad(), DirectedPool()),
     relay=HopByHop(payload="random"),
