@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.messages import Kx, Name
@@ -20,6 +21,8 @@ LENT = "lent"
 """Where ranges lie at the owner that the other end was given and has not used yet."""
 PATIENCE_NS = 20_000_000_000
 """Of one that waits and says nothing of how long (K)."""
+APPLICATION_NS = 500_000_000
+"""So long the owner keeps a request of the other end's application; then it is asked again, or nobody waits (K)."""
 LATE_TRIES = 50
 LATE_NS = 100_000_000
 """Between two looks for what has not been agreed at this end yet."""
@@ -67,6 +70,10 @@ class Owned:
         """By rank, the least first."""
         self._number = 0
         self._wanted: dict[int, Then] = {}
+        self.claim: Callable[[str, int], bool] | None = None
+        """Takes bits off the reservation of a flow, if it has so many."""
+        self.rank_of: Callable[[str], int] = lambda stream: 0
+        """Of an application."""
         self.reserved_bits = 0
         """Of what is there this much is nobody's but those who reserved it."""
         line.talk.handlers["WANT"] = self._asked
@@ -84,21 +91,28 @@ class Owned:
         return len(self._queues.get(rank, ()))
 
     def take(self, stream: str, bits: int, then: Then) -> Taken | Pending | None:
-        return self.line_up(bits, then)
+        """For an application: what is not there now, or for others before it, is not there."""
+        flow = f"{self._line.own}/{stream}" if stream else ""
+        rank = self.rank_of(stream)
+        if self.owns:
+            if not self._claimed(flow, bits) and (self._before(rank) or bits > self.unreserved_bits):
+                return None
+            ranges = self._line.run.free.take(-(-bits // self._line.run.unit_bits))
+            return None if ranges is None else Taken(self._line.run, ranges, "")
+        if self.unreserved_bits < bits:
+            return None
+        return self._want(bits, then, rank, APPLICATION_NS, flow)
 
     def line_up(
-        self, bits: int, then: Then, *, rank: int = 0, patience_ns: int = PATIENCE_NS
+        self, bits: int, then: Then, *, rank: int = 0, patience_ns: int = PATIENCE_NS, flow: str = ""
     ) -> Taken | Pending | None:
         """Behind all of the same rank and before all of later ones; what is being served is not interrupted."""
         line, run = self._line, self._line.run
         units = -(-bits // run.unit_bits)
         if not self.owns:
-            if not self._waits and self.unreserved_bits < bits:
-                return None
-            self._number += 1
-            self._wanted[self._number] = then
-            line.talk.tell(Kx("WANT", Verb.ASSIGN, counts=(self._number, units, rank, patience_ns)))
-            return PENDING
+            return self._want(bits, then, rank, patience_ns, flow)
+        if self._claimed(flow, bits):
+            return Taken(run, run.free.take(units) or (), "")
         if not self._before(rank) and units * run.unit_bits <= self.unreserved_bits:
             ranges = run.free.take(units)
             assert ranges is not None
@@ -107,19 +121,6 @@ class Owned:
             return None
         self._queue(Waiting(units, rank, line.site.now + patience_ns, then))
         return PENDING
-
-    def take_reserved(self, bits: int) -> Taken | None:
-        """For one whose reservation has just been taken off the reserved bits; nobody is before it."""
-        run = self._line.run
-        ranges = run.free.take(-(-bits // run.unit_bits))
-        return None if ranges is None else Taken(run, ranges, "")
-
-    def lend(self, bits: int) -> tuple[Units, ...]:
-        """The same for the other end."""
-        taken = self.take_reserved(bits)
-        if taken is None:
-            return ()
-        return self._lent(taken.ranges)
 
     def grew(self) -> None:
         """Serves the head of the first rank as long as there is enough for it."""
@@ -147,7 +148,19 @@ class Owned:
         self._queues.clear()
         self._wanted.clear()
 
+    def _want(self, bits: int, then: Then, rank: int, patience_ns: int, flow: str) -> Pending:
+        line = self._line
+        self._number += 1
+        self._wanted[self._number] = then
+        counts = (self._number, -(-bits // line.run.unit_bits), rank, patience_ns)
+        line.talk.tell(Kx("WANT", Verb.ASSIGN, to=flow, counts=counts))
+        return PENDING
+
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _claimed(self, flow: str, bits: int) -> bool:
+        """Nobody is before one who has reserved."""
+        return bool(flow) and self.claim is not None and self.claim(flow, bits)
 
     def _before(self, rank: int) -> bool:
         return any(queue and before <= rank for before, queue in self._queues.items())
@@ -162,7 +175,9 @@ class Owned:
     def _asked(self, message: Kx) -> None:
         number, units, rank, patience_ns = message.counts
         run = self._line.run
-        if not self._before(rank) and units * run.unit_bits <= self.unreserved_bits:
+        if self._claimed(message.to, units * run.unit_bits) or (
+            not self._before(rank) and units * run.unit_bits <= self.unreserved_bits
+        ):
             self._grant(number, run.free.take(units))
         elif self._waits:
             self._queue(Waiting(units, rank, self._line.site.now + patience_ns, None, number))

@@ -281,7 +281,8 @@ class HopWise(Unconnected):
             else:
                 self._send(link, parcel, taken)
 
-        taken = stock.line_up(parcel.bits, then, rank=parcel.rank, patience_ns=self.patience_ns)
+        flow = f"{parcel.path[0]}/{parcel.flow}" if parcel.flow else ""
+        taken = stock.line_up(parcel.bits, then, rank=parcel.rank, patience_ns=self.patience_ns, flow=flow)
         if isinstance(taken, Taken):
             self._send(link, parcel, taken)
 
@@ -351,10 +352,14 @@ class HopWise(Unconnected):
             return
         link.gone(taken.ranges, "T" if self.promotes(parcel) else "R", taken.run)
         link.dealing.used(pad.label)
+        self.unpadded(link, parcel, pad)
         if at + 1 < len(parcel.path):
             self._pass_on(parcel, at)
         else:
             self.received(parcel)
+
+    def unpadded(self, link: Line, parcel: Parcel, pad: Name) -> None:
+        """A pad has done its work."""
 
     def received(self, parcel: Parcel) -> None:
         """At its destination."""

@@ -20,6 +20,7 @@ from keyhop.core.composed.reserved import Reserving
 from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
 from keyhop.core.composed.split_relay import SplitRelay
+from keyhop.core.composed.stretching import Stretching
 from keyhop.core.composed.streams import ByStream, Streams
 from keyhop.core.composed.two_paths import TwoPaths
 from keyhop.core.composed.working_sets import SetsAside, TakenFirst
@@ -29,6 +30,8 @@ from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.disposal import AgePurge, EraseInBatches
 from keyhop.core.policy.division import EncDec, Session
 from keyhop.core.policy.formatting import SplitMerge
+from keyhop.core.policy.fallback import Derive
+from keyhop.core.policy.formatting import Kdf
 from keyhop.core.policy.refill import LowHigh, PerSession, PullBelow, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
 from keyhop.core.policy.routing import CentralKms, LinkState
@@ -175,6 +178,9 @@ def relaying_of(site: Site) -> Relaying:
                 return DemandSharing(site, part, sharing, routing)
         case HopByHop(queued=True) as part if isinstance(site.design.admission, Reservation):
             return Reserving(site, part, site.design.admission)
+        case HopByHop() as part if isinstance(derive := site.design.fallback, Derive):
+            form = site.design.formatting.supply
+            return Stretching(site, part, derive, form if isinstance(form, Kdf) else Kdf())
         case HopByHop(paths="one") as part:
             return HopWise(site, part)
         case HopByHop() as part:

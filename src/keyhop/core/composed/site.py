@@ -32,7 +32,7 @@ from keyhop.core.composed.serving import Pending, Taken
 from keyhop.core.composed.units import Units
 from keyhop.core.composed.working_sets import TakenFirst
 from keyhop.core.designs import Design
-from keyhop.core.model import RequestError
+from keyhop.core.model import Refusal, RequestError
 from keyhop.core.policy.formatting import Identity, Kdf, SliceOnSupply, SplitMerge
 from keyhop.core.policy.priority import ResponseWeight
 
@@ -285,7 +285,9 @@ class Site:
                 case SliceOnSupply():
                     return form.supply(size).taken_bits
                 case Kdf():
-                    return form.parents(1, size) * line.run.unit_bits
+                    return form.parents(request.asked.keys, size) * line.run.unit_bits
+                case _ if request.asked.keys > 1:
+                    raise RequestError(Refusal.UNSUPPORTED, f"{request.asked.keys} keys at once: must be 1")
                 case SplitMerge():
                     return -(-form.bounded(size) // 8) * 8
                 case _:
@@ -329,10 +331,11 @@ class Site:
             ranges=taken.ranges,
             size_bits=asked.size_bits,
             taken_bits=taken.bits,
-            derived_bits=asked.size_bits if derived else 0,
+            derived_bits=asked.size_bits * asked.keys if derived else 0,
             its=not derived and not line.is_weak(taken.ranges) and self.fallbacks.joined_its,
             unit_bits=taken.run.unit_bits,
             joined_bits=asked.size_bits if self.fallbacks.joins and not derived else 0,
+            keys=asked.keys,
         )
         self.book(line, name)
         if isinstance(line.serving, TakenFirst):
