@@ -77,7 +77,7 @@ class SplitMerge:
     Each change is two-phase: the peer's word comes before the key is ready (K).
     """
 
-    smallest_bits: int = 8
+    smallest_bits: int = 1
     largest_bits: int | None = None
     """Sizes that may be asked for; QKDNetSim has 32 to 10,240 (C). None: as large as there is key."""
 
