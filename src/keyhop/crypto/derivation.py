@@ -11,7 +11,7 @@ LIMIT_BITS = 255 * 256
 """RFC 5869, 2.3: one expansion gives at most 255 hashes."""
 
 
-def key_of(parts: Iterable[bytes], size_bits: int, derivation: bytes = b"") -> bytes:
+def key_of(parts: Iterable[bytes], size_bits: int, derivation: bytes = b"", salt: bytes = b"") -> bytes:
     """`size_bits` of the parts one after another; with a `derivation`, HKDF-SHA256 of them with it as `info`.
 
     Raises ValueError for a size that is no multiple of 8, or more than there is or can be derived.
@@ -23,7 +23,7 @@ def key_of(parts: Iterable[bytes], size_bits: int, derivation: bytes = b"") -> b
     if derivation:
         if size_bits > LIMIT_BITS:
             raise ValueError(f"key of {size_bits} bits: HKDF with SHA-256 derives at most {LIMIT_BITS}")
-        return HKDF(SHA256(), length, None, derivation).derive(joined)
+        return HKDF(SHA256(), length, salt or None, derivation).derive(joined)
     if length > len(joined):
         raise ValueError(f"key of {size_bits} bits: its ranges have {len(joined) * 8}")
     return joined[:length]

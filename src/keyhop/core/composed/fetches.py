@@ -4,12 +4,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyhop.core.composed.messages import Answered, KeyFetched
+import msgspec
+
+from keyhop.core.composed.messages import Answered, KeyFetched, Name
 from keyhop.core.composed.serving import Taken
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
     from keyhop.core.composed.site import Site
+
+
+class Children:
+    """Keys that were derived together from one or several parents: their record stays until all have been fetched."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._left: dict[Name, set[int]] = {}
+        """By name of the first child."""
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def begin(self, line: Line, event: KeyFetched) -> None:
+        """The first one comes: the parents are taken for all of them."""
+        line.book.D += event.name.taken_bits
+        self._left[first(event.name)] = set(range(event.name.keys))
+        self.fetch(line, event)
+
+    def fetch(self, line: Line, event: KeyFetched) -> bool:
+        """Whether there is a record, so that this is the answer."""
+        name, answers = event.name, self._site.moves.answer
+        left = self._left.get(first(name))
+        if left is None:
+            return False
+        if name.child not in left:
+            answers.append(Answered(event.request, refusal=f"key {name.child} of {name.keys} is gone or never was"))
+            return True
+        left.remove(name.child)
+        line.book.F += name.size_bits
+        answers.append(Answered(event.request, name))
+        if not left:
+            del self._left[first(name)]
+        return True
+
+
+def first(name: Name) -> Name:
+    return msgspec.structs.replace(name, child=0)
 
 
 class Fetches:
@@ -18,6 +58,7 @@ class Fetches:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._waiting: dict[int, KeyFetched] = {}
+        self.children = Children(site)
 
     def fetch(self, event: KeyFetched) -> None:
         if not self._try(event):
@@ -42,11 +83,17 @@ class Fetches:
             site.book(line, name)
             site.moves.answer.append(Answered(event.request, name))
             return True
+        if self.children.fetch(line, event):
+            return True
         taken = line.serving.fetch(name)
         if isinstance(taken, Taken):
-            site.book(line, name)
-            site.moves.answer.append(Answered(event.request, name))
+            if name.keys > 1:
+                self.children.begin(line, event)
+            else:
+                site.book(line, name)
+                site.moves.answer.append(Answered(event.request, name))
             line.dealing.used(name.label)
+            site.relaying.supplied(line, name, event.stream)
             return True
         if isinstance(taken, str):
             site.moves.answer.append(Answered(event.request, refusal=taken))

@@ -47,7 +47,7 @@ class LineSettings(NamedTuple):
 class Run:
     """Units of one size, numbered from 0; positions never come round again."""
 
-    __slots__ = ("carry_bits", "end", "entered_bits", "free", "held", "owner", "pools", "unit_bits")
+    __slots__ = ("carry_bits", "end", "entered_bits", "free", "held", "owner", "pools", "unit_bits", "weak")
 
     def __init__(self, unit_bits: int, owner: str = "") -> None:
         self.unit_bits = unit_bits
@@ -63,6 +63,25 @@ class Run:
         self.pools: dict[str, Queue] = {}
         self.held = 0
         """Units out of all queues that an exchange under way holds."""
+        self.weak: list[Units] = []
+        """Stretches that came under pads which were not one-time: not ITS any more. Ascending."""
+
+    def weaken(self, start: int) -> None:
+        """All that has entered from this unit on, with the bits that wait for the rest of theirs."""
+        end = self.end + (1 if self.carry_bits else 0)
+        if self.weak and start <= self.weak[-1][1]:
+            self.weak[-1] = (self.weak[-1][0], max(end, self.weak[-1][1]))
+        elif start < end:
+            self.weak.append((start, end))
+
+    def is_weak(self, ranges: tuple[Units, ...]) -> bool:
+        for start, end in ranges if self.weak else ():
+            before = bisect_right(self.weak, (start, 1 << 62)) - 1
+            if before >= 0 and self.weak[before][1] > start:
+                return True
+            if before + 1 < len(self.weak) and self.weak[before + 1][0] < end:
+                return True
+        return False
 
     def pool(self, label: str) -> Queue:
         """Made on first use."""
@@ -100,8 +119,6 @@ class Line:
         """The rest of a unit that a hole has cut: lost when it comes."""
         self.origins: list[tuple[int, int]] = []
         """(position in bits, stamp of the module): where each stretch of the link's run came from."""
-        self.weak: list[Units] = []
-        """Stretches that came under pads which were not one-time: not ITS any more."""
         self.talk = Conversation(self, settings.tag_bits, settings.preshared_bits)
         self.dealing: Dealing = dealing_of(self)
         self.serving: Serving = serving_of(self)
@@ -250,9 +267,6 @@ class Line:
             low, high = max(start, position), min(end, following[0] if following else end)
             found.append((low - position + stamp, high - position + stamp))
         return found
-
-    def is_weak(self, ranges: tuple[Units, ...]) -> bool:
-        return any(low < end and start < high for low, high in self.weak for start, end in ranges)
 
     def _aside(self, bits: int) -> int:
         """Of the first `bits` of the stream: both ends come to the same."""

@@ -49,6 +49,10 @@ class Name(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Which run, where a line has several."""
     joined_bits: int = 0
     """Of an exchanged key that it was joined with: booked F."""
+    keys: int = 1
+    """Derived from the same ranges, all of this size; each is fetched alone."""
+    child: int = 0
+    """Which of them is meant."""
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -81,6 +85,8 @@ class KeyAsked(msgspec.Struct, frozen=True, gc=False):
     service_class: str = "best_effort"
     category: int = 3
     security_level: int = 5
+    keys: int = 1
+    """Of this size, where a design gives several at once."""
 
 
 class KeyFetched(msgspec.Struct, frozen=True, gc=False):

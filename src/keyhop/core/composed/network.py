@@ -24,6 +24,9 @@ class Network:
                 self._edges[start, end] = Edge(start, end, 1, rate, True)
                 self._neighbours.setdefault(start, []).append(end)
 
+    def nodes(self) -> list[str]:
+        return sorted(self._neighbours)
+
     def neighbours(self, node: str) -> list[str]:
         return sorted(self._neighbours.get(node, []))
 

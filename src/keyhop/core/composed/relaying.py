@@ -30,6 +30,14 @@ class Relaying(Protocol):
     over_links: bool
     """Whether neighbours draw from a run of the pair, too, into which their link's key is promoted."""
 
+    def over(self, peer: str) -> bool:
+        """Whether a neighbour is served as if it were none."""
+        ...
+
+    def supplied(self, line: Line, name: Name, stream: str) -> None:
+        """A key has left for an application, at either end."""
+        ...
+
     def refusal(self, asked: KeyAsked) -> str:
         """Why a request is not even tried; empty if it is."""
         ...
@@ -71,6 +79,12 @@ class Unconnected:
     """Key ends where its link ends."""
 
     over_links = False
+
+    def over(self, peer: str) -> bool:
+        return self.over_links
+
+    def supplied(self, line: Line, name: Name, stream: str) -> None:
+        pass
 
     def refusal(self, asked: KeyAsked) -> str:
         return ""
@@ -208,13 +222,18 @@ class HopWise(Unconnected):
 
     def order(self, line: Line, bits: int) -> None:
         """Starts batches for at least so many bits."""
-        site = self._site
-        paths = site.network.paths(site.design, site.node, line.peer)
+        path = self.path(line.peer)
         unit_bits = line.run.unit_bits
-        while bits > 0 and paths:
+        while bits > 0 and path:
             size = -(-min(bits, BATCH_BITS) // unit_bits) * unit_bits
             bits -= size
-            self.start(line, size, paths[0])
+            self.start(line, size, path)
+
+    def path(self, peer: str) -> tuple[str, ...]:
+        """The way to take now; empty if there is none."""
+        site = self._site
+        paths = site.network.paths(site.design, site.node, peer)
+        return paths[0] if paths else ()
 
     def start(self, line: Line, bits: int, path: tuple[str, ...], *, flow: str = "", rank: int = 0) -> None:
         """One batch, of whole units, with so many more as the tags of the pair need."""
@@ -370,12 +389,14 @@ class HopWise(Unconnected):
         else:
             line.book.N += parcel.bits
         self.enter(line, parcel.path[0], parcel)
-        line.talk.tell(Kx("STORED", Verb.AGREE, counts=(parcel.number,)))
+        line.talk.tell(Kx("STORED", Verb.AGREE, counts=(parcel.number, int(parcel.its))))
 
     def _stored(self, line: Line, message: Kx) -> None:
-        parcel = self._sent.pop((line.peer, message.counts[0]), None)
+        number, its = message.counts
+        parcel = self._sent.pop((line.peer, number), None)
         if parcel is None:
             return
+        parcel = parcel._replace(its=bool(its))
         if self._young[line.peer].pop(parcel.number, None) is not None:
             self._young_bits[line.peer] -= parcel.bits
         if self._part.payload == "local" or self.promotes(parcel):
@@ -387,9 +408,10 @@ class HopWise(Unconnected):
     def enter(self, line: Line, owner: str, parcel: Parcel) -> None:
         run = line.run_of(f"{owner}>")
         start = run.end
+        line.made_ns = parcel.made_ns
         line.enter(parcel.bits, parcel.aside, owner)
         if not parcel.its:
-            line.weak.append((start, run.end))
+            run.weaken(start)
 
 
 def relay_message(parcel: Parcel, pad: Name) -> Kx:

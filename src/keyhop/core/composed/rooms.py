@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.composed.buffers import Loaded, Loads
+from keyhop.core.composed.central import Reported
 from keyhop.core.composed.dealing import Common, Dealing, Directed
 from keyhop.core.composed.demand_sharing import ByClient, DemandSharing
 from keyhop.core.composed.disposal import AtOnce, Bounded, ByAge, Disposal, InBatches, Rule
@@ -20,8 +21,8 @@ from keyhop.core.composed.reserved import Reserving
 from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
 from keyhop.core.composed.split_relay import SplitRelay
-from keyhop.core.composed.stretching import Stretching
 from keyhop.core.composed.streams import ByStream, Streams
+from keyhop.core.composed.stretching import Stretching
 from keyhop.core.composed.two_paths import TwoPaths
 from keyhop.core.composed.working_sets import SetsAside, TakenFirst
 from keyhop.core.composed.xor_relay import XorRelay
@@ -29,9 +30,8 @@ from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.disposal import AgePurge, EraseInBatches
 from keyhop.core.policy.division import EncDec, Session
-from keyhop.core.policy.formatting import SplitMerge
 from keyhop.core.policy.fallback import Derive
-from keyhop.core.policy.formatting import Kdf
+from keyhop.core.policy.formatting import Kdf, SplitMerge
 from keyhop.core.policy.refill import LowHigh, PerSession, PullBelow, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
 from keyhop.core.policy.routing import CentralKms, LinkState
@@ -181,6 +181,8 @@ def relaying_of(site: Site) -> Relaying:
         case HopByHop() as part if isinstance(derive := site.design.fallback, Derive):
             form = site.design.formatting.supply
             return Stretching(site, part, derive, form if isinstance(form, Kdf) else Kdf())
+        case HopByHop(paths="one") as part if isinstance(central := site.design.routing, CentralKms):
+            return Reported(site, part, central)
         case HopByHop(paths="one") as part:
             return HopWise(site, part)
         case HopByHop() as part:

@@ -117,7 +117,7 @@ class Site:
     def line(self, peer: str, distant: bool | None = None) -> Line | None:
         """The link to a neighbour, or the line over relay nodes, if this design has any; None if not."""
         if distant is None:
-            distant = self.relaying.over_links or peer not in self.links
+            distant = peer not in self.links or self.relaying.over(peer)
         if not distant:
             return self.links.get(peer)
         line = self.pairs.get(peer)
@@ -332,7 +332,7 @@ class Site:
             size_bits=asked.size_bits,
             taken_bits=taken.bits,
             derived_bits=asked.size_bits * asked.keys if derived else 0,
-            its=not derived and not line.is_weak(taken.ranges) and self.fallbacks.joined_its,
+            its=not derived and not taken.run.is_weak(taken.ranges) and self.fallbacks.joined_its,
             unit_bits=taken.run.unit_bits,
             joined_bits=asked.size_bits if self.fallbacks.joins and not derived else 0,
             keys=asked.keys,
@@ -345,6 +345,7 @@ class Site:
         self.moves.answer.append(Answered(asked.request, name))
         line.dealing.used(taken.label)
         self.relaying.used(line, taken)
+        self.relaying.supplied(line, name, asked.stream)
         if not derived:
             self.fallbacks.given(line, request)
 
@@ -376,16 +377,16 @@ class Site:
         failed: dict[str, int] = {}
         for request in self.waiting.of(line.peer):
             asked = request.asked
-            if request.pending or request.decided or self.line(asked.peer) is not line:
+            if asked.size_bits >= failed.get(asked.stream, 1 << 62) or request.pending or request.decided:
                 continue
-            if asked.size_bits < failed.get(asked.stream, 1 << 62) and not self._try(line, request):
+            if self.line(asked.peer) is line and not self._try(line, request):
                 failed[asked.stream] = asked.size_bits
         self._want(line)
         self.fetches.retry(line)
 
     def _want(self, line: Line) -> None:
         """Once for all that wait."""
-        first = next(iter(self.waiting.of(line.peer)), None) if line.distant else None
+        first = self.waiting.first(line.peer) if line.distant else None
         if first is not None:
             self.relaying.wanted(line, first.stream, self.waiting.bits[line.peer])
 
