@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.emulation.small_labs import PAIR, exchange, kme, make
 
 from keyhop import KeyhopError
 from keyhop.core.designs import DESIGNS, not_hosted
 from keyhop.emulator import lab as labs
 from keyhop.emulator.lab import Lab
-from tests.emulation.small_labs import PAIR, exchange, kme, make
 
 HOSTED = sorted(name for name in DESIGNS if name != "keyhop" and not not_hosted(DESIGNS[name]))
 
@@ -33,3 +38,77 @@ def test_applications_of_both_ends_get_keys_of_the_design_over_014(lab: Lab) -> 
     assert len({key.reveal() for key in keys}) == 5
     with kme(lab, "sae-b") as far, pytest.raises(KeyhopError):
         far.fetch_key("sae-a", keys[0].id)
+
+
+class Local:
+    """A program of the machine at the local socket of a node."""
+
+    def __init__(self, lab: Lab, node: str) -> None:
+        self.path = lab.config(node).parent / "local.sock"
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20)
+        self._socket.connect(str(self.path))
+        self._lines = self._socket.makefile("rb")
+
+    def say(self, line: bytes) -> dict[str, Any]:
+        self._socket.sendall(line + b"\n")
+        answer: dict[str, Any] = json.loads(self._lines.readline())
+        return answer
+
+    def ask(self, do: str, **wanted: object) -> dict[str, Any]:
+        return self.say(json.dumps({"do": do, **wanted}).encode())
+
+    def until_ok(self, do: str, **wanted: object) -> dict[str, Any]:
+        deadline = time.monotonic() + 20
+        while not (answer := self.ask(do, **wanted))["ok"]:
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.2)
+        return answer
+
+
+@pytest.fixture
+def with_sockets(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    def change(text: str) -> str:
+        return (
+            text.replace("  manage:\n", "  local:\n    socket: local.sock\n  manage:\n") + f"design: {request.param}\n"
+        )
+
+    lab = make(tmp_path, PAIR, node_files=change)
+    labs.start(lab, one_process=True)
+    try:
+        yield lab
+    finally:
+        labs.stop(lab)
+
+
+@pytest.mark.emulation
+@pytest.mark.parametrize("with_sockets", ["nist", "qcc", "secoqc"], indirect=True)
+def test_sessions_of_the_historical_doors_run_over_the_local_socket(with_sockets: Lab) -> None:
+    at_a, at_b = Local(with_sockets, "a"), Local(with_sockets, "b")
+    pair = {"master": "sae-a", "slave": "sae-b"}
+    at_a.until_ok("session", verb="open", **pair, rate_bps=8000, size_bits=512)
+    seen = set()
+    for _ in range(3):
+        given = at_a.until_ok("key", **pair, size_bits=512)
+        fetched = at_b.until_ok("fetch", **pair, key_id=given["key_id"])
+        assert fetched["key"] == given["key"] not in seen
+        assert len(base64.b64decode(given["key"])) == 64
+        seen.add(given["key"])
+    assert at_a.ask("session", verb="retune", **pair, rate_bps=16_000)["ok"]
+    assert at_a.ask("session", verb="close", **pair)["ok"]
+    assert at_a.ask("session", verb="retune", **pair)["reason"] == "not_found"
+
+
+@pytest.mark.emulation
+@pytest.mark.parametrize("with_sockets", ["keyhop"], indirect=True)
+def test_the_local_socket_is_for_one_user_and_says_what_is_wrong(with_sockets: Lab) -> None:
+    at_a, at_b = Local(with_sockets, "a"), Local(with_sockets, "b")
+    assert at_a.path.stat().st_mode & 0o077 == 0
+    pair = {"master": "sae-a", "slave": "sae-b"}
+    assert "no sessions" in at_a.ask("session", verb="open", **pair)["message"]
+    given = at_a.until_ok("key", **pair)
+    assert at_b.until_ok("fetch", **pair, key_id=given["key_id"])["key"] == given["key"]
+    assert at_b.ask("fetch", **pair, key_id=given["key_id"])["ok"] is False
+    assert at_a.ask("key", master="stranger", slave="sae-b")["reason"] == "not_authorised"
+    for line in (b"{}", b"not json", b'{"do": "key"}', b'{"do": "key", "master": "a", "slave": "b", "more": 1}'):
+        assert at_a.say(line)["reason"] == "bad_request"

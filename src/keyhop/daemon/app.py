@@ -47,6 +47,7 @@ from keyhop.daemon.store.sealing import NodeKey, read_node_key
 from keyhop.daemon.store.sqlite import SqliteStore
 from keyhop.daemon.supply.counter import Counter
 from keyhop.daemon.supply.etsi014 import Door
+from keyhop.daemon.supply.sessions import LocalDoor
 from keyhop.daemon.tls import TlsContext, TlsFiles, server_context
 from keyhop.daemon.vault import NodeVault
 
@@ -185,6 +186,11 @@ class NodeProcess:
         self._open.push_async_callback(self._drain)
         with _naming(f"listen.etsi014: {listen.etsi014.address}"):
             self.address = await self.server.start(listen.etsi014.address.host, listen.etsi014.address.port)
+        if listen.local is not None:
+            local = LocalDoor(self.path(listen.local.socket), self.driver, self.counter)
+            self._open.push_async_callback(local.stop)
+            with _naming(f"listen.local: {listen.local.socket}"):
+                await local.start()
         self.peers.dial_all()
 
     def _open_store(self, node_key: NodeKey) -> Store:

@@ -83,10 +83,18 @@ class ManageListener:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalListener:
+    """A socket for programs of this machine that act as applications of the node; for its own user alone."""
+
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
     etsi014: SupplyListener
     peer: PeerListener
     manage: ManageListener = ManageListener()
+    local: LocalListener | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

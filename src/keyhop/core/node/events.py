@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -98,6 +98,20 @@ class RecordsFetched(msgspec.Struct, frozen=True, gc=False):
     audit: bytes | None = None
 
 
+class SessionAsked(msgspec.Struct, frozen=True, gc=False):
+    """A master registers, changes or ends what it will ask for together with a slave; answered without a key."""
+
+    request: int
+    verb: Literal["open", "retune", "close"]
+    master: str
+    slave: str
+    rate_bps: int = 1000
+    size_bits: int = 256
+    """The largest key it will ask for."""
+    service_class: str = "best_effort"
+    category: int = 3
+
+
 class StockLow(msgspec.Struct, frozen=True, gc=False):
     """A Desk fell below its low mark."""
 
@@ -144,6 +158,7 @@ Event: TypeAlias = (
     | KeysWanted
     | KeysFetched
     | RecordsFetched
+    | SessionAsked
     | StockLow
     | LeaseCommitted
     | RequestEnded

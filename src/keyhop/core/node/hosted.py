@@ -23,7 +23,9 @@ from keyhop.core.composed.messages import (
     KxArrived,
     Moves,
     Name,
+    StreamClosed,
     StreamOpened,
+    StreamRetuned,
     Woke,
 )
 from keyhop.core.composed.network import Network
@@ -44,7 +46,7 @@ from keyhop.core.model import (
     joined,
 )
 from keyhop.core.node.context import Context
-from keyhop.core.node.events import KeysWanted, RecordsFetched
+from keyhop.core.node.events import KeysWanted, RecordsFetched, SessionAsked
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.link import Links
 from keyhop.core.node.local import NOT_FOUND, random_uuid
@@ -57,6 +59,8 @@ LOOK_NS = NANOSECONDS // 2
 BYTE_BITS = 8
 RATE_BPS = 1000
 """What a pair of applications is registered with, where a design asks for a rate."""
+CATEGORY = 3
+"""Of applications that have said nothing of their need for security."""
 NAMED_LIMIT = 65_536
 """Keys that were given to their master and that nobody has fetched here, per peer."""
 
@@ -95,6 +99,17 @@ class Opened(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
     stream: str
     rate_bps: int
     size_bits: int
+    service_class: str
+    category: int
+
+
+class Retuned(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
+    stream: str
+    rate_bps: int
+
+
+class Closed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
+    stream: str
 
 
 class Named(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
@@ -105,7 +120,7 @@ class Named(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
     name: Name
 
 
-Message: TypeAlias = Greeting | Material | Spoken | Opened | Named
+Message: TypeAlias = Greeting | Material | Spoken | Opened | Named | Retuned | Closed
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -261,7 +276,11 @@ class Hosted:
             case Spoken():
                 self._step(KxArrived(pair.peer, said.kx))
             case Opened():
-                self._stream(pair.peer, said.stream, said.rate_bps, said.size_bits, asks=False)
+                self._open(pair.peer, said, asks=False)
+            case Retuned():
+                self._step(StreamRetuned(said.stream, said.rate_bps))
+            case Closed():
+                self._step(StreamClosed(said.stream))
             case Named():
                 waiting = sum(record.peer == pair.peer for record in self.named.values())
                 if waiting >= NAMED_LIMIT:
@@ -320,7 +339,10 @@ class Hosted:
         self._requests += 1
         self._asking[self._requests] = Asking(event.request, event.master, event.slave, event.size_bits)
         wait_ns = self.context.settings.request_wait_ns
-        self._step(KeyAsked(self._requests, peer, stream, event.size_bits, wait_ns))
+        known = self.site.streams[stream]
+        self._step(
+            KeyAsked(self._requests, peer, stream, event.size_bits, wait_ns, known.service_class, known.category)
+        )
 
     def available_bits(self, peer: str, master: str, slave: str) -> int:
         """What this pair of applications could be given now, if nobody else asked."""
@@ -352,13 +374,50 @@ class Hosted:
         self._step(KeyFetched(self._requests, record.peer, stream, record.name, wait_ns))
 
     def _register(self, pair: Pair, stream: str) -> None:
-        """A pair of applications whose master is here, at both ends."""
-        rate_bps, size_bits = RATE_BPS, self.context.settings.max_key_bits
-        self._say(pair, Opened(stream, rate_bps, size_bits))
-        self._stream(pair.peer, stream, rate_bps, size_bits, asks=True)
+        """A pair of applications whose master is here and has asked for nothing in particular, at both ends."""
+        size_bits = self.context.settings.default_key_bits
+        self._open_both(pair, Opened(stream, RATE_BPS, size_bits, "best_effort", CATEGORY))
 
-    def _stream(self, peer: str, stream: str, rate_bps: int, size_bits: int, *, asks: bool) -> None:
-        self._step(StreamOpened(stream, peer, rate_bps, size_bits, asks))
+    def _open_both(self, pair: Pair, opened: Opened) -> None:
+        self._say(pair, opened)
+        self._open(pair.peer, opened, asks=True)
+
+    def _open(self, peer: str, opened: Opened, *, asks: bool) -> None:
+        event = StreamOpened(
+            opened.stream, peer, opened.rate_bps, opened.size_bits, asks, opened.service_class, opened.category
+        )
+        self._step(event)
+
+    def session(self, event: SessionAsked) -> None:
+        """What a master registers goes to both ends before it asks for its first key."""
+        context, stream = self.context, f"{event.master}>{event.slave}"
+        try:
+            peer = self.supply.entitle(event.master, event.slave)
+            stock = self.stocks.get(peer)
+            if stock is None or not stock.life:
+                raise RequestError(Refusal.UNAVAILABLE, f"the link to KME {peer} is down, or runs another design")
+            if event.verb != "open" and stream not in self.site.streams:
+                raise RequestError(Refusal.NOT_FOUND, f"no session of {event.master} with {event.slave} is open")
+        except RequestError as error:
+            context.refuse(event.request, error)
+            return
+        pair = context.pairs[peer]
+        match event.verb:
+            case "open":
+                if stream in self.site.streams:
+                    self._close(pair, stream)
+                opened = Opened(stream, event.rate_bps, event.size_bits, event.service_class, event.category)
+                self._open_both(pair, opened)
+            case "retune":
+                self._say(pair, Retuned(stream, event.rate_bps))
+                self._step(StreamRetuned(stream, event.rate_bps))
+            case "close":
+                self._close(pair, stream)
+        context.out.answer.append(Deliver(event.request))
+
+    def _close(self, pair: Pair, stream: str) -> None:
+        self._say(pair, Closed(stream))
+        self._step(StreamClosed(stream))
 
     # --- the site -----------------------------------------------------------------------------------------------------
 

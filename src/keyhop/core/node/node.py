@@ -78,6 +78,7 @@ class Node:
             events.KeysFetched: self.supply.fetched,
             events.RecordsFetched: self.supply.fetched_by_record,
             RecordsAged: self.supply.local.aged,
+            events.SessionAsked: self.supply.session,
             events.StockLow: self._stock_low,
             events.LeaseCommitted: self.leases.committed,
             events.RequestEnded: self.supply.ended,

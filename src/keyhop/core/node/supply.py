@@ -23,7 +23,7 @@ from keyhop.core.model import (
 )
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
-from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RecordsFetched, RequestEnded
+from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, SessionAsked
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
@@ -39,6 +39,7 @@ class Host(Protocol):
     def wanted(self, event: KeysWanted, peer: str) -> None: ...
     def size_bits(self, key_id: str) -> int: ...
     def available_bits(self, peer: str, master: str, slave: str) -> int: ...
+    def session(self, event: SessionAsked) -> None: ...
     def fetched(self, event: RecordsFetched) -> None: ...
 
 
@@ -159,6 +160,13 @@ class Supply:
                 self._queue(event, node)
         except RequestError as error:
             context.refuse(event.request, error)
+
+    def session(self, event: SessionAsked) -> None:
+        if self.hosted is not None:
+            self.hosted.session(event)
+            return
+        text = "design keyhop deals key to whoever asks: it has no sessions to register"
+        self.context.refuse(event.request, RequestError(Refusal.UNSUPPORTED, text))
 
     def _try(self, event: KeysWanted, node: NodeId) -> bool:
         context, pair = self.context, self.context.pairs.get(node)
