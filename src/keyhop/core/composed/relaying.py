@@ -392,11 +392,12 @@ class HopWise(Unconnected):
         line.talk.tell(Kx("STORED", Verb.AGREE, counts=(parcel.number, int(parcel.its))))
 
     def _stored(self, line: Line, message: Kx) -> None:
-        number, its = message.counts
+        number, *its = message.counts
         parcel = self._sent.pop((line.peer, number), None)
         if parcel is None:
             return
-        parcel = parcel._replace(its=bool(its))
+        # Whether every pad on the way was a one-time pad; where none is ever derived nobody says so.
+        parcel = parcel._replace(its=all(its))
         if self._young[line.peer].pop(parcel.number, None) is not None:
             self._young_bits[line.peer] -= parcel.bits
         if self._part.payload == "local" or self.promotes(parcel):
