@@ -172,16 +172,14 @@ class DemandSharing(HopWise):
 
     def _plan(self, shares: Shares) -> None:
         """Who joins, leaves or changes, or a link that does, begins anew with nothing owed."""
-        site = self._site
         shares.round += 1
-        paths = site.network.paths(site.design, site.node, shares.line.peer)
-        shares.path = paths[0] if paths else ()
+        shares.path = self.path(shares.line.peer)
         shares.links_bps = self._measured(shares.path)
         rates = tuple(shares.rates.values())
         shares.achieved_bps = self._sharing.achieved(rates, shares.links_bps)
         shares.credits = (0,) * len(rates)
         if any(rates):
-            site.later(self._pause_ns(shares), self._make, shares, shares.round)
+            self._site.later(self._pause_ns(shares), self._make, shares, shares.round)
 
     def _measured(self, path: tuple[str, ...]) -> list[int]:
         return [self._site.network.told_bps(one, other) for one, other in pairwise(path)]
