@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from keyhop.core.composed.line import Line, LineSettings
-from keyhop.core.composed.messages import Answered, KeyAsked, KeyFetched, Moves, Name, Said, StreamClosed, StreamOpened
+from keyhop.core.composed.messages import (
+    Answered,
+    KeyAsked,
+    KeyFetched,
+    Moves,
+    Name,
+    Said,
+    StreamClosed,
+    StreamOpened,
+    StreamRetuned,
+)
 from keyhop.core.designs import Design
 from keyhop.simulator.arena import DELAY_NS, Arena
 from keyhop.simulator.record import EndBook, Scenario
@@ -54,6 +64,14 @@ class Bench(Arena):
         """Keys are asked for `at`, and named at `peer`."""
         self.step(at, StreamOpened(stream, peer, rate_bps, size_bits, True, **more))
         self.step(peer, StreamOpened(stream, at, rate_bps, size_bits, False, **more))
+
+    def connect(self, stream: str, at: str, peer: str, *, asks: bool, rate_bps: int = 1000, **more: Any) -> None:
+        """One end alone."""
+        self.step(at, StreamOpened(stream, peer, rate_bps, more.pop("size_bits", 256), asks, **more))
+
+    def retune(self, stream: str, rate_bps: int, *ends: str) -> None:
+        for node in ends:
+            self.step(node, StreamRetuned(stream, rate_bps))
 
     def close(self, stream: str, *ends: str) -> None:
         for node in ends:
