@@ -17,6 +17,7 @@ class Network:
         self.rates = dict(links)
         self.server = CentralServer()
         self._edges: dict[tuple[str, str], Edge] = {}
+        self._shortest: dict[tuple[str, str], tuple[str, ...] | None] = {}
         self._neighbours: dict[str, list[str]] = {}
         for link, rate in links.items():
             one, other = sorted(link)
@@ -62,4 +63,8 @@ class Network:
                 return Sdn(k_paths=2).paths(self.edges, source, destination)
 
     def shortest(self, source: str, destination: str) -> tuple[str, ...] | None:
-        return fewest_hops(self.edges, source, destination)
+        """By the links that exist, whatever their state."""
+        ends = source, destination
+        if ends not in self._shortest:
+            self._shortest[ends] = fewest_hops(self._edges.values(), source, destination)
+        return self._shortest[ends]
