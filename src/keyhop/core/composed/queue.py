@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
+from typing import Any
 
 from keyhop.core.composed.messages import KeyAsked
 from keyhop.core.designs.parts import Priority
@@ -44,6 +46,9 @@ class Requests:
 
     def __init__(self, priority: Priority) -> None:
         self._priority = priority
+        self._by_arrival = isinstance(priority, Fifo)
+        self._order: dict[str, list[tuple[Any, int]]] = {}
+        """(rank, number) per peer, best first; those that wait no longer are passed over."""
         self._waiting: dict[str, dict[int, Request]] = {}
         self.bits: dict[str, int] = {}
         """Asked for by those who wait, by peer."""
@@ -58,6 +63,9 @@ class Requests:
         waiting = self._waiting.setdefault(request.asked.peer, {})
         if request.waiting.number not in waiting:
             waiting[request.waiting.number] = request
+            if not self._by_arrival:
+                key = self._priority.sort_key(request.waiting), request.waiting.number
+                insort(self._order.setdefault(request.asked.peer, []), key)
             self.bits[request.asked.peer] = self.bits.get(request.asked.peer, 0) + request.asked.size_bits
             self.by_stream[request.stream] = self.by_stream.get(request.stream, 0) + request.takes_bits
 
@@ -77,9 +85,21 @@ class Requests:
         waiting = self._waiting.get(peer)
         if not waiting:
             return []
-        if isinstance(self._priority, Fifo):
+        if self._by_arrival:
             return list(waiting.values())
-        return [waiting[one.number] for one in self._priority.rank([one.waiting for one in waiting.values()])]
+        order = self._order[peer]
+        if len(order) > 2 * len(waiting):
+            order = self._order[peer] = [entry for entry in order if entry[1] in waiting]
+        return [waiting[number] for _, number in order if number in waiting]
+
+    def first(self, peer: str) -> Request | None:
+        """The best."""
+        waiting = self._waiting.get(peer)
+        if not waiting:
+            return None
+        if self._by_arrival:
+            return next(iter(waiting.values()))
+        return next(waiting[number] for _, number in self._order[peer] if number in waiting)
 
     def each(self, call: Callable[[Request], None]) -> None:
         for waiting in list(self._waiting.values()):
