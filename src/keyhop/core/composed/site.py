@@ -269,6 +269,9 @@ class Site:
                 request.waited = True
                 self.later(request.asked.deadline_ns, self._timed_out, request)
             return True
+        if taken is not None and not taken.ranges:
+            self.refuse(request, taken.label)
+            return True
         if taken is not None:
             self._give(request, taken)
             return True
