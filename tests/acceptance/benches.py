@@ -48,6 +48,7 @@ class Bench(Arena):
         self.answers: dict[int, Answered] = {}
         self.said: list[tuple[str, Said]] = []
         """All that left a site, with who said it."""
+        self.restarted: list[str] = []
         self.lose: Callable[[str, Said], bool] = lambda node, said: False
         """Which messages get lost."""
 
@@ -72,6 +73,13 @@ class Bench(Arena):
     def retune(self, stream: str, rate_bps: int, *ends: str) -> None:
         for node in ends:
             self.step(node, StreamRetuned(stream, rate_bps))
+
+    def restart(self, node: str, *, down_s: float = 0) -> None:
+        """Its memory is gone at once, and messages to it until it is back."""
+        self.restarted.append(node)
+        self.down.add(node)
+        self.at(self.now + round(down_s * SECOND), self._back, node)
+        self.go(down_s)
 
     def close(self, stream: str, *ends: str) -> None:
         for node in ends:

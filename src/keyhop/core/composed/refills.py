@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from keyhop.core.composed.connections import Connections
 from keyhop.core.composed.dealing import Common, direction
 from keyhop.core.composed.messages import Kx, StreamOpened
-from keyhop.core.composed.serving import FromPool, Taken, Then, subtract
+from keyhop.core.composed.serving import FromPool, Taken, Then, never, subtract
 from keyhop.core.composed.sessions import NOBODY
 from keyhop.core.composed.units import Units, count
 from keyhop.core.policy.refill import Buffer, LowHigh, PerSession
@@ -212,6 +212,20 @@ class Buffers(Refilled):
     def label(self, stream: str, outgoing: bool) -> str:
         opened = self.connections.own.get(stream)
         return stream if opened is not None and opened.asks is outgoing else NOBODY
+
+
+class FromBuffer(FromPool):
+    """No read is longer than its two ends have agreed, or the threshold would not cover it (QCC)."""
+
+    def __init__(self, line: Line, dealing: Buffers) -> None:
+        super().__init__(line)
+        self._dealing = dealing
+
+    def take(self, stream: str, bits: int, then: Then) -> Taken | None:
+        opened = self._dealing.connections.own.get(stream)
+        if opened is not None and bits > opened.size_bits:
+            return never(self._line.run, f"{bits} bit are more than the {opened.size_bits} bit agreed for a read")
+        return super().take(stream, bits, then)
 
 
 State = Literal["READY", "WARNING", "CHARGING", "EMPTY"]

@@ -15,14 +15,16 @@ from keyhop.core.composed.negotiated import Negotiated
 from keyhop.core.composed.owner import Owned, owner_of
 from keyhop.core.composed.pulling import Intake, Pulled, below
 from keyhop.core.composed.records import Records
-from keyhop.core.composed.refills import Buffers, DirectedBuffers, Split
+from keyhop.core.composed.refills import Buffers, DirectedBuffers, FromBuffer, Split
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
 from keyhop.core.composed.reserved import Reserving
 from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
+from keyhop.core.composed.sizes import FromSizes, Sized, below_low
 from keyhop.core.composed.split_relay import SplitRelay
 from keyhop.core.composed.streams import ByStream, Streams
 from keyhop.core.composed.stretching import Stretching
+from keyhop.core.composed.supplements import Supplements
 from keyhop.core.composed.two_paths import TwoPaths
 from keyhop.core.composed.working_sets import SetsAside, TakenFirst
 from keyhop.core.composed.xor_relay import XorRelay
@@ -32,10 +34,12 @@ from keyhop.core.policy.disposal import AgePurge, EraseInBatches
 from keyhop.core.policy.division import EncDec, Session
 from keyhop.core.policy.fallback import Derive
 from keyhop.core.policy.formatting import Kdf, SplitMerge
+from keyhop.core.policy.priority import ResponseWeight
 from keyhop.core.policy.refill import LowHigh, PerSession, PullBelow, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
 from keyhop.core.policy.routing import CentralKms, LinkState
 from keyhop.core.policy.sharing import Proportional, Weighted
+from keyhop.core.policy.storage import MultiSizeBlock
 from keyhop.core.policy.synchronisation import (
     AppNegotiated,
     ProposeAccept,
@@ -60,6 +64,8 @@ def intake_of(line: Line) -> Intake:
     match line.design.refill:
         case PullBelow() as part:
             return Pulled(line, below(line, part))
+        case LowHigh() as part if isinstance(storage := line.design.storage, MultiSizeBlock) and not line.distant:
+            return Pulled(line, below_low(line, part, storage))
     return Bounded(line, _disposals(line)[0])
 
 
@@ -94,6 +100,10 @@ def dealing_of(line: Line) -> Dealing:
     _, access = _answers(line)
     if access is Access.TAKEN:
         return SetsAside(line)
+    if isinstance(storage := line.design.storage, MultiSizeBlock):
+        if storage.split != "equal":
+            raise NotYet(f"{line.design.name}: nothing carries out {storage}: both ends must come to the same shares")
+        return Sized(line, storage)
     if owner_of(line):
         return Common(line)
     if isinstance(_refill(line), Sated) and not line.distant:
@@ -147,6 +157,10 @@ def serving_of(line: Line) -> Serving:
     synchronisation, access = _answers(line)
     if isinstance(synchronisation, WorkingSet):
         return TakenFirst(line, synchronisation)
+    if isinstance(line.dealing, Sized) and isinstance(storage := line.design.storage, MultiSizeBlock):
+        return FromSizes(line, storage, line.dealing)
+    if isinstance(line.dealing, Buffers):
+        return FromBuffer(line, line.dealing)
     if isinstance(line.dealing, OwnedSessions):
         return FromOwnPool(line, line.dealing)
     if isinstance(line.design.formatting.supply, SplitMerge) and access is Access.OWNED:
@@ -178,6 +192,10 @@ def relaying_of(site: Site) -> Relaying:
                 return DemandSharing(site, part, sharing, routing)
         case HopByHop(queued=True) as part if isinstance(site.design.admission, Reservation):
             return Reserving(site, part, site.design.admission)
+        case HopByHop() as part if isinstance(storage := site.design.storage, MultiSizeBlock):
+            refill, priority = site.design.refill, site.design.priority
+            if isinstance(refill, LowHigh) and isinstance(priority, ResponseWeight):
+                return Supplements(site, part, storage, refill, priority)
         case HopByHop() as part if isinstance(derive := site.design.fallback, Derive):
             form = site.design.formatting.supply
             return Stretching(site, part, derive, form if isinstance(form, Kdf) else Kdf())

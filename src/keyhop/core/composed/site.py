@@ -240,6 +240,9 @@ class Site:
             return
         priority = self.design.priority
         if isinstance(priority, ResponseWeight):
+            if not priority.needs_key(request.waiting):
+                self._plaintext(line, request)
+                return
             # Requests of one slot arrive together: they are ranked when it ends.
             if event.peer not in self._slots:
                 self._slots.add(event.peer)
@@ -351,6 +354,11 @@ class Site:
         self.relaying.supplied(line, name, asked.stream)
         if not derived:
             self.fallbacks.given(line, request)
+
+    def _plaintext(self, line: Line, request: Request) -> None:
+        """Answered at once, without key: both applications go on without (DDKA's level 0, K)."""
+        request.decided = True
+        self.moves.answer.append(Answered(request.asked.request, Name(line.distant, "", (), 0, 0, its=False)))
 
     def _exchanged(self, line: Line, request: Request) -> None:
         """Both ends make a key that is not QKD's."""
