@@ -16,15 +16,16 @@ from keyhop.cli.settings import FILE, common_options, settings
 if TYPE_CHECKING:
     from keyhop.files import FileError
 
-KINDS = ("node", "topology", "policy")
+KINDS = ("node", "topology", "policy", "simulation")
 _TOPOLOGY = re.compile(rb"^nodes\s*:", re.MULTILINE)
+_SIMULATION = re.compile(rb"^(topology|path)\s*:", re.MULTILINE)
 _POLICY = re.compile(rb"^(rules|default)\s*:", re.MULTILINE)
 HEAD_BYTES = 1 << 20
 
 
 @click.group()
 def config() -> None:
-    """Node files, topology files and policy files.
+    """Node files, topologies, policies and simulations.
 
     \b
     Example:
@@ -37,7 +38,7 @@ def config() -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="What the file is; by its first words if not given.")
 @common_options
 def validate(file: Path, kind: str | None) -> None:
-    """Check a node file, a topology or a policy. Exit code 2 with every problem and its line if it is not right.
+    """Check a file of one of these kinds. Exit code 2 with every problem and its line if it is not right.
 
     \b
     Example:
@@ -68,12 +69,15 @@ def schema(kind: str) -> None:
     from keyhop.daemon.configuration import node_schema
     from keyhop.emulator.module import DRIVERS
     from keyhop.files.policy import policy_schema
+    from keyhop.simulator.simulation import simulation_schema
     from keyhop.simulator.topology import topology_schema
 
-    if kind == "node":
-        made = node_schema(DRIVERS)
-    else:
-        made = topology_schema() if kind == "topology" else policy_schema()
+    made = {
+        "node": lambda: node_schema(DRIVERS),
+        "topology": topology_schema,
+        "policy": policy_schema,
+        "simulation": simulation_schema,
+    }[kind]()
     if settings().output == "table":
         settings().output = "json"
     output.emit(made, str)
@@ -89,6 +93,8 @@ def _kind_of(file: Path) -> str:
         output.refuse_file(UnreadableFileError(file, error), "")
     if _TOPOLOGY.search(head):
         return "topology"
+    if _SIMULATION.search(head):
+        return "simulation"
     return "policy" if _POLICY.search(head) else "node"
 
 
@@ -101,6 +107,12 @@ def _summary(file: Path, kind: str) -> str:
         relays = f" ({inserted} of them relays on long links)" if inserted else ""
         links, apps = counted(len(network.links), "link"), counted(len(network.apps), "app")
         return f"{counted(len(network.nodes), 'node')}{relays}, {links}, {apps}"
+    if kind == "simulation":
+        from keyhop.simulator import simulation
+
+        setup = simulation.load(file)
+        keys = counted(len(setup.scenario.demands), "request")
+        return f"{setup.design} on {setup.network}, {setup.asked_by}: {keys} in {setup.seconds:g} s"
     if kind == "policy":
         from keyhop.cli.policy import summary
         from keyhop.files.policy import load_policy

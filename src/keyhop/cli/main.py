@@ -37,6 +37,7 @@ COMMANDS = {
     "key": Row("keyhop.cli.key", "key", "Ask any ETSI GS QKD 014 key manager: get, fetch, status."),
     "design": Row("keyhop.cli.design", "design", "Key managers as compositions of parts: list, show, check."),
     "compare": Row("keyhop.cli.compare", "compare", "Designs side by side under one load, with a report."),
+    "simulate": Row("keyhop.cli.simulate", "simulate", "One run of one design in virtual time."),
     "policy": Row("keyhop.cli.policy", "policy", "Who gets what, and which rule decided: explain, check."),
     "node": Row("keyhop.cli.node", "node", "A node as a whole: restored."),
     "pki": Row("keyhop.cli.pki", "pki", "Certificates for a lab: init, issue, show."),

@@ -115,8 +115,8 @@ class Arena:
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    def run(self, seconds: float) -> Record:
-        """Raises Unbalanced if a book does not close."""
+    def run(self, seconds: float, tell: Callable[[float], None] | None = None) -> Record:
+        """Raises Unbalanced if a book does not close. `tell` hears once a simulated second which part is done."""
         end = int(seconds * NANOSECONDS)
         for link in sorted(self.links, key=sorted):
             self._next_block(link)
@@ -131,6 +131,8 @@ class Arena:
         for demand in self.scenario.demands:
             self.at(demand.at_ns, self._demand, demand)
         self.at(SAMPLE_NS, self._sample)
+        if tell is not None:
+            self.at(SAMPLE_NS, self._tell, tell, end)
         heap = self._heap
         while heap and heap[0][0] <= end:
             self.now, _, call, arguments = heapq.heappop(heap)
@@ -266,6 +268,10 @@ class Arena:
                 timed_out = Verdict.TIMED_OUT if answered.timed_out else Verdict.REFUSED
                 self._end(ask, Verdict.UNSERVABLE if answered.unservable else timed_out)
                 return
+            if not answered.name.size_bits:
+                # No key was given because none is needed: neither a success nor a failure, in no ratio.
+                self._end(ask, Verdict.UNSERVABLE)
+                return
             self.serves += 1
             ask.name = answered.name
             path = self.network.shortest(demand.master, demand.slave)
@@ -308,6 +314,10 @@ class Arena:
             self._troubled_ns.clear()
 
     # --- figures ------------------------------------------------------------------------------------------------------
+
+    def _tell(self, tell: Callable[[float], None], end: int) -> None:
+        self.at(self.now + SAMPLE_NS, self._tell, tell, end)
+        tell(self.now / end)
 
     def _sample(self) -> None:
         self.at(self.now + SAMPLE_NS, self._sample)

@@ -44,7 +44,7 @@ def pairs(topology: Topology) -> tuple[tuple[str, str], ...]:
 
 def asking(topology: Topology, rates_bps: Mapping[str, float] = MappingProxyType({})) -> Asking:
     """`rates_bps` by link id comes before what the file says. Raises TopologyError, also where there is no path."""
-    paths = tuple(_shortest(topology, one, other) for one, other in pairs(topology))
+    paths = tuple(shortest(topology, one, other) for one, other in pairs(topology))
     spans = [frozenset(span) for path in paths for span in pairwise(path)]
     capacity = {
         span: sum(
@@ -65,7 +65,8 @@ def _rate(topology: Topology, link: str, written: float | None, given: Mapping[s
     return rate
 
 
-def _shortest(topology: Topology, one: str, other: str) -> tuple[str, ...]:
+def shortest(topology: Topology, one: str, other: str) -> tuple[str, ...]:
+    """The path over the fewest links, of equally short ones the first by names; raises TopologyError."""
     came_from: dict[str, str] = {one: ""}
     waiting = deque([one])
     while waiting and other not in came_from:

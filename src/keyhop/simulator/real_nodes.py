@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from keyhop.core.designs import Design
 from keyhop.core.designs.running import running
@@ -70,7 +70,8 @@ class RealNodes:
         self._troubled_ns: list[int] = []
         self._resync_ns: list[int] = []
 
-    def run(self, seconds: float) -> Record:
+    def run(self, seconds: float, tell: Callable[[float], None] | None = None) -> Record:
+        """`tell` hears once a simulated second which part is done."""
         world = self.world
         world.start()
         world.run(world.now + SETTLE_NS)
@@ -84,7 +85,10 @@ class RealNodes:
         for fault in self.scenario.faults:
             world.at(self._begin + fault.at_ns, self._fault, fault)
         world.at(self._begin + SAMPLE_NS, self._sample)
-        world.run(self._begin + int(seconds * NANOSECONDS))
+        length = int(seconds * NANOSECONDS)
+        if tell is not None:
+            world.at(self._begin + SAMPLE_NS, self._tell, tell, length)
+        world.run(self._begin + length)
         return self._record(seconds, world.steps - steps)
 
     # --- applications -------------------------------------------------------------------------------------------------
@@ -212,6 +216,10 @@ class RealNodes:
 
     def _ends(self) -> list[tuple[str, str]]:
         return [(name, peer) for name, process in self.world.processes.items() for peer in process.node.context.pairs]
+
+    def _tell(self, tell: Callable[[float], None], length: int) -> None:
+        self.world.at(self.world.now + SAMPLE_NS, self._tell, tell, length)
+        tell((self.world.now - self._begin) / length)
 
     def _sample(self) -> None:
         self.world.at(self.world.now + SAMPLE_NS, self._sample)
