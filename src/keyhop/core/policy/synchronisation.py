@@ -51,11 +51,16 @@ class Move(NamedTuple):
 def moves(verb: Verb, units: Iterable[int], to: str = "") -> tuple[Move, ...]:
     """The same verb on many units, neighbours together."""
     found: list[Move] = []
+    start = end = -1
     for unit in sorted(units):
-        if found and found[-1].start + found[-1].length == unit:
-            found[-1] = found[-1]._replace(length=found[-1].length + 1)
-        else:
-            found.append(Move(verb, unit, 1, to))
+        if unit == end:
+            end += 1
+            continue
+        if start < end:
+            found.append(Move(verb, start, end - start, to))
+        start, end = unit, unit + 1
+    if start < end:
+        found.append(Move(verb, start, end - start, to))
     return tuple(found)
 
 
@@ -146,8 +151,9 @@ class StoreLoad:
         waiting = sorted(common)
         found: tuple[Move, ...] = ()
         for to, count in (("incoming", incoming), ("application", application)):
-            chosen = [unit for unit in waiting if (bound or {}).get(unit, to) == to][:count]
-            waiting = [unit for unit in waiting if unit not in chosen]
+            chosen = [unit for unit in waiting if not bound or bound.get(unit, to) == to][:count]
+            gone = set(chosen)
+            waiting = [unit for unit in waiting if unit not in gone]
             found += moves(Verb.ASSIGN, chosen, to)
         return found
 
