@@ -24,6 +24,8 @@ RESERVE_SECONDS = 1
 TIMEOUT_NS = 60 * NANOSECONDS
 """What nobody has used or renewed for so long is free again (K)."""
 RENEW_NS = TIMEOUT_NS // 2
+RETRY_NS = NANOSECONDS // 2
+"""A flow that was refused tries again when there is fresh key, not sooner (K)."""
 ROUTE_NS = NANOSECONDS
 """A route is kept so long (K)."""
 
@@ -43,7 +45,7 @@ class Mark:
 class Flow:
     """A guaranteed stream at its source."""
 
-    __slots__ = ("bits", "held", "path", "peer", "waits")
+    __slots__ = ("bits", "held", "path", "peer", "tried_ns", "waits")
 
     def __init__(self, peer: str, bits: int) -> None:
         self.peer = peer
@@ -51,6 +53,7 @@ class Flow:
         self.path: Path = ()
         self.held = False
         """Reserved on every link of its path."""
+        self.tried_ns = 0
         self.waits = False
         """For the answer to RESV."""
 
@@ -133,7 +136,7 @@ class Reserving(HopWise):
         routes = self._route(flow.peer)
         if routes and not flow.waits:
             flow.path = flow.path or routes[0]
-            flow.waits = True
+            flow.waits, flow.tried_ns = True, self._site.now
             self._forward(Kx("RESV", Verb.ASSIGN, to=f"{self._site.node}/{name}", counts=(flow.bits,), names=flow.path))
 
     def _renew(self, name: str, flow: Flow) -> None:
@@ -282,7 +285,7 @@ class Reserving(HopWise):
                 mark.held_bits += more
                 stock.reserved_bits += more
         for name, flow in self._flows.items():
-            if not flow.held:
+            if not flow.held and self._site.now - flow.tried_ns >= RETRY_NS:
                 self._reserve(name, flow)
         super().grew(link)
 
