@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from keyhop.core.composed.server import CentralServer
+from keyhop.core.composed.services import Controller
 from keyhop.core.designs import Design
+from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.routing import CentralKms, Edge, LinkState, NoRouting, Sdn, fewest_hops
 
 
@@ -16,6 +18,7 @@ class Network:
     def __init__(self, links: Mapping[frozenset[str], int]) -> None:
         self.rates = dict(links)
         self.server = CentralServer()
+        self._controller: Controller | None = None
         self._edges: dict[tuple[str, str], Edge] = {}
         self._shortest: dict[tuple[str, str], tuple[str, ...] | None] = {}
         self._neighbours: dict[str, list[str]] = {}
@@ -25,6 +28,12 @@ class Network:
                 self._edges[start, end] = Edge(start, end, 1, rate, True)
                 self._neighbours.setdefault(start, []).append(end)
 
+    def controller(self, admission: Reservation, routing: Sdn) -> Controller:
+        """The one of this network, which all its sites ask."""
+        if self._controller is None:
+            self._controller = Controller(admission, routing, self.rates)
+        return self._controller
+
     def nodes(self) -> list[str]:
         return sorted(self._neighbours)
 
@@ -32,7 +41,10 @@ class Network:
         return sorted(self._neighbours.get(node, []))
 
     def tell(self, edge: Edge) -> None:
+        known = self._edges.get((edge.start, edge.end))
         self._edges[edge.start, edge.end] = edge
+        if self._controller is not None and known is not None and known.rate_bps != edge.rate_bps:
+            self._controller.rate_is(frozenset((edge.start, edge.end)), edge.rate_bps)
 
     @property
     def edges(self) -> list[Edge]:

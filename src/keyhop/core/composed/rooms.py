@@ -21,6 +21,7 @@ from keyhop.core.composed.reserved import Reserving
 from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
 from keyhop.core.composed.sizes import FromSizes, Sized, below_low
+from keyhop.core.composed.slots import ServicePools, Slots
 from keyhop.core.composed.split_relay import SplitRelay
 from keyhop.core.composed.streams import ByStream, Streams
 from keyhop.core.composed.stretching import Stretching
@@ -37,7 +38,7 @@ from keyhop.core.policy.formatting import Kdf, SplitMerge
 from keyhop.core.policy.priority import ResponseWeight
 from keyhop.core.policy.refill import LowHigh, PerSession, PullBelow, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
-from keyhop.core.policy.routing import CentralKms, LinkState
+from keyhop.core.policy.routing import CentralKms, LinkState, Sdn
 from keyhop.core.policy.sharing import Proportional, Weighted
 from keyhop.core.policy.storage import MultiSizeBlock
 from keyhop.core.policy.synchronisation import (
@@ -132,6 +133,8 @@ def _sessions_of(line: Line) -> Dealing | None:
         if isinstance(refill, LowHigh) and _is(line, EncDec):
             return DirectedBuffers(line, synchronisation, refill)
     if access is Access.OWNED:
+        if session.deal == "slots" and line.distant:
+            return ServicePools(line, session)
         return OwnedSessions(line, session) if session.deal == "turn" and not _is(line, EncDec) else None
     if line.distant:
         return None
@@ -190,6 +193,9 @@ def relaying_of(site: Site) -> Relaying:
         case HopByHop() as part if isinstance(sharing := site.design.sharing, Weighted) and sharing.ceiling == "path":
             if isinstance(routing := site.design.routing, LinkState):
                 return DemandSharing(site, part, sharing, routing)
+        case HopByHop() as part if isinstance(slots := site.design.admission, Reservation) and slots.of == "slots":
+            if isinstance(sdn := site.design.routing, Sdn):
+                return Slots(site, part, slots, site.network.controller(slots, sdn))
         case HopByHop(queued=True) as part if isinstance(site.design.admission, Reservation):
             return Reserving(site, part, site.design.admission)
         case HopByHop() as part if isinstance(storage := site.design.storage, MultiSizeBlock):
