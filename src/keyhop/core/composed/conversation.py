@@ -24,7 +24,11 @@ LARGEST_SHARE = 0.5
 """Of fresh material, for tags (K)."""
 TRIES = 12
 KEPT_ANSWERS = 256
-KEPT_NOTICES = 256
+KEPT_NOTICES = 4096
+"""What was said while a peer was away is said again when it is back."""
+REPEATED_AT_ONCE = 64
+REPEAT_NS = 500_000_000
+"""After this a gap that is still there is named again."""
 HELD_BACK = 64
 """Notices that came before one that is missing."""
 TAG_BITS = 96
@@ -67,6 +71,7 @@ class Conversation:
         self._told = 0
         self._next_heard = 1
         self._early: dict[int, Kx] = {}
+        self._watching = False
         self._unpaid: deque[Kx] = deque()
         self._unsaid: set[int] = set()
         """Questions among them: to repeat one that has not been sent yet would only make tags scarcer."""
@@ -211,8 +216,7 @@ class Conversation:
             return
         if message.number > self._next_heard:
             if not self._early:
-                # Outside the order of notices, or two gaps would wait for each other.
-                self._send(Kx(REPEAT, Verb.AGREE, counts=(self._next_heard,), distant=self._line.distant))
+                self._ask_again()
             if len(self._early) < HELD_BACK:
                 self._early[message.number] = message
             return
@@ -222,8 +226,22 @@ class Conversation:
             self.handlers[waiting.word](waiting)
             self._next_heard += 1
 
+    def _ask_again(self) -> None:
+        """Until the gap is closed: what asks, and what is said again, may be lost as well."""
+        if not self._unpaid:
+            # Outside the order of notices, or two gaps would wait for each other.
+            self._send(Kx(REPEAT, Verb.AGREE, counts=(self._next_heard,), distant=self._line.distant))
+        if not self._watching:
+            self._watching = True
+            self._line.site.later(REPEAT_NS, self._still_missing)
+
+    def _still_missing(self) -> None:
+        self._watching = False
+        if self._early:
+            self._ask_again()
+
     def _repeated(self, message: Kx) -> None:
         """The peer lacks our notices from this number on."""
-        for notice in list(self._notices):
-            if notice.number >= message.counts[0]:
-                self._send(notice)
+        lacking = [notice for notice in self._notices if notice.number >= message.counts[0]]
+        for notice in lacking[:REPEATED_AT_ONCE]:
+            self._send(notice)
