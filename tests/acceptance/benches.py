@@ -17,6 +17,7 @@ from keyhop.core.composed.messages import (
     StreamClosed,
     StreamOpened,
     StreamRetuned,
+    Woke,
 )
 from keyhop.core.designs import Design
 from keyhop.simulator.arena import DELAY_NS, Arena
@@ -98,6 +99,11 @@ class Bench(Arena):
         self._requests += 1
         self.step(at, KeyFetched(self._requests, peer, stream, name, int(deadline_s * SECOND)))
         return self._requests
+
+    def act(self, node: str, call: Callable[..., None], *arguments: Any) -> None:
+        """What a timer or an operator makes a room do."""
+        self.sites[node].later(0, call, *arguments)
+        self.step(node, Woke())
 
     def go(self, seconds: float) -> None:
         """Time goes on."""

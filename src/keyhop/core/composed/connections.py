@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
 
 CLOSED = -1
+SOON_NS = 1_000_000
+"""What changes within this time is said at once (K)."""
 
 
 class Connections:
-    """The end with the higher name tells the master, who alone acts. What changes at one moment is said at once."""
+    """The end with the higher name tells the master, who alone acts."""
 
     def __init__(self, line: Line, changed: Callable[[], None]) -> None:
         """`changed` is called at the master."""
@@ -59,7 +61,7 @@ class Connections:
     def _soon(self) -> None:
         if not self._due:
             self._due = True
-            self._line.site.later(0, self._say)
+            self._line.site.later(SOON_NS, self._say)
 
     def _say(self) -> None:
         self._due = False
