@@ -54,6 +54,9 @@ class Damage:
         """Whether both ends of a link got the same bits under this name. Keys of relayed runs are not looked at."""
         if name.distant or name.unit_bits != one.run.unit_bits:
             return True
+        if not self._wrong and len(one.origins) == len(other.origins) == 1 and one.origins == other.origins:
+            # Nothing ever came differently or in another order.
+            return True
         for units in name.ranges:
             here = one.came_from(units)
             if here != other.came_from(units) or self.is_wrong(one, here) or self.is_wrong(other, here):

@@ -55,8 +55,9 @@ class Image:
                     self.blocks[block] = _exactly(bits, block, block.length)
                     index.insert(at, (block.start, block.length))
                 case Drop(block=block):
-                    self.blocks.pop(block, None)
-                    self._index.pop(block.run, None)
+                    index = self.index(block.run)
+                    if self.blocks.pop(block, None) is not None:
+                        del index[bisect_left(index, (block.start, block.length))]
                 case Used(range=range):
                     extents = Extents(self.used.get(range.run, ()))
                     extents.add(range.start, range.end)

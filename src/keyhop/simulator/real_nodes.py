@@ -226,6 +226,10 @@ class RealNodes:
         stock = 0
         for name, peer in self._ends():
             stock += sum(run.book.stock for run in self._node(name).context.pairs[peer].runs.values())
+        for process in self.world.processes.values():
+            if process.alive and (entries := process.disk.outbox()):
+                # As an audit file takes them; else they would be all that a long run remembers.
+                process.disk.written(entries[-1].number)
         self.stock_bit_ns += stock * BYTE * SAMPLE_NS
         self.peak_bytes = max(self.peak_bytes, stock)
 

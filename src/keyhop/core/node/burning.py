@@ -34,8 +34,8 @@ class Burning:
             run.present.remove(low, high)
             run.book.move(State.STORED, action, high - low)
             self.context.out.wipe.append(Range(run.id, low, high - low))
-        for block, length in list(run.blocks.items()):
-            if block < end and not run.present.touches(block, block + length):
+        for block, length in run.blocks_before(end):
+            if not run.present.touches(block, block + length):
                 del run.blocks[block]
                 self.context.save(Drop(Range(run.id, block, length)))
                 self.context.book(run)

@@ -369,7 +369,7 @@ class Intake:
                     context.put(run.segment_row(segment))
                 else:
                     run.present.add(position, position + length)
-                    run.blocks[position] = length
+                    run.keep_block(position, length)
                 offset += length
                 position += length
             run.book.take_in(account, take)

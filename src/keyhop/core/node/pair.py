@@ -73,6 +73,8 @@ class Pair:
         self.leads = own < peer
         """The lower-named end dials and proposes blocks."""
         self.runs: dict[int, Run] = {}
+        self._own_key, self._their_key = run_number(RunKind.KEY, own, peer), run_number(RunKind.KEY, peer, own)
+        self._own_tags, self._their_tags = run_number(RunKind.TAG, own, peer), run_number(RunKind.TAG, peer, own)
         for kind in RunKind:
             for owner, other in ((own, peer), (peer, own)):
                 number = run_number(kind, owner, other)
@@ -118,19 +120,19 @@ class Pair:
 
     @property
     def own_key(self) -> Run:
-        return self.run(RunKind.KEY, self.own)
+        return self.runs[self._own_key]
 
     @property
     def their_key(self) -> Run:
-        return self.run(RunKind.KEY, self.peer)
+        return self.runs[self._their_key]
 
     @property
     def own_tags(self) -> Run:
-        return self.run(RunKind.TAG, self.own)
+        return self.runs[self._own_tags]
 
     @property
     def their_tags(self) -> Run:
-        return self.run(RunKind.TAG, self.peer)
+        return self.runs[self._their_tags]
 
     @property
     def own_opening(self) -> Run:

@@ -157,7 +157,7 @@ def _recover_authentication_run(context: Context, run: Run, blocks: dict[int, in
         if start + length <= run.mark:
             context.save(Drop(Range(run.id, start, length)))
             continue
-        run.blocks[start] = length
+        run.keep_block(start, length)
         run.present.add(max(start, run.mark), start + length)
     for start, end in run.gone:
         run.present.remove(start, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 from msgspec import structs
@@ -40,7 +41,7 @@ class Run:
         self.present = Extents()
         """Authentication runs: what is here above the mark."""
         self.blocks: dict[int, int] = {}
-        """Authentication runs: sealed blocks, start -> length, in the order in which they came."""
+        """Authentication runs: sealed blocks, start -> length, by start."""
         self.used = Extents()
         """Key runs: bytes that were served, deciphered with or issued here (follower), one map for all purposes."""
         self._last_segment: Segment | None = None
@@ -49,6 +50,18 @@ class Run:
     @property
     def kind(self) -> RunKind:
         return self.id.kind
+
+    def keep_block(self, start: int, length: int) -> None:
+        """A sealed block of an authentication run."""
+        last = next(reversed(self.blocks), -1)
+        self.blocks[start] = length
+        if start < last:
+            # Placed below another: batches of a peer need not come in the order of their places.
+            self.blocks = dict(sorted(self.blocks.items()))
+
+    def blocks_before(self, end: int) -> list[tuple[int, int]]:
+        """Sealed blocks that begin below `end`; the others are not looked at, however many."""
+        return list(takewhile(lambda block: block[0] < end, self.blocks.items()))
 
     @property
     def untouched(self) -> int:
