@@ -235,6 +235,9 @@ class Compared:
 
     def _asked(self, message: Kx) -> Kx:
         offered = list(zip(message.counts[::3], message.counts[1::3], strict=True))
+        for number, _ in offered:
+            # Where an end takes blocks as the other does, this is how it learns of them.
+            self._line.intake.named(number)
         asides = dict(zip(message.counts[::3], message.counts[2::3], strict=True))
         alike = [n for n, digest in offered if n in self._pickup and self._pickup[n].digest == digest]
         differing = [n for n, digest in offered if n in self._pickup and self._pickup[n].digest != digest]

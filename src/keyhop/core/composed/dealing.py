@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from keyhop.core.composed.messages import StreamOpened
-from keyhop.core.policy.storage import MultiSizeBlock
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line, Run
@@ -44,22 +43,9 @@ class Common:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._dealt_bits: dict[str, dict[int, int]] = {}
 
     def sizes(self, bits: int, owner: str) -> list[tuple[Run, int]]:
-        line = self._line
-        storage = line.design.storage
-        if not isinstance(storage, MultiSizeBlock):
-            return [(line.run_of(f"{owner}>"), bits)]
-        shares: dict[int, int] = {}
-        dealt = self._dealt_bits.setdefault(owner, {})
-        while bits > 0:
-            size = storage.next_size(dealt)
-            more = min(size, bits)
-            dealt[size] = dealt.get(size, 0) + more
-            shares[size] = shares.get(size, 0) + more
-            bits -= more
-        return [(line.run_of(f"{owner}>", size), more) for size, more in shares.items()]
+        return [(self._line.run_of(f"{owner}>"), bits)]
 
     def fresh(self, run: Run, start: int, end: int) -> None:
         run.free.put(start, end)

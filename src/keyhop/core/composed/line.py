@@ -16,6 +16,7 @@ from keyhop.core.composed.messages import BlockArrived
 from keyhop.core.composed.pulling import Intake
 from keyhop.core.composed.rooms import agreement_of, dealing_of, disposal_of, intake_of, serving_of
 from keyhop.core.composed.serving import Serving
+from keyhop.core.composed.sizes import smallest_unit
 from keyhop.core.composed.units import Queue, Units, count
 from keyhop.core.designs import Design
 from keyhop.core.designs.design import Access, LocalGlobal
@@ -288,6 +289,6 @@ def sizes_of(design: Design, distant: bool) -> tuple[int, ...]:
         case FixedBlock(unit_bits=unit_bits):
             return (unit_bits,)
         case MultiSizeBlock(sizes=sizes):
-            return sizes
+            return (smallest_unit(sizes),)
         case ByteStream():
             return (BYTE_BITS,)

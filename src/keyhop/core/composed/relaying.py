@@ -193,7 +193,7 @@ class HopWise(Unconnected):
         self._young: dict[str, OrderedDict[int, Parcel]] = {}
         self._young_bits: dict[str, int] = {}
         self._queues: dict[str, HopQueue] = {}
-        """By next hop."""
+        """By lane."""
         self._asking: set[str] = set()
         """Next hops whose site has been asked for a pad."""
         for line in site.links.values():
@@ -279,14 +279,19 @@ class HopWise(Unconnected):
         if isinstance(link.serving, Owned):
             self._line_up(link, link.serving, parcel)
             return
-        queue = self._queues.get(hop)
+        lane = self.lane(parcel, hop)
+        queue = self._queues.get(lane)
         if queue is None:
-            queue = self._queues[hop] = self.queue(hop)
+            queue = self._queues[lane] = self.queue()
         queue.put(parcel)
-        self._drain(hop)
+        self._drain(lane)
 
-    def queue(self, hop: str) -> HopQueue:
+    def queue(self) -> HopQueue:
         return InOrder()
+
+    def lane(self, parcel: Parcel, hop: str) -> str:
+        """Which queue of a hop it waits in: the hop's name, or that and more after a blank."""
+        return hop
 
     def pad(self, link: Line, parcel: Parcel, then: Then) -> Taken | Pending | None:
         return link.serving.take("", parcel.bits, then)
@@ -314,32 +319,32 @@ class HopWise(Unconnected):
             if line is not None:
                 self._site.grew(line)
 
-    def _drain(self, hop: str) -> None:
+    def _drain(self, lane: str) -> None:
         """Sends what has a pad."""
-        site, queue = self._site, self._queues.get(hop)
-        link = site.links[hop]
-        while queue is not None and hop not in self._asking and (parcel := queue.head()) is not None:
+        site, queue = self._site, self._queues.get(lane)
+        link = site.links[lane.partition(" ")[0]]
+        while queue is not None and lane not in self._asking and (parcel := queue.head()) is not None:
             if site.now - parcel.arrived_ns > self.patience_ns:
                 self.dropped(queue.pop())
                 continue
-            taken = self.pad(link, parcel, lambda taken: self._pad_came(hop, taken))
+            taken = self.pad(link, parcel, lambda taken: self._pad_came(lane, taken))
             if isinstance(taken, Pending):
-                self._asking.add(hop)
+                self._asking.add(lane)
             if not isinstance(taken, Taken):
                 return
             queue.pop()
             self._send(link, parcel, taken)
 
-    def _pad_came(self, hop: str, taken: Taken | None) -> None:
-        self._asking.discard(hop)
-        queue, link = self._queues.get(hop), self._site.links[hop]
+    def _pad_came(self, lane: str, taken: Taken | None) -> None:
+        self._asking.discard(lane)
+        queue, link = self._queues.get(lane), self._site.links[lane.partition(" ")[0]]
         if taken is None:
-            self._site.later(HOP_WAIT_NS // 50, self._drain, hop)
+            self._site.later(HOP_WAIT_NS // 50, self._drain, lane)
         elif queue is None or queue.head() is None:
             link.gone(taken.ranges, "X", taken.run)
         else:
             self._send(link, queue.pop(), taken)
-            self._drain(hop)
+            self._drain(lane)
 
     def promotes(self, parcel: Parcel) -> bool:
         """Whether the range of its one link is the key at both ends."""
@@ -350,7 +355,7 @@ class HopWise(Unconnected):
         site = self._site
         first = parcel.path[0] == site.node
         promoted = (first and self._part.payload == "local") or self.promotes(parcel)
-        link.gone(pad.ranges, "T" if promoted else "R", pad.run)
+        spend(link, pad, parcel, "T" if promoted else "R")
         name = Name(False, pad.label, pad.ranges, parcel.bits, pad.bits, its=parcel.its, unit_bits=pad.run.unit_bits)
         link.talk.tell(relay_message(parcel, name))
         link.dealing.used(pad.label)
@@ -369,7 +374,7 @@ class HopWise(Unconnected):
             if tries < 50:
                 site.later(HOP_WAIT_NS // 50, self._unpad, link, parcel, pad, at, tries + 1)
             return
-        link.gone(taken.ranges, "T" if self.promotes(parcel) else "R", taken.run)
+        spend(link, taken, parcel, "T" if self.promotes(parcel) else "R")
         link.dealing.used(pad.label)
         self.unpadded(link, parcel, pad)
         if at + 1 < len(parcel.path):
@@ -413,6 +418,14 @@ class HopWise(Unconnected):
         line.enter(parcel.bits, parcel.aside, owner)
         if not parcel.its:
             run.weaken(start)
+
+
+def spend(link: Line, pad: Taken, parcel: Parcel, letter: str) -> None:
+    """What of the last units of a pad is more than the parcel has is given up with them (O)."""
+    over = max(0, pad.bits - parcel.bits)
+    link.gone(pad.ranges, letter, pad.run)
+    setattr(link.book, letter, getattr(link.book, letter) - over)
+    link.book.O += over
 
 
 def relay_message(parcel: Parcel, pad: Name) -> Kx:

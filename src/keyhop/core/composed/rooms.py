@@ -11,9 +11,11 @@ from keyhop.core.composed.dealing import Common, Dealing, Directed
 from keyhop.core.composed.demand_sharing import ByClient, DemandSharing
 from keyhop.core.composed.disposal import AtOnce, Bounded, ByAge, Disposal, InBatches, Rule
 from keyhop.core.composed.fifos import Fifos
+from keyhop.core.composed.forecast import Forecast
 from keyhop.core.composed.negotiated import Negotiated
 from keyhop.core.composed.owner import Owned, owner_of
 from keyhop.core.composed.pulling import Intake, Pulled, below
+from keyhop.core.composed.purposes import Purposed
 from keyhop.core.composed.records import Records
 from keyhop.core.composed.refills import Buffers, DirectedBuffers, FromBuffer, Split
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
@@ -32,14 +34,14 @@ from keyhop.core.composed.xor_relay import XorRelay
 from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.disposal import AgePurge, EraseInBatches
-from keyhop.core.policy.division import EncDec, Session
+from keyhop.core.policy.division import EncDec, Purpose, Session
 from keyhop.core.policy.fallback import Derive
 from keyhop.core.policy.formatting import Kdf, SplitMerge
 from keyhop.core.policy.priority import ResponseWeight
-from keyhop.core.policy.refill import LowHigh, PerSession, PullBelow, Sated
+from keyhop.core.policy.refill import ByDemand, LowHigh, PerSession, PullBelow, Sated
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
 from keyhop.core.policy.routing import CentralKms, LinkState, Sdn
-from keyhop.core.policy.sharing import Proportional, Weighted
+from keyhop.core.policy.sharing import DeficitRoundRobin, Proportional, Weighted
 from keyhop.core.policy.storage import MultiSizeBlock
 from keyhop.core.policy.synchronisation import (
     AppNegotiated,
@@ -115,9 +117,15 @@ def dealing_of(line: Line) -> Dealing:
         return ByClient(line)
     if sessions := _sessions_of(line):
         return sessions
+    if (purposes := _purposes(line)) is not None and not line.distant and _is(line, EncDec):
+        return Purposed(line, purposes)
     if line.distant or access is Access.OWNED or any(isinstance(part, EncDec) for part in line.design.divisions):
         return Directed(line)
     return Common(line)
+
+
+def _purposes(line: Line) -> Purpose | None:
+    return next((part for part in line.design.divisions if isinstance(part, Purpose)), None)
 
 
 def _sessions_of(line: Line) -> Dealing | None:
@@ -196,6 +204,9 @@ def relaying_of(site: Site) -> Relaying:
         case HopByHop() as part if isinstance(slots := site.design.admission, Reservation) and slots.of == "slots":
             if isinstance(sdn := site.design.routing, Sdn):
                 return Slots(site, part, slots, site.network.controller(slots, sdn))
+        case HopByHop() as part if isinstance(demand := site.design.refill, ByDemand) and demand.forecast == "rate":
+            if isinstance(rounds := site.design.sharing, DeficitRoundRobin):
+                return Forecast(site, part, demand, rounds)
         case HopByHop(queued=True) as part if isinstance(site.design.admission, Reservation):
             return Reserving(site, part, site.design.admission)
         case HopByHop() as part if isinstance(storage := site.design.storage, MultiSizeBlock):

@@ -98,7 +98,8 @@ class Site:
     def step(self, event: object, now: int) -> Moves:
         self.now = now
         moves = self.moves = Moves()
-        self._run_timers()
+        if self._timers and self._timers[0][0] <= now:
+            self._run_timers()
         self._steps[type(event)](event)
         while self._grown:
             _, line = self._grown.popitem()

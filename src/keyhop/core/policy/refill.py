@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 
@@ -125,6 +126,12 @@ class PerSession:
         return tuple(number for number, buffer in enumerate(buffers) if buffer.level < self.threshold(buffer))
 
 
+@lru_cache(maxsize=64)
+def _exact(share: float) -> Fraction:
+    """0.2 as one fifth, on every machine."""
+    return Fraction(str(share))
+
+
 @dataclass(frozen=True, slots=True)
 class LowHigh:
     """Filled from below `low` up to `high`; whole numbers count units, fractions are shares of the capacity.
@@ -152,7 +159,7 @@ class LowHigh:
         return max(0, self._mark(self.high, capacity) - level)
 
     def _mark(self, mark: int | float, capacity: int) -> int:
-        return int(Fraction(str(mark)) * capacity) if isinstance(mark, float) else mark
+        return int(_exact(mark) * capacity) if isinstance(mark, float) else mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,10 @@ class MultiSizeBlock:
 
     def next_size(self, dealt_bits: Mapping[int, int], demand_bits: Mapping[int, int] | None = None) -> int:
         """Which store the next fresh unit goes to: the one that is furthest behind its share; the smaller on a tie."""
+        if self.split == "equal":
+            return min(self.sizes, key=lambda size: (dealt_bits.get(size, 0), size))
         weights = dict.fromkeys(self.sizes, 1)
-        if self.split == "demand" and demand_bits and any(demand_bits.values()):
+        if demand_bits and any(demand_bits.values()):
             weights = {size: demand_bits.get(size, 0) for size in self.sizes}
         wanted = [size for size in self.sizes if weights[size]]
         return min(wanted, key=lambda size: (Fraction(dealt_bits.get(size, 0), weights[size]), size))
