@@ -203,6 +203,7 @@ class Site:
         if line is not None:
             line.dealing.opened(event)
             self.relaying.opened(event)
+            self.fallbacks.opened(event)
 
     def _retuned(self, event: StreamRetuned) -> None:
         stream = self.streams.get(event.stream)
@@ -386,6 +387,7 @@ class Site:
 
     def _serve_waiting(self, line: Line) -> None:
         """In the order of priority; a request that cannot be met does not keep back smaller ones behind it."""
+        self.fallbacks.sow(line)
         failed: dict[str, int] = {}
         for request in self.waiting.of(line.peer):
             asked = request.asked
