@@ -184,6 +184,11 @@ def streams(bench: Bench, at: str) -> Streams:
     return relaying
 
 
+def free(bench: Bench, *ends: str) -> list[int]:
+    """What links can still promise to another stream, as one end has it."""
+    return [streams(bench, at).rates.free_bps(to, ("", "another")) for at, to in ends]
+
+
 def test_at_secoqc_5_a_stream_is_let_in_where_every_link_can_promise_its_rate() -> None:
     bench = line3(1_000_000, near_bps=10_000, far_bps=4_000)
     bench.open("fast", "A", "C", rate_bps=6_000)
@@ -209,9 +214,17 @@ def test_at_secoqc_5_what_a_dropped_syn_reserved_on_the_way_is_free_again() -> N
     bench = line3(1_000_000, near_bps=10_000, far_bps=4_000)
     bench.open("fast", "A", "C", rate_bps=6_000)
     bench.go(1)
-    assert streams(bench, "A").free_bps("B", ("A", "other")) == streams(bench, "B").free_bps("A", ("A", "x")) == 4_000
+    assert (
+        streams(bench, "A").rates.free_bps("B", ("A", "other"))
+        == streams(bench, "B").rates.free_bps("A", ("A", "x"))
+        == 4_000
+    )
     bench.go(10)
-    assert streams(bench, "A").free_bps("B", ("A", "other")) == streams(bench, "B").free_bps("A", ("A", "x")) == 10_000
+    assert (
+        streams(bench, "A").rates.free_bps("B", ("A", "other"))
+        == streams(bench, "B").rates.free_bps("A", ("A", "x"))
+        == 10_000
+    )
 
 
 def test_at_secoqc_5_a_closed_stream_leaves_its_rate_to_others_and_a_retuned_one_keeps_what_it_had() -> None:
@@ -223,13 +236,14 @@ def test_at_secoqc_5_a_closed_stream_leaves_its_rate_to_others_and_a_retuned_one
     assert streams(bench, "A").admitted() == {"first"}
     bench.step("A", StreamRetuned("first", 20_000))
     bench.go(20)
-    assert [streams(bench, at).free_bps(to, ("", "")) for at, to in ("AB", "BA", "BC", "CB")] == [3_000] * 4
+    assert free(bench, "AB", "BA", "BC", "CB") == [3_000] * 4
     bench.close("first", "A", "C")
     bench.go(1)
-    assert [streams(bench, at).free_bps(to, ("", "")) for at, to in ("AB", "BA", "BC", "CB")] == [10_000] * 4
+    assert free(bench, "AB", "BA", "BC", "CB") == [10_000] * 4
     bench.open("second", "A", "C", rate_bps=7_000)
     bench.go(1)
-    assert streams(bench, "A").admitted() == {"second"}
+    assert streams(bench, "A").admitted() == {"first", "second"}
+    assert streams(bench, "A").connections["second"].path == ("A", "B", "C")
 
 
 def test_at_secoqc_5_a_way_that_is_short_of_key_halves_the_window() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.buffers import within
 from keyhop.core.composed.dealing import Directed, direction
+from keyhop.core.composed.declared import SYN_NS, DeclaredRates
 from keyhop.core.composed.messages import KeyAsked, Kx, StreamOpened
 from keyhop.core.composed.relaying import HOP_WAIT_NS, HopWise, Parcel
 from keyhop.core.composed.serving import Taken
@@ -35,25 +36,6 @@ SHORT_SHARE = 0.25
 """A link whose outgoing buffer is emptier than this part of its size is short of key (K)."""
 SHORT_SECONDS = 10
 """Where the buffer holds more than its link makes in so much time, that counts as its size (K)."""
-SYN_NS = 5 * NANOSECONDS
-"""A SYN that is not answered by then was dropped."""
-HALF_OPEN_NS = 2 * SYN_NS
-"""After this a node frees what a SYN reserved and no answer confirmed."""
-
-Key = tuple[str, str]
-"""(source, stream)"""
-
-
-class Reserved:
-    """Of one link, for one stream."""
-
-    __slots__ = ("before_bps", "confirmed", "rate_bps")
-
-    def __init__(self, rate_bps: int, before_bps: int) -> None:
-        self.rate_bps = rate_bps
-        self.before_bps = before_bps
-        """What it goes back to if the new rate is not confirmed."""
-        self.confirmed = False
 
 
 class Segment(NamedTuple):
@@ -109,19 +91,14 @@ class Streams(HopWise):
 
     def __init__(self, site: Site, part: HopByHop, admission: Reservation, routing: LinkState) -> None:
         super().__init__(site, part)
-        self._admission = admission
-        self._routing = routing
+        self.rates = DeclaredRates(site, admission, routing, self._let_in)
         self.connections: dict[str, Connection] = {}
         self._thirsty: dict[str, None] = {}
         """Streams that may have to send."""
-        self.reserved: dict[str, dict[Key, Reserved]] = {peer: {} for peer in site.links}
-        """By link; both ends of it hold the same."""
+        self._were_let_in: set[str] = set()
         self._arrivals: deque[tuple[int, Line, str, int, int]] = deque()
         """At the destination: (when, line, pool, start, end)."""
         for link in site.links.values():
-            link.talk.handlers["SYN"] = self._syn
-            link.talk.handlers["SYN-ACK"] = self._syn_acknowledged
-            link.talk.handlers["FIN"] = self._fin
             link.talk.handlers["ACK"] = self._acknowledged
 
     # --- what the site asks -------------------------------------------------------------------------------------------
@@ -135,7 +112,7 @@ class Streams(HopWise):
         return f"stream {asked.stream} was not let in: a link of its path cannot promise its rate"
 
     def admitted(self) -> frozenset[str] | None:
-        return frozenset(name for name, connection in self.connections.items() if connection.rate_bps)
+        return frozenset(self._were_let_in)
 
     def brings(self, line: Line) -> bool:
         return line.distant
@@ -154,7 +131,7 @@ class Streams(HopWise):
     def closed(self, stream: str) -> None:
         connection = self.connections.pop(stream, None)
         if connection is not None and connection.path:
-            self._pass_fin((self._site.node, stream), connection.path)
+            self.rates.release(stream, connection.path)
 
     def wanted(self, line: Line, stream: str, bits: int) -> None:
         self._thirsty[stream] = None
@@ -169,124 +146,32 @@ class Streams(HopWise):
 
     # --- letting in ---------------------------------------------------------------------------------------------------
 
-    def free_bps(self, peer: str, key: Key) -> int:
-        """What the link to a neighbour can still promise this stream, with what it holds already."""
-        total = self._site.network.rates[frozenset((self._site.node, peer))]
-        others = sum(held.rate_bps for other, held in self.reserved[peer].items() if other != key)
-        return self._admission.free(total, others)
-
     def _declare(self, connection: Connection) -> None:
-        site = self._site
-        key = (site.node, connection.stream)
-        self._pass_syn(key, connection.peer, connection.asked_bps, (site.node,), connection.path)
-        site.later(SYN_NS, self._unanswered, connection, connection.asked_bps)
+        self.rates.declare(connection.stream, connection.peer, connection.asked_bps, connection.path)
+        self._site.later(SYN_NS, self._unanswered, connection, connection.asked_bps)
+
+    def _let_in(self, stream: str, path: tuple[str, ...], rate_bps: int) -> bool:
+        connection = self.connections.get(stream)
+        if connection is None:
+            return False
+        self._were_let_in.add(stream)
+        connection.path, connection.rate_bps = path, rate_bps
+        if connection.asked_bps == rate_bps:
+            connection.asked_bps = 0
+        self._thirsty[stream] = None
+        self._feed()
+        return True
 
     def _unanswered(self, connection: Connection, asked_bps: int) -> None:
         """A node has dropped the SYN: what the stream had, it keeps."""
         if connection.asked_bps != asked_bps:
             return
         connection.asked_bps = 0
-        if not connection.rate_bps:
-            self._refuse(connection)
-
-    def _refuse(self, connection: Connection) -> None:
+        if connection.rate_bps:
+            return
         for request in self._site.waiting.of(connection.peer):
             if request.stream == connection.stream and (why := self.refusal(request.asked)):
                 self._site.refuse(request, why)
-
-    def _pass_syn(self, key: Key, to: str, rate_bps: int, path: tuple[str, ...], pinned: tuple[str, ...]) -> None:
-        """Reserves on the next link and goes on; a node that cannot carry the rate drops it.
-
-        The path of a stream is chosen once, by the first SYN (K).
-        """
-        hops = [pinned[len(path)]] if pinned else self._hops(to, path)
-        loads = [1 - self.free_bps(hop, key) / max(1, self._rate(hop)) for hop in hops]
-        first = self._routing.forward(loads)
-        order = [hops[first]] if first is not None else []
-        for hop in [*order, *hops]:
-            if self._admission.offer(rate_bps, [self.free_bps(hop, key)]).admitted:
-                self._reserve(hop, key, rate_bps)
-                message = Kx("SYN", Verb.ASSIGN, to=to, counts=(rate_bps,), names=(key[1], *path, hop))
-                self._site.links[hop].talk.tell(message)
-                return
-
-    def _hops(self, to: str, path: tuple[str, ...]) -> list[str]:
-        """Neighbours in ascending weight of the way over them."""
-        site = self._site
-        found: list[tuple[int, str]] = []
-        for hop in site.links:
-            way = site.network.shortest(hop, to)
-            if hop not in path and way is not None and not set(path) & set(way):
-                found.append((len(way), hop))
-        return [hop for _, hop in sorted(found)]
-
-    def _rate(self, peer: str) -> int:
-        return self._site.network.rates[frozenset((self._site.node, peer))]
-
-    def _reserve(self, peer: str, key: Key, rate_bps: int) -> None:
-        held = self.reserved[peer].get(key)
-        entry = Reserved(rate_bps, held.rate_bps if held is not None and held.confirmed else 0)
-        self.reserved[peer][key] = entry
-        self._site.later(HALF_OPEN_NS, self._half_open, peer, key, entry)
-
-    def _half_open(self, peer: str, key: Key, entry: Reserved) -> None:
-        if self.reserved[peer].get(key) is entry and not entry.confirmed:
-            entry.rate_bps, entry.confirmed = entry.before_bps, True
-            if not entry.rate_bps:
-                del self.reserved[peer][key]
-
-    def _syn(self, message: Kx) -> None:
-        stream, *path = message.names
-        key, rate_bps = (path[0], stream), message.counts[0]
-        self._reserve(path[-2], key, rate_bps)
-        if message.to != self._site.node:
-            self._pass_syn(key, message.to, rate_bps, tuple(path), ())
-            return
-        # Nothing goes the other way but acknowledgements, which take no key but their tags: its rate is 0.
-        self._pass_back(Kx("SYN-ACK", Verb.ASSIGN, counts=(rate_bps, 0), names=message.names))
-
-    def _pass_back(self, message: Kx) -> None:
-        """To the previous node of the path in a message; confirms what is reserved there."""
-        stream, *path = message.names
-        before = path[path.index(self._site.node) - 1]
-        if message.word == "SYN-ACK":
-            self._confirm(before, (path[0], stream))
-        self._site.links[before].talk.tell(message)
-
-    def _confirm(self, peer: str, key: Key) -> None:
-        held = self.reserved[peer].get(key)
-        if held is not None:
-            held.confirmed = True
-
-    def _syn_acknowledged(self, message: Kx) -> None:
-        stream, *path = message.names
-        at = path.index(self._site.node)
-        self._confirm(path[at + 1], (path[0], stream))
-        if at:
-            self._pass_back(message)
-            return
-        connection = self.connections.get(stream)
-        if connection is None:
-            self._pass_fin((path[0], stream), tuple(path))
-            return
-        connection.path = tuple(path)
-        connection.rate_bps = message.counts[0]
-        if connection.asked_bps == message.counts[0]:
-            connection.asked_bps = 0
-        self._thirsty[stream] = None
-        self._feed()
-
-    def _pass_fin(self, key: Key, path: tuple[str, ...]) -> None:
-        hop = path[path.index(self._site.node) + 1]
-        self.reserved[hop].pop(key, None)
-        self._site.links[hop].talk.tell(Kx("FIN", Verb.GIVE_BACK, names=(key[1], *path)))
-
-    def _fin(self, message: Kx) -> None:
-        stream, *path = message.names
-        at = path.index(self._site.node)
-        self.reserved[path[at - 1]].pop((path[0], stream), None)
-        if at + 1 < len(path):
-            self._pass_fin((path[0], stream), tuple(path))
 
     # --- key ----------------------------------------------------------------------------------------------------------
 
@@ -318,7 +203,7 @@ class Streams(HopWise):
 
     def _send(self, link: Line, parcel: Parcel, pad: Taken) -> None:
         """A node that is short of key says so to the destination."""
-        rate_bps = self._rate(link.peer)
+        rate_bps = self._site.network.rates[frozenset((link.own, link.peer))]
         size_bits = min(link.settings.capacity_bits, rate_bps * SHORT_SECONDS)
         if link.serving.stock_bits("") < SHORT_SHARE * size_bits:
             parcel = parcel._replace(congested=True)
@@ -341,9 +226,14 @@ class Streams(HopWise):
         site.grew(line)
         word = Kx("ACK", Verb.AGREE, counts=(parcel.number, start, parcel.bits), names=(parcel.flow, *parcel.path))
         if parcel.congested:
-            site.later(DELAYED_NS, self._pass_back, word)
+            site.later(DELAYED_NS, self._back, word)
         else:
-            self._pass_back(word)
+            self._back(word)
+
+    def _back(self, message: Kx) -> None:
+        """To the node before this one on the path."""
+        _, *path = message.names
+        self._site.links[path[path.index(self._site.node) - 1]].talk.tell(message)
 
     def _forget_old(self) -> None:
         """What nobody has fetched is not stored."""
@@ -362,7 +252,7 @@ class Streams(HopWise):
     def _acknowledged(self, message: Kx) -> None:
         stream, *path = message.names
         if path[0] != self._site.node:
-            self._pass_back(message)
+            self._back(message)
             return
         connection = self.connections.get(stream)
         number, start, bits = message.counts
