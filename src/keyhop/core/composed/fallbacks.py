@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keyhop.core.composed.messages import StreamOpened
 from keyhop.core.composed.serving import Taken
 from keyhop.core.composed.units import count
 from keyhop.core.model import NANOSECONDS
@@ -28,6 +29,8 @@ class Fallbacks:
         """Stream -> when its last fresh key was given, where that may be stretched."""
         self._seeds: dict[str, Taken] = {}
         """Stream -> key that was taken for it and nothing derived from yet."""
+        self._to_sow: dict[str, list[str]] = {}
+        """By peer, streams that will need a seed."""
         self._sown: set[str] = set()
         """Streams that have derived from their seed: the next key is another child of it."""
 
@@ -39,6 +42,25 @@ class Fallbacks:
     @property
     def joined_its(self) -> bool:
         return not isinstance(self._part, Hybrid) or self._part.combine == "xor"
+
+    def opened(self, stream: StreamOpened) -> None:
+        part = self._part
+        if isinstance(part, ByCategory) and stream.asks and part.table[stream.category - 1] == "derive":
+            self._to_sow.setdefault(stream.peer, []).append(stream.stream)
+
+    def sow(self, line: Line) -> None:
+        """The first key is set aside, before anybody who waits takes it."""
+        streams = self._to_sow.get(line.peer)
+        while streams and self._set_aside(line, streams[0]):
+            streams.pop(0)
+
+    def _set_aside(self, line: Line, stream: str) -> bool:
+        taken = line.serving.take(stream, line.run.unit_bits, lambda taken: None)
+        if not isinstance(taken, Taken):
+            return False
+        taken.run.held += count(taken.ranges)
+        self._seeds[stream] = taken
+        return True
 
     def alone(self, line: Line) -> bool:
         """Whether the pair goes on without QKD, and comes back to it only when there is enough again."""
@@ -72,10 +94,7 @@ class Fallbacks:
             case "stretch":
                 self._given_ns[asked.stream] = self._site.now
             case "derive" if asked.stream not in self._seeds and asked.stream not in self._sown:
-                taken = line.serving.take(asked.stream, line.run.unit_bits, lambda taken: None)
-                if isinstance(taken, Taken):
-                    taken.run.held += count(taken.ranges)
-                    self._seeds[asked.stream] = taken
+                self._set_aside(line, asked.stream)
 
     def seed(self, stream: str) -> Taken | None:
         """What the next child is derived from: the seed, with its ranges only the first time; None if there is none."""
@@ -94,4 +113,7 @@ class Fallbacks:
             taken.run.held -= count(taken.ranges)
             taken.run.pool(taken.label).put_back(taken.ranges)
         self._sown.discard(stream)
+        for waiting in self._to_sow.values():
+            if stream in waiting:
+                waiting.remove(stream)
         self._given_ns.pop(stream, None)

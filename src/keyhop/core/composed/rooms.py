@@ -29,7 +29,7 @@ from keyhop.core.composed.streams import ByStream, Streams
 from keyhop.core.composed.stretching import Stretching
 from keyhop.core.composed.supplements import Supplements
 from keyhop.core.composed.two_paths import TwoPaths
-from keyhop.core.composed.working_sets import SetsAside, TakenFirst
+from keyhop.core.composed.working_sets import TakenFirst, sets_of
 from keyhop.core.composed.xor_relay import XorRelay
 from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.admission import Reservation
@@ -102,7 +102,7 @@ def agreement_of(line: Line) -> Agreement:
 def dealing_of(line: Line) -> Dealing:
     _, access = _answers(line)
     if access is Access.TAKEN:
-        return SetsAside(line)
+        return sets_of(line)
     if isinstance(storage := line.design.storage, MultiSizeBlock):
         if storage.split != "equal":
             raise NotYet(f"{line.design.name}: nothing carries out {storage}: both ends must come to the same shares")
