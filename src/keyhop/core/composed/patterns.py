@@ -13,6 +13,9 @@ from keyhop.core.policy.sharing import Proportional, Weighted
 LONGEST_CYCLE = 4096
 """Weights are rounded to shares of this, so that a rule is a short list that comes round again (K)."""
 
+STEP = 64
+"""Picks that are worked out at once."""
+
 Piece: TypeAlias = tuple[str, int, int]
 """(pool, start, end)"""
 
@@ -74,12 +77,12 @@ class ByCredit:
     def __init__(self, part: Weighted, origin: int, shares: Sequence[Share]) -> None:
         self._origin = origin
         self._sessions = tuple(share.session for share in shares)
-        self._picks = cycle(part, weights(tuple(share.rate_bps for share in shares)))
+        self._cycle = cycle(part, weights(tuple(share.rate_bps for share in shares)))
 
     def pieces(self, start: int, end: int) -> Iterator[Piece]:
-        picks, sessions, origin = self._picks, self._sessions, self._origin
+        whose, sessions, origin = self._cycle.whose, self._sessions, self._origin
         for unit in range(start, end):
-            yield sessions[picks[(unit - origin) % len(picks)]], unit, unit + 1
+            yield sessions[whose(unit - origin)], unit, unit + 1
 
 
 class ByQuota:
@@ -113,7 +116,25 @@ def weights(rates: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(max(1, rate * LONGEST_CYCLE // total) if rate else 0 for rate in small)
 
 
+class Cycle:
+    """Picks after which nothing is owed to anybody, so that they come round again; worked out as far as needed."""
+
+    def __init__(self, part: Weighted, rates: tuple[int, ...]) -> None:
+        self._part = part
+        self._rates = rates
+        self._length = sum(rates)
+        self._picks: list[int] = []
+        self._credits: tuple[int, ...] = ()
+
+    def whose(self, number: int) -> int:
+        number %= self._length
+        while number >= len(self._picks):
+            more, self._credits = self._part.deal(self._rates, STEP, self._credits)
+            self._picks += more
+        return self._picks[number]
+
+
 @lru_cache(maxsize=1024)
-def cycle(part: Weighted, rates: tuple[int, ...]) -> tuple[int, ...]:
-    """Picks after which nothing is owed to anybody, so that they come round again."""
-    return tuple(part.deal(rates, sum(rates))[0])
+def cycle(part: Weighted, rates: tuple[int, ...]) -> Cycle:
+    """Both ends of a link, and the same rates again, share what has been worked out: it depends on nothing else."""
+    return Cycle(part, rates)
