@@ -13,6 +13,7 @@ from keyhop.core.composed.messages import Name
 from keyhop.core.composed.units import Units
 from keyhop.core.composed.working_sets import COLLIDED, TakenFirst
 from keyhop.core.designs import DESIGNS, Design
+from keyhop.core.policy.division import Shared
 from keyhop.core.policy.synchronisation import WorkingSet
 from keyhop.simulator.arena import Arena
 from keyhop.simulator.record import Demand, Record, Scenario, Stream, Verdict
@@ -25,7 +26,8 @@ AGREED_S = 0.05
 
 
 def design(part: WorkingSet) -> Design:
-    return replace(WORKING_SET, synchronisation=part)
+    """Of a pool that is all for the two sites, as the scenarios have it."""
+    return replace(WORKING_SET, synchronisation=part, division=Shared())
 
 
 def bench(units: int = 8, part: WorkingSet | None = None) -> Bench:
@@ -223,7 +225,7 @@ def test_at_qcanada_6_no_pad_is_used_twice_in_1000_relayed_blocks() -> None:
     made.open("t", "C", "A")
     pads: dict[tuple[str, str], set[int]] = {}
     blocks = 0
-    for _ in range(500):
+    for _ in range(700):
         for link in ("A-B", "B-C"):
             made.give(40 * KEY, link)
         made.go(0.2)

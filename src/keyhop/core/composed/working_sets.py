@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
-from keyhop.core.composed.dealing import Common, direction
+from keyhop.core.composed.dealing import Common, Dealing
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.negotiated import neighbours
+from keyhop.core.composed.purposes import OWN, TRANSIT, Purposed
 from keyhop.core.composed.serving import Taken, Then
 from keyhop.core.composed.units import Units, count
 from keyhop.core.policy.division import Purpose
-from keyhop.core.policy.relay import NoRelay
 from keyhop.core.policy.synchronisation import Serving as View
 from keyhop.core.policy.synchronisation import Verb, WorkingSet
 
@@ -23,6 +23,8 @@ COLLIDED = "collided"
 """What a fetch is refused with when its key was given away at this end, too: the application asks anew."""
 KEPT_USES = 8192
 """Uses of which a crossing one may still be heard (K)."""
+PADS = frozenset(("", OWN, TRANSIT))
+"""The key manager's own streams."""
 ASK_NS = 1_000_000_000
 """Between two requests of one end for another set (K)."""
 
@@ -78,34 +80,37 @@ class Use:
         self.spoilt = False
 
 
-class SetsAside(Common):
-    """What relay needs is divided off at intake and owned by direction, since nothing that may collide may be a pad.
-
-    Where neither end has another neighbour nobody relays, and all of it is for the applications of the two (K).
-    """
+class Sets(Common):
+    """All that comes goes into sets."""
 
     def fresh(self, run: Run, start: int, end: int) -> None:
-        line = self._line
-        split = start + self._direct(end) - self._direct(start)
-        run.free.put(start, split)
-        low, high = sorted((line.own, line.peer))
-        half = (split + end + 1) // 2
-        run.pool(direction(low, high)).put(split, half)
-        run.pool(direction(high, low)).put(half, end)
-        if isinstance(line.serving, TakenFirst):
-            line.serving.fresh()
+        run.free.put(start, end)
+        to_sets(self._line)
 
-    def _direct(self, units: int) -> int:
-        """Of the first so many."""
+
+class SetsAside(Purposed):
+    """What relay needs is divided off at intake and owned by direction, since nothing that may collide may be a pad;
+    the direct share goes into sets."""
+
+    def fresh(self, run: Run, start: int, end: int) -> None:
+        super().fresh(run, start, end)
         line = self._line
-        network = line.site.network
-        alone = all(len(network.neighbours(node)) == 1 for node in (line.own, line.peer))
-        if line.distant or alone or isinstance(line.design.relay, NoRelay):
-            return units
-        for part in line.design.divisions:
-            if isinstance(part, Purpose):
-                return part.limits(units).get("direct", units)
-        return units
+        direct = [run.pool(self.label("", outgoing)).clear() for outgoing in (True, False)]
+        for low, high in sorted(units for ranges in direct for units in ranges):
+            run.free.put(low, high)
+        to_sets(line)
+
+
+def sets_of(line: Line) -> Dealing:
+    for part in line.design.divisions:
+        if isinstance(part, Purpose) and not line.distant:
+            return SetsAside(line, part)
+    return Sets(line)
+
+
+def to_sets(line: Line) -> None:
+    if isinstance(line.serving, TakenFirst):
+        line.serving.fresh()
 
 
 class TakenFirst:
@@ -134,15 +139,15 @@ class TakenFirst:
 
     def stock_bits(self, stream: str) -> int:
         line = self._line
-        if not stream:
-            return line.run.pool(direction(line.own, line.peer)).level * line.run.unit_bits
+        if stream in PADS:
+            return line.run.pool(self._pads(stream)).level * line.run.unit_bits
         return sum(one.left(self._part) for one in self._sets) * line.run.unit_bits
 
     def take(self, stream: str, bits: int, then: Then) -> Taken | None:
         line = self._line
         units = -(-bits // line.run.unit_bits)
-        if not stream:
-            label = direction(line.own, line.peer)
+        if stream in PADS:
+            label = self._pads(stream)
             pads = line.run.pool(label).take(units)
             return None if pads is None else Taken(line.run, pads, label)
         if not self._enough(units):
@@ -168,6 +173,10 @@ class TakenFirst:
         line.talk.tell(Kx(USED, Verb.TAKE, ranges=ranges, to=f"{run.owner}>"))
         self._prepare()
         return Taken(run, ranges, f"{run.owner}>")
+
+    def _pads(self, stream: str) -> str:
+        """Whoever does not say which is a source."""
+        return self._line.dealing.label(stream or OWN, True)
 
     def given(self, name: Name) -> None:
         """What was taken went out under this name."""
