@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from tests.acceptance.benches import SECOND, Bench
 from keyhop.core.composed.messages import Said
 from keyhop.core.composed.records import MONITOR_NS, Records
 from keyhop.core.designs import DESIGNS
+from keyhop.core.policy.synchronisation import TwoPhaseCommit
 
 MAGIQ = DESIGNS["magiq"]
 RECORD_BITS = 256
@@ -255,4 +257,32 @@ def test_a_lost_vote_keeps_both_ends_from_dealing_past_the_record_in_question() 
     bench.go(10)
     assert held(bench, "A") == held(bench, "B") == list(range(1, 13))
     assert ids(bench, "A3")[-2:] == [9, 12] and dealt(bench) == dealt(bench, "B")
+    bench.balanced()
+
+
+@pytest.mark.parametrize(("announce", "numbers"), [("mark", 1), ("explicit", 8)])
+def test_headline_announcing_every_record_says_eight_times_as_much_as_a_mark(announce: str, numbers: int) -> None:
+    part = TwoPhaseCommit(announce=announce)  # type: ignore[arg-type]
+    bench = Bench(dataclasses.replace(MAGIQ, synchronisation=part))
+    bench.open("A1", "A", "B")
+    bench.go(1)
+    give(bench, 8)
+    bench.go(5)
+    said = [said.message.counts for _, said in bench.said if said.message.word == "DIST"]
+    assert [len(counts) for counts in said] == [numbers, numbers] and said[0][-1] == 7
+    bench.balanced()
+
+
+def test_a_change_waits_until_the_one_before_is_acknowledged() -> None:
+    """Or the slave would carry them out in the order in which their COMMITs arrive."""
+    bench = with_applications()
+    bench.lose = lambda node, said: said.message.word == "COMMIT" and said.message.counts == (2,) and bench.now < until
+    until = bench.now + 3 * SECOND
+    retune(bench, 1, 1, 2)
+    bench.go(0.5)
+    retune(bench, 5, 1, 1)
+    bench.go(20)
+    give(bench, 20)
+    assert [share.rate_bps for share in room(bench).shares] == [5, 1, 1]
+    assert dealt(bench) == dealt(bench, "B")
     bench.balanced()

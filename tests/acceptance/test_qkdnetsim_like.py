@@ -49,6 +49,7 @@ def test_a_reserved_stream_has_a_buffer_of_its_own_and_an_even_share() -> None:
     name = bench.name(bench.ask("B", "A", KEY, stream="video"))
     assert name.label == "video" and bench.name(bench.fetch("A", "B", name, stream="video")) == name
     bench.close("video", "A", "B")
+    bench.go(1)
     assert [book.X for book in bench.balanced()] == [2 * KEY, 2 * KEY]
 
 

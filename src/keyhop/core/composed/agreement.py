@@ -63,8 +63,7 @@ class Stamped:
             self._enter(block)
 
     def restarted(self) -> None:
-        if self._waiting:
-            self._sync()
+        """What was asked is asked again."""
 
     def _enter(self, block: BlockArrived) -> None:
         line, expected = self._line, self._line.run.entered_bits
@@ -88,7 +87,11 @@ class Stamped:
         self._ask((self._line.run.entered_bits, self._waiting[0].stamp_bits))
 
     def _ask(self, stamps: tuple[int, int]) -> None:
-        self._line.talk.ask(Kx("SYNC", Verb.DESTROY, counts=stamps), self._settled, given_up=self._alone)
+        def again() -> None:
+            # Nothing may be used before the peer has dropped what is missing here.
+            self._ask(stamps)
+
+        self._line.talk.ask(Kx("SYNC", Verb.DESTROY, counts=stamps), self._settled, given_up=again)
 
     def _asked(self, message: Kx) -> Kx:
         line = self._line
@@ -119,13 +122,6 @@ class Stamped:
     def _resync(self) -> None:
         if self._waiting:
             self._sync()
-
-    def _alone(self) -> None:
-        """The peer is silent: it will find its own gap."""
-        if self._waiting:
-            stamp_bits = self._waiting[0].stamp_bits
-            own = Stamps(self._line.run.entered_bits, stamp_bits)
-            self._fall_back(own, own)
 
     def _fall_back(self, own: Stamps, peer: Stamps) -> None:
         line, own_end = self._line, self._line.run.entered_bits

@@ -133,13 +133,16 @@ class Committed:
             self._subject.carry_out(change)
         else:
             self._subject.release(change)
-        self._tell(change.number, phase)
-        done(phase == "committed", -1 if vote is None else vote.counts[0])
+        mark = -1 if vote is None else vote.counts[0]
+        self._tell(change.number, phase, lambda: done(phase == "committed", mark))
 
-    def _tell(self, number: int, phase: Phase) -> None:
-        word = "COMMIT" if phase == "committed" else "ABORT"
-        again = lambda: self._tell(number, phase)  # noqa: E731 it must be heard, whatever it takes
-        self._line.talk.ask(Kx(word, Verb.ASSIGN, counts=(number,)), lambda answer: None, given_up=again)
+    def _tell(self, number: int, phase: Phase, then: Callable[[], None]) -> None:
+        """It must be heard, whatever it takes, before the next change begins: they take effect in order."""
+        self._line.talk.ask(
+            Kx("COMMIT" if phase == "committed" else "ABORT", Verb.ASSIGN, counts=(number,)),
+            lambda answer: then(),
+            given_up=lambda: self._tell(number, phase, then),
+        )
 
     def _outcome(self, message: Kx) -> Kx:
         return Kx("OUTCOME-IS", Verb.ASSIGN, names=(self.log.get(message.counts[0], "aborted"),))

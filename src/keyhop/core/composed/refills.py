@@ -40,9 +40,12 @@ class Refilled(Common):
         self.connections = Connections(line, self.review)
         self._refilling = False
         self._number = 0
+        self._filled: dict[str, None] = {}
+        """At the master: sessions with a buffer at both ends."""
         self._answered: tuple[int, Kx] | None = None
         """The last refill that was answered here: asked again after a restart, it is answered alike."""
         line.talk.handlers[self.word] = self._proposed
+        line.talk.handlers["CLOSE"] = self._closing
 
     # --- what designs differ in ---------------------------------------------------------------------------------------
 
@@ -55,7 +58,12 @@ class Refilled(Common):
         raise NotImplementedError
 
     def knows(self, label: str) -> bool:
+        """Whether this end draws on a buffer of this name."""
         raise NotImplementedError
+
+    def lasts(self, label: str) -> bool:
+        """At the master: whether the buffer is still wanted at both ends."""
+        return label in self.connections.active()
 
     # --- refills ------------------------------------------------------------------------------------------------------
 
@@ -74,7 +82,14 @@ class Refilled(Common):
     def review(self) -> None:
         """At the master: proposes what is to be moved."""
         line, run = self._line, self._line.run
-        if self._refilling or not run.free.level or not self._is_proposer():
+        if self._refilling or not self._is_proposer():
+            return
+        if ended := tuple(label for label in self._filled if not self.lasts(label)):
+            self._number += 1
+            self._refilling = True
+            self._close(Kx("CLOSE", Verb.DESTROY, counts=(self._number,), names=ended))
+            return
+        if not run.free.level:
             return
         moves: list[tuple[str, tuple[Units, ...]]] = []
         for label, units in self.plan():
@@ -111,6 +126,7 @@ class Refilled(Common):
         for label, ranges in moves:
             if answer.ok:
                 self._fill(label, ranges)
+                self._filled[label] = None
             else:
                 # What the peer will never have is of no use here.
                 kept = subtract(ranges, answer.ranges)
@@ -128,8 +144,7 @@ class Refilled(Common):
         if self._answered is not None and self._answered[0] == number:
             return self._answered[1]
         run = self._line.run
-        known = all(self.knows(label) for label in message.names)
-        if known and run.free.remove(message.ranges):
+        if run.free.remove(message.ranges):
             at = 0
             for label, length in zip(message.names, lengths, strict=True):
                 self._fill(label, message.ranges[at : at + length])
@@ -144,13 +159,32 @@ class Refilled(Common):
         return answer
 
     def _fill(self, label: str, ranges: tuple[Units, ...]) -> None:
-        run = self._line.run
-        if not self.knows(label):
-            # Closed since.
-            self._line.gone(ranges, "X", run)
-            return
         for units in ranges:
-            run.pool(label).put(*units)
+            self._line.run.pool(label).put(*units)
+
+    def _close(self, message: Kx) -> None:
+        """Between refills, so that both ends destroy the same."""
+
+        def done(answer: Kx) -> None:
+            self._refilling = False
+            for label in message.names:
+                del self._filled[label]
+                self._destroy(label)
+            self.review()
+
+        self._line.talk.ask(message, done, given_up=lambda: self._close(message))
+
+    def _closing(self, message: Kx) -> Kx:
+        if self._answered is None or self._answered[0] != message.counts[0]:
+            for label in message.names:
+                self._destroy(label)
+            self._answered = message.counts[0], Kx("CLOSED", Verb.DESTROY)
+        return self._answered[1]
+
+    def _destroy(self, label: str) -> None:
+        pool = self._line.run.pools.pop(label, None)
+        if pool is not None:
+            self._line.gone(pool.clear(), "X", self._line.run)
 
     def _is_proposer(self) -> bool:
         line = self._line
@@ -166,9 +200,6 @@ class Refilled(Common):
 
     def closed(self, stream: str) -> None:
         self.connections.closed(stream)
-        pool = self._line.run.pools.pop(stream, None)
-        if pool is not None:
-            self._line.gone(pool.clear(), "X", self._line.run)
 
 
 class Buffers(Refilled):
@@ -276,6 +307,9 @@ class DirectedBuffers(Refilled):
     def knows(self, label: str) -> bool:
         return label in (self._out, self._in) or label in self._reserved()
 
+    def lasts(self, label: str) -> bool:
+        return label in (self._out, self._in) or super().lasts(label)
+
     def plan(self) -> list[tuple[str, int]]:
         """Whole keys, as many to each that is below the threshold."""
         run = self._line.run
@@ -319,8 +353,12 @@ class Split(FromPool):
 
             def confirmed(answer: Kx | None) -> None:
                 run.held -= rest - end
-                pool.put_first(end, rest)
-                line.site.grew(line)
+                if run.pool(taken.label) is pool:
+                    pool.put_first(end, rest)
+                    line.site.grew(line)
+                else:
+                    # Its buffer was closed meanwhile.
+                    line.gone(((end, rest),), "X", run)
 
             line.talk.ask(
                 Kx("SPLIT", Verb.ASSIGN, ranges=ranges, to=taken.label),
