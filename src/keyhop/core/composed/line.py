@@ -19,7 +19,7 @@ from keyhop.core.composed.serving import Serving
 from keyhop.core.composed.sizes import smallest_unit
 from keyhop.core.composed.units import Queue, Units, count
 from keyhop.core.designs import Design
-from keyhop.core.designs.design import Access, LocalGlobal
+from keyhop.core.designs.design import LocalGlobal
 from keyhop.core.policy.formatting import SplitMerge
 from keyhop.core.policy.refill import Sated
 from keyhop.core.policy.storage import ByteStream, FixedBlock, MultiSizeBlock
@@ -235,6 +235,7 @@ class Line:
         setattr(self.book, letter, getattr(self.book, letter) + bits)
         if letter in SPENT:
             self.spent(run or self.run, "", ranges)
+        self.site.cargo.gone(self, run or self.run, ranges, letter)
 
     def spent(self, run: Run, label: str, ranges: tuple[Units, ...]) -> None:
         """Taken for use; whether it is erased at once is the design's matter."""
@@ -282,7 +283,7 @@ def sizes_of(design: Design, distant: bool) -> tuple[int, ...]:
             return (refill.slot_bits,)
         if not distant:
             return (refill.slot_bits * refill.slots_per_unit, refill.slot_bits)
-    if isinstance(design.formatting.supply, SplitMerge) and design.access.local is Access.OWNED:
+    if isinstance(design.formatting.supply, SplitMerge):
         # Keys are cut anywhere: which ones were whole is arithmetic.
         return (BYTE_BITS,)
     match design.storage:

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.messages import KeyAsked, Kx, Name, StreamOpened
 from keyhop.core.composed.owner import Owned
 from keyhop.core.composed.serving import Pending, Taken, Then
@@ -74,6 +75,18 @@ class Relaying(Protocol):
 
     def restarted(self) -> None: ...
 
+    def renewed(self, link: Line) -> None:
+        """The link to a neighbour has begun anew; what waited for its key, or was on its way over it, is lost."""
+        ...
+
+    def parted(self, peer: str) -> None:
+        """The line to this site has begun anew at one end: of what is on its way to it nothing is expected."""
+        ...
+
+    def learned(self) -> None:
+        """More links of the network have become known."""
+        ...
+
 
 class Unconnected:
     """Key ends where its link ends."""
@@ -128,6 +141,15 @@ class Unconnected:
     def restarted(self) -> None:
         pass
 
+    def renewed(self, link: Line) -> None:
+        pass
+
+    def parted(self, peer: str) -> None:
+        pass
+
+    def learned(self) -> None:
+        pass
+
 
 class Parcel(NamedTuple):
     """Key on its way, at one node."""
@@ -147,6 +169,14 @@ class Parcel(NamedTuple):
     """When its source began."""
     congested: bool = False
     """A node on the way was short of key."""
+    load: int = 0
+    """What came beside the message that brought it."""
+    half: str = ""
+    """Which of two parts of a key it is."""
+
+    @property
+    def payload(self) -> Payload:
+        return Payload(self.path[0], self.path[-1], self.number, self.half)
 
 
 class HopQueue(Protocol):
@@ -183,6 +213,9 @@ class HopWise(Unconnected):
     """
 
     patience_ns = HOP_WAIT_NS
+    batch_bits = BATCH_BITS
+    word = "RELAY"
+    """What this design calls such a message."""
 
     def __init__(self, site: Site, part: HopByHop) -> None:
         self._site = site
@@ -192,12 +225,14 @@ class HopWise(Unconnected):
         """(destination, number): batches of this source that no answer has come for."""
         self._young: dict[str, OrderedDict[int, Parcel]] = {}
         self._young_bits: dict[str, int] = {}
+        self._void: dict[str, int] = {}
+        """Destination -> own batches up to this number are for a line that is no more."""
         self._queues: dict[str, HopQueue] = {}
         """By lane."""
         self._asking: set[str] = set()
         """Next hops whose site has been asked for a pad."""
         for line in site.links.values():
-            line.talk.handlers["RELAY"] = self._arrived
+            line.talk.handlers[self.word] = self._arrived
 
     def reaches(self, peer: str) -> bool:
         return self._site.network.shortest(self._site.node, peer) is not None
@@ -223,11 +258,15 @@ class HopWise(Unconnected):
     def order(self, line: Line, bits: int) -> None:
         """Starts batches for at least so many bits."""
         path = self.path(line.peer)
-        unit_bits = line.run.unit_bits
+        step = self.step_bits(line)
         while bits > 0 and path:
-            size = -(-min(bits, BATCH_BITS) // unit_bits) * unit_bits
+            size = -(-min(bits, self.batch_bits) // step) * step
             bits -= size
             self.start(line, size, path)
+
+    def step_bits(self, line: Line) -> int:
+        """Batches are multiples of this."""
+        return line.run.unit_bits
 
     def path(self, peer: str) -> tuple[str, ...]:
         """The way to take now; empty if there is none."""
@@ -239,7 +278,8 @@ class HopWise(Unconnected):
         """One batch, of whole units, with so many more as the tags of the pair need."""
         self._numbers += 1
         aside = line.talk.aside_bits(max(bits, TAG_BATCH_BITS))
-        bits += -(-aside // line.run.unit_bits) * line.run.unit_bits
+        step = self.step_bits(line)
+        bits = -(-(bits + aside) // step) * step
         parcel = Parcel(self._numbers, bits, path, self._site.now, True, aside, flow, rank, self._site.now)
         self._sent[line.peer, parcel.number] = parcel
         self._young.setdefault(line.peer, OrderedDict())[parcel.number] = parcel
@@ -260,6 +300,20 @@ class HopWise(Unconnected):
     def restarted(self) -> None:
         self._queues.clear()
         self._asking.clear()
+
+    def renewed(self, link: Line) -> None:
+        for lane in [lane for lane in self._queues if lane.partition(" ")[0] == link.peer]:
+            queue = self._queues.pop(lane)
+            self._asking.discard(lane)
+            while queue.head() is not None:
+                self.dropped(queue.pop())
+
+    def parted(self, peer: str) -> None:
+        self._void[peer] = self._numbers
+        self._young.pop(peer, None)
+        self._young_bits.pop(peer, None)
+        for key in [key for key in self._sent if key[0] == peer]:
+            self._site.cargo.discard(self._sent.pop(key).payload)
 
     # --- hops ---------------------------------------------------------------------------------------------------------
 
@@ -312,6 +366,7 @@ class HopWise(Unconnected):
 
     def dropped(self, parcel: Parcel) -> None:
         """It found no pad in time: where it began, nothing is expected of it any more."""
+        self._site.cargo.discard(parcel.payload)
         batches = self._young.get(parcel.path[-1])
         if parcel.path[0] == self._site.node and batches and batches.pop(parcel.number, None) is not None:
             self._young_bits[parcel.path[-1]] -= parcel.bits
@@ -357,8 +412,32 @@ class HopWise(Unconnected):
         promoted = (first and self._part.payload == "local") or self.promotes(parcel)
         spend(link, pad, parcel, "T" if promoted else "R")
         name = Name(False, pad.label, pad.ranges, parcel.bits, pad.bits, its=parcel.its, unit_bits=pad.run.unit_bits)
-        link.talk.tell(relay_message(parcel, name))
+        load = self._load(link, parcel, pad, promoted)
+        if load is not None:
+            link.talk.tell(relay_message(parcel, name, load, self.word))
         link.dealing.used(pad.label)
+
+    def _load(self, link: Line, parcel: Parcel, pad: Taken, promoted: bool) -> int | None:
+        """What goes beside the message; None: nobody expects this batch any more."""
+        cargo, payload = self._site.cargo, parcel.payload
+        first = parcel.path[0] == self._site.node
+        if first and parcel.number <= self._void.get(parcel.path[-1], 0):
+            return None
+        if promoted:
+            return cargo.gather(payload, link, pad, parcel.bits)
+        if first:
+            cargo.draw(payload, parcel.bits)
+        load = cargo.cover(payload, link, pad, parcel.bits)
+        if not first:
+            cargo.discard(payload)
+        return load
+
+    def _unload(self, link: Line, parcel: Parcel, pad: Taken, at: int) -> bool:
+        """Whether what came beside the message is of use."""
+        cargo, payload = self._site.cargo, parcel.payload
+        if self.promotes(parcel) or (self._part.payload == "local" and at == 1):
+            return cargo.gather(payload, link, pad, parcel.bits, parcel.load) is not None
+        return cargo.uncover(payload, link, pad, parcel.bits, parcel.load)
 
     def _arrived(self, message: Kx) -> None:
         parcel, pad = read_relay(message, self._site.now)
@@ -376,6 +455,8 @@ class HopWise(Unconnected):
             return
         spend(link, taken, parcel, "T" if self.promotes(parcel) else "R")
         link.dealing.used(pad.label)
+        if not self._unload(link, parcel, taken, at):
+            return
         self.unpadded(link, parcel, pad)
         if at + 1 < len(parcel.path):
             self._pass_on(parcel, at)
@@ -416,6 +497,7 @@ class HopWise(Unconnected):
         start = run.end
         line.made_ns = parcel.made_ns
         line.enter(parcel.bits, parcel.aside, owner)
+        self._site.cargo.enter(parcel.payload, line, run, start)
         if not parcel.its:
             run.weaken(start)
 
@@ -428,18 +510,20 @@ def spend(link: Line, pad: Taken, parcel: Parcel, letter: str) -> None:
     link.book.O += over
 
 
-def relay_message(parcel: Parcel, pad: Name) -> Kx:
+def relay_message(parcel: Parcel, pad: Name, load: int = 0, word: str = "RELAY") -> Kx:
     """A tag and the padded key."""
     counts = (
         *(parcel.number, parcel.bits, pad.taken_bits, pad.unit_bits),
         *(int(parcel.its), parcel.aside, parcel.rank, parcel.made_ns, int(parcel.congested)),
     )
-    return Kx("RELAY", Verb.TAKE, ranges=pad.ranges, to=pad.label, counts=counts, names=(parcel.flow, *parcel.path))
+    names = parcel.flow, *parcel.path
+    return Kx(word, Verb.TAKE, ranges=pad.ranges, to=pad.label, counts=counts, names=names, cargo=load)
 
 
 def read_relay(message: Kx, now: int) -> tuple[Parcel, Name]:
     number, bits, taken_bits, unit_bits, its, aside, rank, made_ns, congested = message.counts
     flow, *path = message.names
     pad = Name(False, message.to, message.ranges, bits, taken_bits, unit_bits=unit_bits)
-    parcel = Parcel(number, bits, tuple(path), now, bool(its), aside, flow, rank, made_ns, bool(congested))
+    way = tuple(path)
+    parcel = Parcel(number, bits, way, now, bool(its), aside, flow, rank, made_ns, bool(congested), message.cargo)
     return parcel, pad

@@ -20,6 +20,7 @@ from keyhop.core.composed.records import Records
 from keyhop.core.composed.refills import Buffers, DirectedBuffers, FromBuffer, Split
 from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
 from keyhop.core.composed.reserved import Reserving
+from keyhop.core.composed.reshaping import Classes, Forwarding, Reshaped
 from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
 from keyhop.core.composed.sizes import FromSizes, Sized, below_low
@@ -42,7 +43,7 @@ from keyhop.core.policy.refill import ByDemand, LowHigh, PerSession, PullBelow, 
 from keyhop.core.policy.relay import HopByHop, NoRelay, RelayXor, SplitPath
 from keyhop.core.policy.routing import CentralKms, LinkState, Sdn
 from keyhop.core.policy.sharing import DeficitRoundRobin, Proportional, Weighted
-from keyhop.core.policy.storage import MultiSizeBlock
+from keyhop.core.policy.storage import FixedBlock, MultiSizeBlock
 from keyhop.core.policy.synchronisation import (
     AppNegotiated,
     ProposeAccept,
@@ -93,7 +94,8 @@ def agreement_of(line: Line) -> Agreement:
         case StoreLoad() as part:
             return Compared(line, period_ns=part.store_ns, retries=part.store_retries, words=("STORE", "STORE-DONE"))
         case VerifyBatch() as part:
-            return Compared(line, units=part.n, whole_batch=part.check == "mac", words=("VERIFY", ""))
+            units = part.n * _key_units(line)
+            return Compared(line, units=units, whole_batch=part.check == "mac", words=_words(line))
         case AppNegotiated():
             return Trusted(line)
     return Compared(line, words=("AGREE", "")) if line.design.compares else Trusted(line)
@@ -109,6 +111,8 @@ def dealing_of(line: Line) -> Dealing:
         return Sized(line, storage)
     if owner_of(line):
         return Common(line)
+    if _reshapes(line):
+        return Classes(line)
     if isinstance(_refill(line), Sated) and not line.distant:
         return Loads(line)
     if line.distant and not line.design.keeps_global_key:
@@ -122,6 +126,22 @@ def dealing_of(line: Line) -> Dealing:
     if line.distant or access is Access.OWNED or any(isinstance(part, EncDec) for part in line.design.divisions):
         return Directed(line)
     return Common(line)
+
+
+def _reshapes(line: Line) -> bool:
+    """Whether keys are cut and joined by name, each time with the peer's word."""
+    _, access = _answers(line)
+    return isinstance(line.design.formatting.supply, SplitMerge) and access is Access.ASKED and not line.distant
+
+
+def _key_units(line: Line) -> int:
+    """Units of the run in one key of the store."""
+    storage = line.design.storage
+    return storage.unit_bits // line.run.unit_bits if isinstance(storage, FixedBlock) else 1
+
+
+def _words(line: Line) -> tuple[str, str]:
+    return ("NEW_KEY_BATCH" if _reshapes(line) else "VERIFY", "")
 
 
 def _purposes(line: Line) -> Purpose | None:
@@ -182,6 +202,8 @@ def serving_of(line: Line) -> Serving:
         return Loaded(line, synchronisation, refill)
     if owner := owner_of(line):
         return Owned(line, owner, waits=not isinstance(line.design.relay, RelayXor))
+    if _reshapes(line) and isinstance(form := line.design.formatting.supply, SplitMerge):
+        return Reshaped(line, form, _purposes(line) or Purpose(shares=(("internal", 0),)), _key_units(line))
     match synchronisation:
         case AppNegotiated() as part:
             return Negotiated(line, part)
@@ -209,6 +231,8 @@ def relaying_of(site: Site) -> Relaying:
                 return Forecast(site, part, demand, rounds)
         case HopByHop(queued=True) as part if isinstance(site.design.admission, Reservation):
             return Reserving(site, part, site.design.admission)
+        case HopByHop() as part if isinstance(site.design.formatting.supply, SplitMerge):
+            return Forwarding(site, part)
         case HopByHop() as part if isinstance(storage := site.design.storage, MultiSizeBlock):
             refill, priority = site.design.refill, site.design.priority
             if isinstance(refill, LowHigh) and isinstance(priority, ResponseWeight):
