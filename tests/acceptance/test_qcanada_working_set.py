@@ -225,7 +225,7 @@ def test_at_qcanada_6_no_pad_is_used_twice_in_1000_relayed_blocks() -> None:
     made.open("t", "C", "A")
     pads: dict[tuple[str, str], set[int]] = {}
     blocks = 0
-    for _ in range(700):
+    for _ in range(900):
         for link in ("A-B", "B-C"):
             made.give(40 * KEY, link)
         made.go(0.2)
