@@ -73,13 +73,14 @@ class Conversation:
         self._early: dict[int, Kx] = {}
         self._watching = False
         self._unpaid: deque[Kx] = deque()
-        self._unsaid: set[int] = set()
-        """Questions among them: to repeat one that has not been sent yet would only make tags scarcer."""
+        self._unsaid: set[tuple[str, int]] = set()
+        """Questions and answers among them: to repeat what has not been sent yet would only make tags scarcer."""
         self.dealt_bits = 0
         """Set aside for tags of both directions at intake."""
         self._sent_bits = self._heard_bits = self._used_before = 0
         self.sent = 0
         """Messages."""
+        self._closed = False
 
     @property
     def stock_bits(self) -> int:
@@ -109,6 +110,11 @@ class Conversation:
         self._send(message)
 
     @property
+    def can_ask(self) -> bool:
+        """Whether a question would leave now. Without key for its tag, key cannot be agreed on."""
+        return not self._unpaid and self._can_pay(Kx("", Verb.ASSIGN))
+
+    @property
     def asking(self) -> int:
         return len(self._asking)
 
@@ -131,7 +137,8 @@ class Conversation:
             self._answers[message.number] = known
             if len(self._answers) > KEPT_ANSWERS:
                 self._answers.popitem(last=False)
-        self._send(known)
+        if ("answer", message.number) not in self._unsaid:
+            self._send(known)
 
     def forget(self) -> None:
         """A restart: who waited for an answer waits no longer; numbers go on, so that no answer fits two questions."""
@@ -139,6 +146,11 @@ class Conversation:
         for asked in asking.values():
             if asked.given_up is not None:
                 asked.given_up()
+
+    def close(self) -> None:
+        """The line has begun anew without this end of it: what its timers still want to say goes nowhere."""
+        self._closed = True
+        self.forget()
 
     def aside_bits(self, of_bits: int) -> int:
         """What of fresh material this end wants set aside for tags of both directions: it follows their use.
@@ -159,8 +171,7 @@ class Conversation:
         self.dealt_bits += bits
         while self._unpaid and self._can_pay(self._unpaid[0]):
             message = self._unpaid.popleft()
-            if message.kind == "ask":
-                self._unsaid.discard(message.number)
+            self._unsaid.discard((message.kind, message.number))
             self._send(message)
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -175,7 +186,7 @@ class Conversation:
             if asked.given_up is not None:
                 asked.given_up()
             return
-        if number not in self._unsaid:
+        if ("ask", number) not in self._unsaid:
             self._send(asked.message)
         self._line.site.later(asked.repeat_ns, self._silent, number)
 
@@ -185,10 +196,12 @@ class Conversation:
         return self._sent_bits + cost <= self._preshared_bits + self.dealt_bits // 2
 
     def _send(self, message: Kx) -> None:
+        if self._closed:
+            return
         if not self._can_pay(message):
             self._unpaid.append(message)
-            if message.kind == "ask":
-                self._unsaid.add(message.number)
+            if message.kind != "tell":
+                self._unsaid.add((message.kind, message.number))
             return
         cost = message.tags * self.tag_bits
         self._sent_bits = self._burn(self._sent_bits, self._sent_bits + cost)

@@ -79,6 +79,16 @@ class DemandSharing(HopWise):
         super().paired(line)
         self.directory.paired(line)
 
+    def parted(self, peer: str) -> None:
+        super().parted(peer)
+        shares = self.shares.pop(peer, None)
+        if shares is not None:
+            # Its timers do nothing any more.
+            shares.round += 1
+
+    def learned(self) -> None:
+        self.directory.learned()
+
     def opened(self, stream: StreamOpened) -> None:
         if stream.asks:
             self._asked_bps[stream.stream] = stream.rate_bps

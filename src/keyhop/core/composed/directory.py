@@ -25,20 +25,39 @@ class Directory:
     def __init__(self, site: Site, server: str) -> None:
         """Where no node has the server's name, the first by name is it (K)."""
         self._site = site
-        nodes = sorted({node for link in site.network.rates for node in link})
-        self.server = server if server in nodes else nodes[0]
+        self._name = server
+        self.server = ""
+        self._own: dict[str, None] = {}
+        """Applications of this node."""
+        self.learned()
         self.homes: dict[str, str] = {}
         """Application -> node: all at the server, elsewhere those that were asked for."""
+
+    def learned(self) -> None:
+        """Which nodes there are."""
+        nodes, before = self._site.network.nodes(), self.server
+        self.server = self._name if self._name in nodes else nodes[0]
+        if before and self.server != before:
+            self._submit_all()
+
+    def _submit_all(self) -> None:
+        for application in self._own:
+            self._submit("REGISTER", application, self._registered)
 
     def paired(self, line: Line) -> None:
         line.talk.handlers["REGISTER"] = self._registered
         line.talk.handlers["WITHDRAW"] = self._withdrawn
         line.talk.handlers["LOOKUP"] = self._asked
+        if line.peer == self.server and self._own:
+            # A new line to it: what it was told over an older one is gone.
+            self._site.later(0, self._submit_all)
 
     def register(self, application: str) -> None:
         self._submit("REGISTER", application, self._registered)
+        self._own[application] = None
 
     def withdraw(self, application: str) -> None:
+        self._own.pop(application, None)
         self._submit("WITHDRAW", application, self._withdrawn)
 
     def look_up(self, application: str, found: Found) -> None:

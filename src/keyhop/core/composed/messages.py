@@ -30,6 +30,8 @@ class Kx(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Tag key of this direction used so far, this message's too: what is lost on the way is booked at both ends."""
     distant: bool = False
     """Of the pair's line over relay nodes, not of their link."""
+    cargo: int = 0
+    """What goes beside it, by a number of whoever holds the bits (`cargo.py`)."""
 
 
 class Name(msgspec.Struct, frozen=True, gc=False, array_like=True):

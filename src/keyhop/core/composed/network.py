@@ -22,11 +22,30 @@ class Network:
         self._edges: dict[tuple[str, str], Edge] = {}
         self._shortest: dict[tuple[str, str], tuple[str, ...] | None] = {}
         self._neighbours: dict[str, list[str]] = {}
+        self.version = 0
+        """Rises with every link that becomes known."""
         for link, rate in links.items():
-            one, other = sorted(link)
-            for start, end in ((one, other), (other, one)):
-                self._edges[start, end] = Edge(start, end, 1, rate, True)
-                self._neighbours.setdefault(start, []).append(end)
+            self._add(link, rate)
+
+    def _add(self, link: frozenset[str], rate_bps: int) -> None:
+        one, other = sorted(link)
+        for start, end in ((one, other), (other, one)):
+            self._edges[start, end] = Edge(start, end, 1, rate_bps, True)
+            self._neighbours.setdefault(start, []).append(end)
+
+    def learn(self, one: str, other: str, rate_bps: int) -> bool:
+        """A link that others tell of; whether it is news. A rate of 0 says that its end does not know it yet."""
+        link = frozenset((one, other))
+        known = self.rates.get(link)
+        if known is not None:
+            if known <= 1 < rate_bps:
+                self.rates[link] = rate_bps
+            return False
+        self.rates[link] = max(1, rate_bps)
+        self._add(link, self.rates[link])
+        self._shortest.clear()
+        self.version += 1
+        return True
 
     def controller(self, admission: Reservation, routing: Sdn) -> Controller:
         """The one of this network, which all its sites ask."""

@@ -82,16 +82,33 @@ class Reserving(HopWise):
         """Bits by stream."""
         self._counted: dict[tuple[str, int], Counted] = {}
         self._routes: dict[str, tuple[int, list[Path]]] = {}
-        for peer, link in site.links.items():
-            assert isinstance(link.serving, Owned), "a link whose key is reserved has an owner"
-            link.serving.claim = partial(self._claim, peer)
-            link.serving.rank_of = self._rank
+        for link in site.links.values():
+            self._attach(link)
             link.talk.handlers |= {
                 "RESV": self._asked,
                 "RESV-OK": self._went_well,
                 "RESV-FAIL": self._failed,
                 "RELEASE": self._released,
             }
+
+    def _attach(self, link: Line) -> None:
+        assert isinstance(link.serving, Owned), "a link whose key is reserved has an owner"
+        link.serving.claim = partial(self._claim, link.peer)
+        link.serving.rank_of = self._rank
+
+    def renewed(self, link: Line) -> None:
+        """What was reserved of the old one is gone; its sources reserve again when they renew, or at once if here."""
+        super().renewed(link)
+        self._marks.pop(link.peer, None)
+        self._attach(link)
+        for flow in self._flows.values():
+            if flow.path[1:2] == (link.peer,):
+                flow.waits, flow.held, flow.path = False, False, ()
+
+    def parted(self, peer: str) -> None:
+        super().parted(peer)
+        for key in [key for key in self._counted if key[0] == peer]:
+            self._uncount(key)
 
     # --- the source ---------------------------------------------------------------------------------------------------
 

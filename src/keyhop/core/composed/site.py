@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from keyhop.core.composed.cargo import Cargo, Weightless
 from keyhop.core.composed.fallbacks import Fallbacks
 from keyhop.core.composed.fetches import Fetches
 from keyhop.core.composed.line import Line, LineSettings
@@ -51,8 +52,13 @@ class Site:
         network: Network,
         draw: Callable[[], float],
         line_settings: Callable[[str, str, int, bool], LineSettings],
+        cargo: Cargo | None = None,
     ) -> None:
-        """`draw` gives numbers from 0 to 1; `line_settings` is asked for (node, peer, rate in bit/s, distant)."""
+        """`draw` gives numbers from 0 to 1; `line_settings` is asked for (node, peer, rate in bit/s, distant).
+
+        `cargo` hears what becomes of relayed key; None where no bits are anywhere.
+        """
+        self.cargo: Cargo = cargo or Weightless()
         self.node = node
         self.design = design
         self.network = network
@@ -139,8 +145,23 @@ class Site:
             for word, handler in old.talk.handlers.items():
                 # What is no room of the line's own, such as relay, goes on.
                 line.talk.handlers.setdefault(word, handler)
+            old.talk.close()
+        if not self.relaying.over(peer):
+            self._give_up(peer, "the link began anew")
+        self.relaying.renewed(line)
+
+    def part(self, peer: str) -> None:
+        """All that was shared with this site over relay nodes is gone at one end: nothing of it is used any more."""
+        old = self.pairs.pop(peer, None)
+        if old is not None:
+            old.talk.close()
+        if peer not in self.links or self.relaying.over(peer):
+            self._give_up(peer, "the pair of key managers began anew")
+        self.relaying.parted(peer)
+
+    def _give_up(self, peer: str, why: str) -> None:
         for request in self.waiting.of(peer):
-            self.refuse(request, "the link began anew")
+            self.refuse(request, why)
         for name in [name for name, stream in self.streams.items() if stream.peer == peer]:
             del self.streams[name]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.relaying import HopWise, Parcel, relay_message
 from keyhop.core.composed.serving import Taken
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
     from keyhop.core.composed.site import Site
 
+STRAIGHT, PAD = "straight", "pad"
+"""The two parts of a payload."""
 REMEMBERED = 4096
 """Joins of which the far end still knows what became of them."""
 
@@ -27,6 +30,7 @@ class Half(NamedTuple):
     straight: bool
     bits: int
     aside: int
+    load: int = 0
 
 
 class SplitRelay(HopWise):
@@ -61,13 +65,24 @@ class SplitRelay(HopWise):
         first = parcel.path[0] == site.node
         link.gone(pad.ranges, "R", pad.run)
         name = Name(False, pad.label, pad.ranges, parcel.bits, pad.bits, its=parcel.its, unit_bits=pad.run.unit_bits)
-        link.talk.tell(msgspec.structs.replace(relay_message(parcel, name), word="ROUTE" if first else "PPETP"))
+        line = site.line(parcel.path[-1], True) if first else None
+        # At the source this is the key under its pad; on the way it is the pad under the next link's.
+        load = self._load(link, parcel if first else parcel._replace(half=PAD), pad, promoted=False)
+        if load is not None:
+            beside = load if line is None else site.cargo.stamp(line)
+            message = relay_message(parcel, name, beside)
+            link.talk.tell(msgspec.structs.replace(message, word="ROUTE" if first else "PPETP"))
         link.dealing.used(pad.label)
-        if first:
-            line = site.line(parcel.path[-1], True)
-            assert line is not None
-            line.talk.tell(Kx("DIRECT", Verb.TAKE, counts=(parcel.number, parcel.bits, parcel.aside)))
+        if line is not None and load is not None:
+            line.talk.tell(Kx("DIRECT", Verb.TAKE, counts=(parcel.number, parcel.bits, parcel.aside), cargo=load))
             site.later(self._split.join_ns, self._overdue, line, parcel.number)
+
+    def _unload(self, link: Line, parcel: Parcel, pad: Taken, at: int) -> bool:
+        """The first node after the source is told which range is the pad."""
+        cargo, payload = self._site.cargo, parcel._replace(half=PAD).payload
+        if at == 1:
+            return cargo.gather(payload, link, pad, parcel.bits, parcel.load) is not None
+        return cargo.uncover(payload, link, pad, parcel.bits, parcel.load)
 
     def _overdue(self, line: Line, number: int) -> None:
         """The far end has the last word on whether it is a key: or one end would hold what the other has destroyed."""
@@ -84,6 +99,18 @@ class SplitRelay(HopWise):
             self.dropped(parcel)
             lost(line, parcel.bits)
 
+    def dropped(self, parcel: Parcel) -> None:
+        self._site.cargo.discard(parcel._replace(half=PAD).payload)
+        super().dropped(parcel)
+
+    def parted(self, peer: str) -> None:
+        super().parted(peer)
+        for key in [key for key in self._halves if key[0] == peer]:
+            del self._halves[key]
+            self._discard(key)
+        for key in [key for key in self._settled if key[0] == peer]:
+            del self._settled[key]
+
     # --- at the destination -------------------------------------------------------------------------------------------
 
     def received(self, parcel: Parcel) -> None:
@@ -93,13 +120,17 @@ class SplitRelay(HopWise):
 
     def _straight(self, line: Line, message: Kx) -> None:
         number, bits, aside = message.counts
-        self._half(line, number, Half(True, bits, aside))
+        self._half(line, number, Half(True, bits, aside, message.cargo))
 
     def _half(self, line: Line, number: int, half: Half) -> None:
         key = line.peer, number
         if key in self._settled:
+            self._discard(key)
             return
+        cargo, payload = self._site.cargo, Payload(line.peer, line.own, number)
         other = self._halves.get(key)
+        if half.straight and (other is None or not other.straight):
+            cargo.keep(payload._replace(part=STRAIGHT), half.load)
         if other is None:
             self._halves[key] = half
             self._site.later(self._split.join_ns, self._give_up, key)
@@ -109,11 +140,16 @@ class SplitRelay(HopWise):
         del self._halves[key]
         self._settle(key, joined=True)
         line.book.N += half.bits
+        run = line.run_of(f"{line.peer}>")
+        start = run.end
+        cargo.join(payload)
         line.enter(half.bits, half.aside, line.peer)
+        cargo.enter(payload, line, run, start)
         line.talk.tell(Kx("CONFIRM", Verb.AGREE, counts=(number,)))
 
     def _give_up(self, key: tuple[str, int]) -> None:
         half = self._halves.pop(key, None)
+        self._discard(key)
         line = self._site.line(key[0], True)
         if half is not None and line is not None:
             self._settle(key, joined=False)
@@ -126,6 +162,11 @@ class SplitRelay(HopWise):
             self._give_up(key)
             self._settle(key, joined=False)
         return Kx("JOINED-ACK", Verb.DESTROY, ok=self._settled[key])
+
+    def _discard(self, key: tuple[str, int]) -> None:
+        source, number = key
+        for part in (STRAIGHT, PAD):
+            self._site.cargo.discard(Payload(source, self._site.node, number, part))
 
     def _settle(self, key: tuple[str, int], *, joined: bool) -> None:
         self._settled[key] = joined

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.buffers import within
+from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.dealing import Directed, direction
 from keyhop.core.composed.declared import SYN_NS, DeclaredRates
 from keyhop.core.composed.messages import KeyAsked, Kx, StreamOpened
@@ -144,6 +145,23 @@ class Streams(HopWise):
             connection.flight.clear()
             connection.late.clear()
 
+    def renewed(self, link: Line) -> None:
+        """Nothing is promised on the new one yet."""
+        super().renewed(link)
+        self.rates.reserved[link.peer] = {}
+        for connection in self.connections.values():
+            if connection.path[1:2] == (link.peer,) and connection.rate_bps:
+                connection.asked_bps = connection.rate_bps
+                self._declare(connection)
+
+    def parted(self, peer: str) -> None:
+        super().parted(peer)
+        for name in [name for name, connection in self.connections.items() if connection.peer == peer]:
+            connection = self.connections[name]
+            for number in (*connection.flight, *connection.late):
+                self._site.cargo.discard(Payload(self._site.node, peer, number))
+            self.closed(name)
+
     # --- letting in ---------------------------------------------------------------------------------------------------
 
     def _declare(self, connection: Connection) -> None:
@@ -224,7 +242,9 @@ class Streams(HopWise):
         if len(self._arrivals) == 1:
             site.later(FORGOTTEN_NS, self._forget_old)
         site.grew(line)
-        word = Kx("ACK", Verb.AGREE, counts=(parcel.number, start, parcel.bits), names=(parcel.flow, *parcel.path))
+        site.cargo.enter(parcel.payload, line, run, start)
+        names, beginning = (parcel.flow, *parcel.path), site.cargo.stamp(line)
+        word = Kx("ACK", Verb.AGREE, counts=(parcel.number, start, parcel.bits), names=names, cargo=beginning)
         if parcel.congested:
             site.later(DELAYED_NS, self._back, word)
         else:
@@ -269,8 +289,11 @@ class Streams(HopWise):
         site = self._site
         line = site.line(connection.peer, True)
         assert line is not None
+        if not site.cargo.fits(line, message.cargo):
+            return
         label = line.dealing.label(stream, True)
         run = line.run_of(label)
+        site.cargo.enter(Payload(site.node, line.peer, number), line, run, start)
         run.end = max(run.end, start + bits // run.unit_bits)
         line.book.N += bits
         run.pool(label).put(start, start + bits // run.unit_bits)

@@ -43,7 +43,7 @@ class Stretching(HopWise):
         match self._derive.pad(parcel.bits, stock_bits).verb:
             case "supply":
                 return link.serving.take("", parcel.bits, then)
-            case "derive":
+            case "derive" if self._site.cargo.derives:
                 return link.serving.take("", self._kdf.parents(1, parcel.bits) * link.run.unit_bits, then)
         return None
 

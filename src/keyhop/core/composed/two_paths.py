@@ -38,6 +38,7 @@ class TwoPaths(HopWise):
     def __init__(self, site: Site, part: HopByHop) -> None:
         super().__init__(site, part)
         self._paths: dict[str, list[Path]] = {}
+        """Once found, as long as no more links become known."""
         self._on_path: dict[tuple[str, Path], int] = {}
         """Bits under way, by destination and path."""
         self._in_use: set[str] = set()
@@ -85,6 +86,14 @@ class TwoPaths(HopWise):
         if parcel is not None:
             self._done(parcel)
             self._keep(line)
+
+    def learned(self) -> None:
+        self._paths.clear()
+
+    def parted(self, peer: str) -> None:
+        super().parted(peer)
+        for key in [key for key in self._on_path if key[0] == peer]:
+            del self._on_path[key]
 
     def grew(self, link: Line) -> None:
         super().grew(link)

@@ -8,6 +8,9 @@ from functools import partial
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
+from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.relaying import OUTSTANDING_NS, Unconnected
 from keyhop.core.composed.serving import Taken
@@ -35,6 +38,8 @@ class Joining(NamedTuple):
     start: int = -1
     """Where the destination has put them; -1 until it says so."""
     at_source: bool = False
+    load: int = 0
+    """What the destination has put beside its word."""
 
 
 class XorRelay(Unconnected):
@@ -55,7 +60,7 @@ class XorRelay(Unconnected):
         self._requests = 0
         self._padded: dict[tuple[str, int], int] = {}
         """(relay node, number) -> files whose XOR has come and whose confirmation has not."""
-        self._early: dict[str, dict[int, tuple[str, int]]] = {}
+        self._early: dict[str, dict[int, tuple[str, int, int]]] = {}
         """Destination -> position -> confirmed files that come before others that are missing."""
         for peer, link in site.links.items():
             link.talk.handlers |= {
@@ -66,10 +71,34 @@ class XorRelay(Unconnected):
                 "READY": partial(self._ready, peer),
                 "USED": partial(self._used, peer),
             }
-        if fill is not None:
-            for pair in self._pairs():
+        self.learned()
+
+    def learned(self) -> None:
+        """Pairs without a link of their own: one that was thought to be none is filled no more."""
+        pairs = self._pairs() if self._fill is not None else []
+        for pair in [pair for pair in self._levels if pair not in pairs]:
+            del self._levels[pair]
+            if pair in self._round:
+                self._round.remove(pair)
+        for pair in pairs:
+            if pair not in self._levels:
                 self._levels[pair] = 0
                 self._round.append(pair)
+
+    def renewed(self, link: Line) -> None:
+        """Files under way over it never come; what its terminal has left of others is not known here."""
+        for number, joining in list(self._joining.items()):
+            if link.peer in (joining.source, joining.destination):
+                del self._joining[number]
+        for pair in self._levels:
+            if link.peer in pair:
+                self._levels[pair] = 0
+                if pair not in self._round:
+                    self._round.append(pair)
+
+    def parted(self, peer: str) -> None:
+        self._expected.pop(peer, None)
+        self._early.pop(peer, None)
 
     def reaches(self, peer: str) -> bool:
         return self._path(peer) is not None
@@ -132,7 +161,10 @@ class XorRelay(Unconnected):
     def _xor(self, relay: str, message: Kx, looks: int = 0) -> None:
         """The far link's file under the file of this link."""
         number, files, _ = message.counts
-        if not self._spend(relay, message, "R", lambda: self._xor(relay, message, looks + 1), looks):
+        taken = self._spend(relay, message, "R", lambda: self._xor(relay, message, looks + 1), looks)
+        site = self._site
+        payload = Payload(relay, site.node, number)
+        if taken is None or not site.cargo.uncover(payload, site.links[relay], taken, taken.bits, message.cargo):
             return
         self._padded[relay, number] = files
         self._site.links[relay].talk.tell(Kx("SET-OK", Verb.AGREE, counts=(number, -1)))
@@ -147,23 +179,26 @@ class XorRelay(Unconnected):
         if files is None or line is None:
             return
         run = line.run_of(f"{line.own}>")
-        if start < run.end:
-            # It has been passed over.
+        if start < run.end or not self._site.cargo.fits(line, message.cargo):
+            # It has been passed over, or the far end has put it into what is no more.
+            self._site.cargo.discard(Payload(relay, line.own, number))
             line.book.N += files * run.unit_bits
             line.book.Y += files * run.unit_bits
             return
         early = self._early.setdefault(peer, {})
-        early[start] = relay, files
+        early[start] = relay, files, number
         if start > run.end:
             self._site.later(HOLE_NS, self._pass_over, line, start)
         self._enter_confirmed(line, early)
 
-    def _enter_confirmed(self, line: Line, early: dict[int, tuple[str, int]]) -> None:
+    def _enter_confirmed(self, line: Line, early: dict[int, tuple[str, int, int]]) -> None:
         run = line.run_of(f"{line.own}>")
         while (found := early.pop(run.end, None)) is not None:
-            bits = found[1] * run.unit_bits
+            relay, files, number = found
+            start, bits = run.end, files * run.unit_bits
             line.book.N += bits
             line.enter(bits, 0, line.own)
+            self._site.cargo.enter(Payload(relay, line.own, number), line, run, start)
 
     def _pass_over(self, line: Line, start: int) -> None:
         run, early = line.run_of(f"{line.own}>"), self._early.get(line.peer, {})
@@ -176,29 +211,32 @@ class XorRelay(Unconnected):
     def _set(self, relay: str, message: Kx, looks: int = 0) -> None:
         """The link's file is the pair's from now on: promoted, in the order in which the relay node says so."""
         number, files, _ = message.counts
-        if not self._spend(relay, message, "T", lambda: self._set(relay, message, looks + 1), looks):
-            return
+        taken = self._spend(relay, message, "T", lambda: self._set(relay, message, looks + 1), looks)
         (source,) = message.names
-        line = self._site.line(source, True)
-        assert line is not None
+        site = self._site
+        line, payload = site.line(source, True), Payload(relay, site.node, number)
+        if taken is None or line is None or site.cargo.gather(payload, site.links[relay], taken, taken.bits) is None:
+            return
         run = line.run_of(f"{source}>")
         start, bits = run.end, files * run.unit_bits
         line.book.T += bits
         line.enter(bits, 0, source)
-        self._site.links[relay].talk.tell(Kx("SET-OK", Verb.AGREE, counts=(number, start)))
+        site.cargo.enter(payload, line, run, start)
+        beginning = site.cargo.stamp(line)
+        site.links[relay].talk.tell(Kx("SET-OK", Verb.AGREE, counts=(number, start), cargo=beginning))
 
-    def _spend(self, relay: str, message: Kx, letter: str, again: Callable[[], None], looks: int) -> bool:
-        """Takes the files of the link that are named; False if they are not here yet."""
+    def _spend(self, relay: str, message: Kx, letter: str, again: Callable[[], None], looks: int) -> Taken | None:
+        """Takes the files of the link that are named; None if they are not here yet."""
         link = self._site.links[relay]
         name = Name(False, message.to, message.ranges, 0, 0, unit_bits=link.run.unit_bits)
         taken = link.serving.fetch(name)
         if not isinstance(taken, Taken):
             if looks < LOOKS:
                 self._site.later(LOOK_NS, again)
-            return False
+            return None
         link.gone(taken.ranges, letter, taken.run)
         link.dealing.used(message.to)
-        return True
+        return taken
 
     # --- the relay node -----------------------------------------------------------------------------------------------
 
@@ -230,24 +268,36 @@ class XorRelay(Unconnected):
         self._numbers += 1
         self._joining[self._numbers] = Joining(source, destination, request)
         counts = self._numbers, files, request
+        load = self._load(near, one, far, other)
         for link, taken, word, peer in ((near, one, "XOR", destination), (far, other, "SET", source)):
             link.gone(taken.ranges, "R", taken.run)
             link.dealing.used(taken.label)
-            link.talk.tell(Kx(word, Verb.ASSIGN, ranges=taken.ranges, to=taken.label, counts=counts, names=(peer,)))
+            message = Kx(word, Verb.ASSIGN, ranges=taken.ranges, to=taken.label, counts=counts, names=(peer,))
+            link.talk.tell(msgspec.structs.replace(message, cargo=load if word == "XOR" else 0))
         return True
+
+    def _load(self, near: Line, one: Taken, far: Line, other: Taken) -> int:
+        """The far link's files under those of the near one."""
+        cargo, payload = self._site.cargo, Payload(self._site.node, near.peer, self._numbers)
+        cargo.gather(payload, far, other, other.bits)
+        load = cargo.cover(payload, near, one, one.bits)
+        cargo.discard(payload)
+        return load or 0
 
     def _confirmed(self, terminal: str, message: Kx) -> None:
         number, start = message.counts
         joining = self._joining.get(number)
         if joining is None:
             return
-        joining = joining._replace(start=start) if start >= 0 else joining._replace(at_source=True)
+        if start >= 0:
+            joining = joining._replace(start=start, load=message.cargo)
+        else:
+            joining = joining._replace(at_source=True)
         self._joining[number] = joining
         if joining.at_source and joining.start >= 0:
             del self._joining[number]
-            ready = Kx(
-                "READY", Verb.AGREE, counts=(number, joining.start, joining.request), names=(joining.destination,)
-            )
+            counts, names = (number, joining.start, joining.request), (joining.destination,)
+            ready = Kx("READY", Verb.AGREE, counts=counts, names=names, cargo=joining.load)
             self._site.links[joining.source].talk.tell(ready)
 
     # --- allocation ahead ---------------------------------------------------------------------------------------------
