@@ -99,7 +99,7 @@ def test_at_qos_2_a_flow_that_asks_for_300_of_256_is_refused_and_leaves_nothing_
     bench = line3()
     bench.give(320, "B-C")
     bench.go(0)
-    bench.open("g", "A", "C", rate_bps=300, size_bits=150, service_class="guaranteed")
+    bench.open("g", "A", "C", rate_bps=150, size_bits=150, service_class="guaranteed")
     bench.go(0)
     assert "RESV-FAIL" in bench.words()
     assert reserved(bench, "A", "B") == reserved(bench, "B", "C") == 0
@@ -146,11 +146,11 @@ def test_no_more_than_the_largest_share_of_a_link_is_reserved() -> None:
     bench = line3()
     bench.give(1000, "B-C")
     bench.go(0)
-    bench.open("g", "A", "C", rate_bps=808, service_class="guaranteed")
+    bench.open("g", "A", "C", rate_bps=404, service_class="guaranteed")
     bench.go(1)
     assert reserved(bench, "B", "C") == 0
     bench.close("g", "A", "C")
-    bench.open("h", "A", "C", rate_bps=800, service_class="guaranteed")
+    bench.open("h", "A", "C", rate_bps=400, service_class="guaranteed")
     bench.go(1)
     assert reserved(bench, "B", "C") == 800
 
@@ -177,3 +177,28 @@ def test_at_qos_3_under_permanent_prioritised_overload_best_effort_starves_and_i
         supplied[demand.stream] += outcome.verdict == "supplied"
     assert supplied["best_effort"] == 0
     assert supplied["prioritised"] > 0.6 * seconds * rate_bps / KEY_BITS
+
+
+def test_under_load_the_classes_are_served_in_their_order() -> None:
+    seconds, rate_bps = 120, 10_000
+    classes = {"guaranteed": (1600, SECOND // 10), "prioritised": (2400, SECOND), "best_effort": (4000, 10 * SECOND)}
+    streams = tuple(Stream(name, "A", "C", rate, KEY_BITS, name) for name, (rate, _) in classes.items())
+    moments = sorted(
+        (2 * SECOND + number * SECOND * KEY_BITS // stream.rate_bps + index, index)
+        for index, stream in enumerate(streams)
+        for number in range((seconds - 2) * stream.rate_bps // KEY_BITS)
+    )
+    demands = tuple(
+        Demand(number, at, streams[n].name, "A", "C", KEY_BITS, classes[streams[n].name][1], streams[n].name)
+        for number, (at, n) in enumerate(moments)
+    )
+    links = {frozenset("AB"): rate_bps, frozenset("BC"): rate_bps}
+    record = Arena(QOS, links, Scenario(streams, demands), seed=1).run(seconds)
+    waited: dict[str, list[int]] = {name: [] for name in classes}
+    for demand, outcome in zip(record.scenario.demands, record.outcomes, strict=True):
+        if outcome.verdict == "supplied":
+            waited[demand.stream].append(outcome.done_ns - demand.at_ns)
+    mean = {name: sum(times) / len(times) for name, times in waited.items()}
+    assert mean["guaranteed"] < mean["prioritised"] < mean["best_effort"]
+    assert record.admitted == {"guaranteed"}
+    assert record.reserved_bit_ns > 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keyhop.core.composed.site import Site
 
 GUARANTEED = CLASSES[0]
-RESERVE_SECONDS = 1
+RESERVE_SECONDS = 2
 """A guaranteed flow reserves what it asks for in so much time, at least its largest key twice (K)."""
 TIMEOUT_NS = 60 * NANOSECONDS
 """What nobody has used or renewed for so long is free again (K)."""
