@@ -215,7 +215,7 @@ class Reshaped:
             ranges = run.pool(label).take(whole)
             self.refill()
             return None if ranges is None else Taken(run, ranges, label)
-        keys = self.stock.candidates(length)
+        keys = self.stock.candidates(length) if self._line.talk.can_ask else []
         plan = self._part.supply(length * run.unit_bits, [Held(key.id, key.length * run.unit_bits) for key in keys])
         if plan is None:
             return None

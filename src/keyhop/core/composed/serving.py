@@ -107,7 +107,7 @@ class Asked:
 
     def take(self, stream: str, bits: int, then: Then) -> Taken | Pending | None:
         line, run = self._line, self._line.run
-        ranges = run.free.take(-(-bits // run.unit_bits))
+        ranges = run.free.take(-(-bits // run.unit_bits)) if line.talk.can_ask else None
         if ranges is None:
             return None
         run.held += count(ranges)
