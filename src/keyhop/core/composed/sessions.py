@@ -247,6 +247,9 @@ class OwnedSessions(Directed):
 
     def fresh(self, run: Run, start: int, end: int) -> None:
         super().fresh(run, start, end)
+        self._deal(run)
+
+    def _deal(self, run: Run) -> None:
         common = run.pool(self._own)
         quantum = max(1, QUANTUM_BITS // run.unit_bits)
         while any(self._sessions) and (ranges := common.take(quantum)) is not None:
@@ -261,6 +264,7 @@ class OwnedSessions(Directed):
     def opened(self, stream: StreamOpened) -> None:
         if stream.asks and stream.stream not in self._sessions:
             self._sessions.append(stream.stream)
+            self._deal(self._line.run_of(self._own))
 
     def closed(self, stream: str) -> None:
         """No other end has it in a pool of this session: others may have it."""
@@ -268,6 +272,8 @@ class OwnedSessions(Directed):
             self._sessions.remove(stream)
             run = self._line.run_of(self._own)
             run.pool(self._own).put_back(run.pool(self.pool(stream)).clear())
+            self._deal(run)
+            self._line.site.grew(self._line)
 
 
 class FromOwnPool(FromPool):
