@@ -95,7 +95,7 @@ def intake(directory: Path, total_bytes: int, batch: int) -> tuple[float, float]
                 vault.place(name, offset, target)
                 saves += (
                     Seal(target),
-                    Put(SegmentRow(PEER, 0, position, LARGE_BYTES, "untouched", 0.0, "module")),
+                    Put(SegmentRow(PEER, 0, position, LARGE_BYTES, "untouched")),
                 )
                 position += LARGE_BYTES
                 if len(saves) >= 2 * batch:

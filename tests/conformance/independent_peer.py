@@ -40,6 +40,10 @@ def require(holds: bool, rule: str) -> None:
         raise Broken(rule)
 
 
+VENDOR = "acme"
+"""Of this end's modules."""
+
+
 def len2(content: bytes) -> bytes:
     return struct.pack(">H", len(content)) + content
 
@@ -405,12 +409,13 @@ class Peer:
 
         def make(position: int) -> list:
             print_ = self.fingerprint(self.own_tags.key(position), module, number, bits)
-            return [AGREE, module, number, len(bits), position, print_, placements, 1024, 0.0]
+            return [AGREE, module, number, len(bits), position, print_, placements, 1024, 1e-9, VENDOR]
 
         self.outbox.append(make)
 
-    def on_agree(self, module, number, length, key_position, fingerprint, placements, segment, epsilon) -> None:  # type: ignore[no-untyped-def]
+    def on_agree(self, module, number, length, key_position, fingerprint, placements, segment, epsilon, vendor) -> None:  # type: ignore[no-untyped-def]
         require(not self.leads, "the higher end proposes nothing")
+        self.heard_of_block = epsilon, vendor
         key = self.take_key(key_position)
         bits = self.blocks.pop((module, number), None)
         fits = all(start >= self.runs[run].append for run, start, _ in placements)
@@ -421,7 +426,7 @@ class Peer:
         if accepted:
             self.store(bits or b"", placements, segment)
             self.unconfirmed[module, number] = placements
-        self.outbox.append([ANSWER_BLOCK, module, number, accepted])
+        self.outbox.append([ANSWER_BLOCK, module, number, accepted, 1e-9, VENDOR])
 
     def store(self, bits: bytes, placements: list[list[int]], segment: int) -> None:
         at = 0
@@ -433,9 +438,10 @@ class Peer:
                 for low in range(start, start + length, segment):
                     run.segments[low] = min(segment, start + length - low)
 
-    def on_answer_block(self, module: str, number: int, accepted: bool) -> None:
+    def on_answer_block(self, module: str, number: int, accepted: bool, epsilon: float, vendor: str) -> None:
         placements = self.proposed.pop((module, number), None)
         require(placements is not None, "an answer to nothing")
+        self.heard_of_block = epsilon, vendor
         bits = self.blocks.pop((module, number))
         self.seen.setdefault(module, set()).add(number)
         if accepted:

@@ -31,9 +31,15 @@ def xor(left: bytes, right: bytes) -> bytes:
 
 
 def confirmation(
-    bits: bytes, key_at: int, number: int, placements: list, path: list[str], segment: int = SEGMENT_BYTES
+    bits: bytes,
+    key_at: int,
+    number: int,
+    placements: list,
+    path: list[str],
+    segment: int = SEGMENT_BYTES,
+    labels: bytes = b"",
 ) -> bytes:
-    context = pack([placements, segment, number.to_bytes(8, "big"), 0.0, path])
+    context = pack([placements, segment, number.to_bytes(8, "big"), path]) + labels
     return Poly1305.generate_tag(bits[key_at : key_at + 32], len4(context) + bits[64:])
 
 
@@ -48,6 +54,8 @@ class Middle(Peer):
         self.taken: list[int] = []
         """Numbers of the node's batches that `far` took in."""
         self.confirmed: list[int] = []
+        self.blocks_told: list[list] = []
+        """What the node said of the blocks behind its batches."""
         self.number = 0
         self.tunnel = 0
         self.out: list[list] = []
@@ -121,7 +129,7 @@ class Middle(Peer):
 
     def send_batch(self, number: int) -> None:
         bits, placements, path = self.sending[number]
-        manifest = pack([placements, SEGMENT_BYTES, confirmation(bits, 0, number, placements, path), 0.0, path])
+        manifest = pack([placements, SEGMENT_BYTES, confirmation(bits, 0, number, placements, path), path])
         self.outbox.append(self.batch(number, bits, manifest))
 
     def batch(self, number: int, bits: bytes, manifest: bytes) -> list:
@@ -136,16 +144,25 @@ class Middle(Peer):
             pad += bytes(self.own_key.bits[start : start + used])
             self.own_key.set(BURNT, start, used)
             missing -= used
-        return [RELAY_BATCH, self.far.name, self.other, number, pads, len(bits), xor(bits, pad), manifest]
+        labels = self.labels_of(len(bits))
+        return [RELAY_BATCH, self.far.name, self.other, number, pads, len(bits), xor(bits, pad), manifest, labels]
 
-    def on_confirm(self, number: int, path: list[str], fingerprint: bytes) -> None:
+    def labels_of(self, length: int) -> bytes:
+        """Of a batch of the far node: its own link's block, and the one that our pads are of."""
+        ours = ["-".join(sorted((self.name, self.other))), 0, 1e-11, "acme"]
+        theirs = ["-".join(sorted((self.name, self.far.name))), 3, 1e-10, "other"]
+        return pack([[length, 1500, sorted([ours, theirs]), []]])
+
+    def on_confirm(self, number: int, path: list[str], fingerprint: bytes, labels: bytes) -> None:
         bits, placements, own_path = self.sending.pop(number)
         require(path == own_path, "a confirmation along our path")
-        if fingerprint and hmac.compare_digest(fingerprint, confirmation(bits, 32, number, placements, path)):
+        expected = confirmation(bits, 32, number, placements, path, labels=labels)
+        if fingerprint and hmac.compare_digest(fingerprint, expected):
+            require(labels == self.labels_of(len(bits)), "the labels that we sent")
             self.far.store(bits[64:], placements, SEGMENT_BYTES)
             self.confirmed.append(number)
 
-    def on_batch(self, source, destination, number, pads, length, ciphertext, manifest) -> None:  # type: ignore[no-untyped-def]
+    def on_batch(self, source, destination, number, pads, length, ciphertext, manifest, labels) -> None:  # type: ignore[no-untyped-def]
         """The node's own batch: its first hop is to us, so the pads are the payload."""
         run = self.their_key
         require(source == self.other and destination == self.far.name and not ciphertext, "the first hop of a batch")
@@ -153,7 +170,13 @@ class Middle(Peer):
         bits = b"".join(bytes(run.bits[start : start + n]) for start, n in pads)
         for pad in pads:
             run.set(BURNT, *pad)
-        placements, segment, fingerprint, _, path = unpack(manifest)
+        placements, segment, fingerprint, path = unpack(manifest)
+        told = unpack(labels)
+        require(sum(piece[0] for piece in told) == length, "labels of all bytes")
+        self.blocks_told += [term for piece in told for term in piece[2]]
+        # What our own pads on the hop to the far node add.
+        hop = ["-".join(sorted((self.name, self.far.name))), 3, 1e-10, "other"]
+        labels = pack([[piece[0], piece[1], sorted([*piece[2], hop]), piece[3]] for piece in told])
         theirs = (self.far.their_key, self.far.their_opening, self.far.their_tags)
         fits = all(self.far.runs[n] in theirs and start >= self.far.runs[n].append for n, start, _ in placements)
         require(fits, "placements in the source's own runs")
@@ -162,5 +185,5 @@ class Middle(Peer):
         if hmac.compare_digest(fingerprint, confirmation(bits, 0, number, placements, path, segment)):
             self.far.store(bits[64:], placements, segment)
             self.taken.append(number)
-            answer = confirmation(bits, 32, number, placements, path, segment)
-        self.out.append([CONFIRM, number, path, answer])
+            answer = confirmation(bits, 32, number, placements, path, segment, labels)
+        self.out.append([CONFIRM, number, path, answer, labels])

@@ -529,13 +529,13 @@ def flipped(data: bytes, bit: int) -> bytes:
 def block_of(peer: Peer, **changes: object) -> Callable[[int], list]:
     """An AgreeBlock for a block of this test's making."""
     own: dict = {"module": "x", "number": 7, "length": 4096, "placements": [[0, 1 << 20, 1024]]}
-    own |= {"segment": 1024, "epsilon": 0.0, "shift": 0, **changes}
+    own |= {"segment": 1024, "epsilon": 0.0, "vendor": "", "shift": 0, **changes}
 
     def make(position: int) -> list:
         peer.own_tags.key(position)
         name = own["module"], own["number"]
         peer.proposed[name], peer.blocks[name] = own["placements"], b""
-        place = own["placements"], own["segment"], own["epsilon"]
+        place = own["placements"], own["segment"], own["epsilon"], own["vendor"]
         return [AGREE, *name, own["length"], position + own["shift"], bytes(16), *place]
 
     return make
@@ -574,10 +574,14 @@ def stated(peer: Peer, body: object) -> bytes:
     return peer.state_frame(peer.keys.popleft(), pack(body) if not isinstance(body, bytes) else body)
 
 
+def labels_of(length: int) -> bytes:
+    return pack([[length, 0, [["q", 0, 0.0, ""]], []]])
+
+
 def pads_of(peer: Peer, spans: list[list[int]], **changes: object) -> bytes:
     length = changes.get("length", sum(n for _, n in spans))
     return peer.tagged([[RELAY_BATCH, changes.get("source", peer.name), "m", 1, spans, length,
-                         changes.get("ciphertext", b""), b""]])  # fmt: skip
+                         changes.get("ciphertext", b""), b"", labels_of(max(1, length))]])  # type: ignore  # fmt: skip
 
 
 def link_state_of(fields: list) -> bytes:
@@ -629,7 +633,7 @@ CLOSES: dict[str, Callable[[Peer], bytes]] = {
     "a credit shorter than a key": lambda peer: peer.tagged([], [[28_000, 16]]),
     "credits that overlap": lambda peer: peer.tagged([], [[28_000, 64], [28_032, 64]]),
     "an answer to a lease nobody asked for": lambda peer: peer.tagged([[ANSWER_LEASE, 999, True]]),
-    "an answer to a block nobody proposed": lambda peer: peer.tagged([[ANSWER_BLOCK, "q", 999, True]]),
+    "an answer to a block nobody proposed": lambda peer: peer.tagged([[ANSWER_BLOCK, "q", 999, True, 0.0, ""]]),
     "a lease for another purpose": lambda peer: peer.tagged([[REQUEST, 1, "untouched", [[0, 1024]]]]),
     "a floor above the run": lambda peer: peer.tagged([[STATEMENT, 0, 0, 0, 0, 0, 0, 1 << 30, b""]]),
     "a floor below zero": lambda peer: peer.tagged([[STATEMENT, 0, 0, 0, 0, 0, 0, -1, b""]]),
@@ -829,7 +833,7 @@ def test_a_placement_below_the_append_mark_is_refused_and_the_block_destroyed_at
 
     def make(position: int) -> list:
         print_ = peer.fingerprint(peer.own_tags.key(position), "q", 60, bits)
-        return [AGREE, "q", 60, len(bits), position, print_, [[0, 0, 1024]], 1024, 0.0]
+        return [AGREE, "q", 60, len(bits), position, print_, [[0, 0, 1024]], 1024, 0.0, ""]
 
     line.deliver("q", 60, bits)
     talk(line, peer, peer.tagged([make]))
@@ -869,7 +873,7 @@ def test_a_batch_for_another_destination_than_its_reservation_dies(other: str) -
     talk(line, peer, peer.flush())
     ((start, _),) = peer.stock[3]
     line.receive(frame(PLAIN, 0, pack([[[RESERVE, 1, [other, "m"], 128]]])))
-    line.receive(peer.tagged([[RELAY_BATCH, other, "elsewhere", 1, [[start, 128]], 128, b"", b""]]))
+    line.receive(peer.tagged([[RELAY_BATCH, other, "elsewhere", 1, [[start, 128]], 128, b"", b"", labels_of(128)]]))
     assert not line.closed
     supplies(line, peer)
 
@@ -888,9 +892,7 @@ numbers = some.sampled_from(
     [-1, 0, 1, 31, 32, 63, 64, 128, 1024, 4096, 16_384, 1 << 34, (1 << 34) + 1, 1 << 62, 1 << 63, (1 << 64) - 1]
 )
 texts = some.sampled_from(["", "a", "m", "z", "q", "far", "supply", "pad", "gone", "relay", "first-contact", "x" * 65])
-blobs = some.sampled_from(
-    [b"", bytes(1), bytes(16), bytes(17), bytes(128), pack([[], 1024, bytes(16), 0.0, ["a", "m"]])]
-)
+blobs = some.sampled_from([b"", bytes(1), bytes(16), bytes(17), bytes(128), pack([[], 1024, bytes(16), ["a", "m"]])])
 pairs = some.lists(numbers, min_size=2, max_size=3)
 paths = some.sampled_from(
     [["a", "m"], ["z", "m"], ["m", "a"], ["a", "m", "z"], ["z", "m", "a"], ["far", "a", "m"], [], ["m"]]
@@ -908,20 +910,24 @@ values = some.one_of(
 )
 links = some.lists(some.tuples(texts, numbers, numbers, some.booleans()), max_size=3)
 statements = blobs | some.tuples(texts, numbers, links, some.lists(texts, max_size=3)).map(pack)
+terms = some.tuples(texts, numbers, some.floats(), texts)
+labels = some.lists(some.tuples(numbers, numbers, some.lists(terms, max_size=2), some.lists(paths, max_size=2))).map(
+    pack
+)
 SHAPES = {
-    AGREE: [texts, numbers, numbers, numbers, blobs, some.lists(pairs, max_size=3), numbers, some.floats()],
-    ANSWER_BLOCK: [texts, numbers, some.booleans()],
+    AGREE: [texts, numbers, numbers, numbers, blobs, some.lists(pairs, max_size=3), numbers, some.floats(), texts],
+    ANSWER_BLOCK: [texts, numbers, some.booleans(), some.floats(0, 1), texts],
     STORED: [texts, numbers],
     REQUEST: [numbers, texts, some.lists(pairs, max_size=3)],
     ANSWER_LEASE: [numbers, some.booleans()],
     STATEMENT: [numbers, numbers, numbers, numbers, numbers, numbers, numbers, blobs],
     NAME_SECRET: [numbers, numbers],
-    RELAY_BATCH: [texts, texts, numbers, some.lists(pairs, max_size=3), numbers, blobs, blobs],
+    RELAY_BATCH: [texts, texts, numbers, some.lists(pairs, max_size=3), numbers, blobs, blobs, labels | blobs],
     LINK_STATE: [statements, blobs, blobs],
     FORWARD: [texts, texts, numbers, numbers, some.integers(0, 6), numbers, blobs, blobs],
     RESERVE: [numbers, paths, numbers],
     RESERVE + 1: [numbers, paths, some.booleans(), texts, texts],
-    RESERVE + 2: [numbers, paths, blobs],
+    RESERVE + 2: [numbers, paths, blobs, labels | blobs],
 }  # fmt: skip
 
 

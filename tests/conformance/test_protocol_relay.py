@@ -8,8 +8,11 @@ from independent_peer import CONFIRM, FORWARD, HELLO, PLAIN, RESERVE, SUPPLY, fr
 from independent_relay import SEGMENT_BYTES, Middle, confirmation
 from real_node import LINK, Line
 
+from keyhop.core.epsilon import epsilon
+from keyhop.core.label import Grade, Trust
 from keyhop.core.model import NodeId
 from keyhop.core.node import events
+from keyhop.core.node.provenance import label_within
 
 SECRET = random.Random(6).randbytes(65_536)
 BOTH_ORDERS = pytest.mark.parametrize("far", ["c", "x"], ids=["the far node leads", "the node leads"])
@@ -157,7 +160,6 @@ def manifest_of(bits: bytes, placements: list, number: int = 1, **changes: objec
             placements,
             segment,
             changes.get("fingerprint", told),
-            changes.get("epsilon", 0.0),
             path,
         ]
     )
@@ -175,7 +177,6 @@ DEAD: dict[str, tuple[list, dict]] = {
     "a run nobody has": ([[6, 0, 1024]], {}),
     "placements beyond the batch": ([[0, 0, 1025]], {}),
     "placements that overlap": ([[0, 0, 512], [0, 256, 512]], {}),
-    "an epsilon that is no probability": ([[0, 0, 1024]], {"epsilon": 2.0}),
     "a placement beyond the end": ([[0, 1 << 34, 32]], {}),
 }
 
@@ -190,7 +191,7 @@ def test_a_batch_dies_for(what: str) -> None:
     assert pair is None or not any(run.append for n, run in pair.runs.items() if n in (0, 2, 4))
     good = os.urandom(64 + 1024)
     answer = send(line, peer, good, manifest_of(good, [[0, 0, 1024]], 2), 2)
-    assert answer == confirmation(good, 32, 2, [[0, 0, 1024]], PATH)
+    assert answer == confirmation(good, 32, 2, [[0, 0, 1024]], PATH, labels=peer.labels_of(len(good)))
 
 
 @pytest.mark.parametrize("segment", [1024, 4096, 65_536])
@@ -198,7 +199,7 @@ def test_the_source_says_how_a_batch_is_cut(segment: int) -> None:
     line, peer = ready()
     bits = os.urandom(64 + 6144)
     answer = send(line, peer, bits, manifest_of(bits, [[0, 0, 6144]], segment=segment))
-    assert answer == confirmation(bits, 32, 1, [[0, 0, 6144]], PATH, segment)
+    assert answer == confirmation(bits, 32, 1, [[0, 0, 6144]], PATH, segment, peer.labels_of(len(bits)))
     cut = [s.length for s in line.node.context.pairs[NodeId("c")].runs[0].segments.values()]
     assert cut == [min(segment, 6144 - start) for start in range(0, 6144, segment)]
 
@@ -210,10 +211,58 @@ def test_a_reservation_has_65_to_262144_bytes(length: int, closes: bool) -> None
     assert bool(line.closed) == closes
 
 
-@pytest.mark.parametrize("manifest", [b"", b"\xc1", pack([]), pack([[], 1024, b"", 0.0]), bytes(1000)])
+@pytest.mark.parametrize("manifest", [b"", b"\xc1", pack([]), pack([[], 1024, b""]), bytes(1000)])
 def test_a_batch_with_an_unreadable_manifest_dies(manifest: bytes) -> None:
     line, peer = ready()
     assert send(line, peer, os.urandom(100), manifest) == b""
+
+
+BAD_LABELS = {
+    "none": lambda length: b"",
+    "of nothing": lambda length: pack([]),
+    "of too few bytes": lambda length: pack([[length - 1, 0, [["k-m", 0, 1e-9, ""]], []]]),
+    "of too many bytes": lambda length: pack([[length, 0, [["k-m", 0, 1e-9, ""]], []]] * 2),
+    "without a block behind them": lambda length: pack([[length, 0, [], []]]),
+    "with an epsilon that is no probability": lambda length: pack([[length, 0, [["k-m", 0, 2.0, ""]], []]]),
+    "of an unnumbered block": lambda length: pack([[length, 0, [["k-m", -2, 1e-9, ""]], []]]),
+    "of an age below 0": lambda length: pack([[length, -1, [["k-m", 0, 1e-9, ""]], []]]),
+    "in too many pieces": lambda length: pack(
+        [[length - 64, 0, [["k-m", 0, 1e-9, ""]], []], *[[1, 0, [["k-m", 0, 1e-9, ""]], []]] * 64]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_LABELS)
+def test_a_batch_closes_whose_labels_are(what: str) -> None:
+    line, peer = ready()
+    bits = os.urandom(64 + 1024)
+    line.receive(frame(PLAIN, 0, pack([[[RESERVE, 1, PATH, len(bits)]]])))
+    peer.labels_of = BAD_LABELS[what]  # type: ignore[method-assign]
+    line.receive(peer.tagged([peer.batch(1, bits, manifest_of(bits, [[0, 0, 1024]]))]))
+    assert line.closed and NodeId("c") not in line.node.context.pairs
+
+
+def test_the_destination_labels_what_it_takes_with_all_that_was_told_on_the_way() -> None:
+    line, peer = ready()
+    bits = os.urandom(64 + 1024)
+    assert send(line, peer, bits, manifest_of(bits, [[0, 0, 1024]])) != b""
+    run = line.node.context.pairs[NodeId("c")].runs[0]
+    key = label_within(run.origins, 32, 64, ("c", "m"), line.node.context.wall_now)
+    assert key.epsilon == epsilon("1.1e-10") and key.vendors == {"acme", "other"}
+    assert key.paths == {("c", "k", "m")} and key.trust is Trust.FULL and key.grade is Grade.ITS
+    assert key.age_ns(line.node.context.wall_now) >= 1_500_000_000
+
+
+def test_the_source_labels_what_it_sent_with_what_the_destination_confirmed() -> None:
+    line, peer = network("k", "z")
+    wait(line, peer, 8)
+    run = line.node.context.pairs[NodeId("z")].own_key
+    assert peer.taken and run.append
+    segment = next(run.segments.values())
+    key = label_within(run.origins, segment.start, segment.start + 32, ("m", "z"), line.node.context.wall_now)
+    assert key.paths == {("m", "k", "z")} and key.vendors == {"unnamed", "acme", "other"}
+    assert {term.origin.name for term in key.terms} == {"q", "k-z"} and key.epsilon is None
+    assert {module for module, *_ in peer.blocks_told} == {"q"}
 
 
 def test_a_batch_number_is_taken_once() -> None:
@@ -236,7 +285,7 @@ def test_an_astronomic_batch_number_stops_that_source_only() -> None:
     number = (1 << 63) - 1
     bits = os.urandom(64 + 32)
     answer = send(line, peer, bits, manifest_of(bits, [[0, 0, 32]], number), number)
-    assert answer == confirmation(bits, 32, number, [[0, 0, 32]], PATH)
+    assert answer == confirmation(bits, 32, number, [[0, 0, 32]], PATH, labels=peer.labels_of(len(bits)))
     assert send(line, peer, bits, manifest_of(bits, [[0, 64, 32]], 5), 5) == b""
 
 

@@ -8,9 +8,12 @@ from independent_peer import ANSWER_LEASE, PROOF, Peer, unpack
 from real_node import LINK, Line
 from test_protocol_opening import ends, frames
 
+from keyhop.core.epsilon import epsilon
+from keyhop.core.label import Origin
 from keyhop.core.machine import Output
 from keyhop.core.model import NodeId, RunId
 from keyhop.core.node import events
+from keyhop.core.node.provenance import label_within
 from keyhop.core.node.run import UNTOUCHED, Run, Segment
 from keyhop.core.node.vault import BlockName
 
@@ -79,7 +82,7 @@ def test_the_first_credit_is_passed_durably_when_the_proof_verifies_used_or_not(
 def test_what_a_placement_jumped_over_counts_as_touched() -> None:
     run = Run(RunId(NodeId("b"), 0), owned=True)
     run.place(1024, 1024)
-    run.insert_segment(Segment(1024, 1024, UNTOUCHED, 0.0, "q", stored=True, born=0))
+    run.insert_segment(Segment(1024, 1024, UNTOUCHED, stored=True, born=0))
     run.append = 4096
     assert run.state().touched == ((0, 1024), (2048, 2048))
 
@@ -143,13 +146,23 @@ def test_a_lease_is_not_spent_if_either_end_burnt_while_its_commit_was_under_way
     assert not line.pair.stock.left and not line.pair.pads
 
 
-def test_the_worse_of_two_statements_about_a_block_counts_at_the_higher_end() -> None:
-    line, peer = ends("a")
+@pytest.mark.parametrize(("own", "counts"), [(1e-6, 1e-6), (1e-12, 1e-9), (0.0, None)])
+@pytest.mark.parametrize("peer_name", ["a", "z"], ids=["the peer proposes", "the node proposes"])
+def test_the_worse_of_two_statements_about_a_block_counts_at_both_ends(
+    peer_name: str, own: float, counts: float | None
+) -> None:
+    """The peer declares 1e-9 and the vendor acme; who declares nothing leaves the block without a claim."""
+    line, peer = ends(peer_name)
     meet(line, peer)
     bits = random.Random(1).randbytes(8192)
     peer.deliver("q", 0, bits)
-    line.vault.accept(BlockName(NodeId("a"), "q", 0), bytearray(bits))
-    line.step(events.BlockArrived("a", "q", 0, len(bits), 1e-6))
+    line.vault.accept(BlockName(NodeId(peer_name), "q", 0), bytearray(bits))
+    line.step(events.BlockArrived(peer_name, "q", 0, len(bits), own, "other"))
     talk(line, peer, peer.flush(), line.take())
-    segments = [*line.pair.own_key.segments.values(), *line.pair.their_key.segments.values()]
-    assert segments and {segment.epsilon for segment in segments} == {1e-6}
+    for run in (line.pair.own_key, line.pair.their_key):
+        segment = next(run.segments.values())
+        key = label_within(run.origins, segment.start, segment.end, ("a", "m"), line.node.context.wall_now)
+        assert key.epsilon == (None if counts is None else epsilon(counts))
+        assert key.vendors == {"acme", "other"} and key.min_vendors == 1
+        assert [term.origin for term in key.terms] == [Origin("qkd", "q", 0)] and key.hops == 1
+    assert peer.heard_of_block == (own, "other")

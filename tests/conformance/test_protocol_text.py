@@ -7,12 +7,22 @@ import msgspec
 import pytest
 
 from keyhop.core import messages
-from keyhop.core.messages import BODIES, FrameType, LinkState, Manifest, PlainMessage, RunState, TaggedMessage
+from keyhop.core.messages import (
+    BODIES,
+    FrameType,
+    LabelPiece,
+    LabelTerm,
+    LinkState,
+    Manifest,
+    PlainMessage,
+    RunState,
+    TaggedMessage,
+)
 from keyhop.wire import frames
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 MESSAGES = {cls.__name__: cls for union in (TaggedMessage, PlainMessage) for cls in union.__args__}
-RECORDS = {cls.__name__: cls for cls in (*BODIES.values(), RunState, Manifest, LinkState)}
+RECORDS = {cls.__name__: cls for cls in (*BODIES.values(), RunState, Manifest, LinkState, LabelPiece, LabelTerm)}
 TABLES = ("Hello", "Proof")
 
 
@@ -72,6 +82,10 @@ def test_the_text_names_every_frame_type() -> None:
         (messages.PATH_LIMIT, "path: list(≤32) of name"),
         (messages.APPLICATIONS_PER_NODE, "list(≤4096) of str"),
         (messages.APPLICATION_NAME_LIMIT, "at most 256 characters"),
+        (messages.LABEL_PIECES_LIMIT, "a list of 1 to 64 pieces"),
+        (messages.LABEL_TERMS_LIMIT, "terms: list(≤64) of LabelTerm"),
+        (messages.LABEL_PATHS_LIMIT, "paths: list(≤8) of"),
+        (messages.LABELS_LIMIT_BYTES, "labels: bytes(≤131,072)"),
         (messages.LINKS_PER_NODE, "links: list(≤256) of"),
         (messages.STATEMENT_LIMIT_BYTES, "statement: bytes(≤524288)"),
         (messages.CERTIFICATE_LIMIT_BYTES, "certificate: bytes(≤8192)"),

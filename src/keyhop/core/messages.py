@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Annotated, TypeAlias
 
@@ -31,6 +32,11 @@ CIPHERTEXT_LIMIT_BYTES = 262_144
 DESIGN_LIMIT_BYTES = 65_536
 MANIFEST_LIMIT_BYTES = 4096
 """Each node of a path sends on what it got and a ciphertext beside it: that must fit into a frame."""
+LABEL_PIECES_LIMIT = 64
+LABEL_TERMS_LIMIT = 64
+LABEL_PATHS_LIMIT = 8
+"""What is said of a batch: so many pieces of it, of each so many blocks, and paths beside its own."""
+LABELS_LIMIT_BYTES = 131_072
 
 
 class FrameType(IntEnum):
@@ -72,6 +78,36 @@ class Strict(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unkn
 
 class Message(Strict, frozen=True, gc=False, array_like=True, tag=True):
     pass
+
+
+# --- what is told of bits ---------------------------------------------------------------------------------------------
+
+
+class LabelTerm(Strict, frozen=True, gc=False, array_like=True, order=True):
+    """One block that must be secret for the key to be so."""
+
+    module: Name
+    number: Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)]
+    """-1: several blocks, or one that nobody knows."""
+    epsilon: Epsilon
+    """0.0: not declared."""
+    vendor: Name
+    """Of the module; empty: not declared."""
+
+
+class LabelPiece(Strict, frozen=True, gc=False, array_like=True):
+    """Bytes of a batch that are alike in where they come from."""
+
+    length: Length
+    age_ms: Number
+    """Of the oldest bits, at the node that says so."""
+    terms: Annotated[tuple[LabelTerm, ...], Meta(max_length=LABEL_TERMS_LIMIT)]
+    paths: Annotated[tuple[Path, ...], Meta(max_length=LABEL_PATHS_LIMIT)]
+    """Over which pads came that were themselves relayed."""
+
+
+Labels: TypeAlias = Annotated[bytes, Meta(max_length=LABELS_LIMIT_BYTES)]
+"""A list of LabelPiece, encoded: what the destination's confirmation covers, byte for byte."""
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -163,12 +199,18 @@ class AgreeBlock(Message, frozen=True, gc=False, array_like=True, tag=1):
     placements: Placements
     segment_bytes: Length
     epsilon: Epsilon
+    """As this end's module declares it; 0.0: it does not."""
+    vendor: Name
+    """Of this end's module; empty: not declared."""
 
 
 class AnswerBlock(Message, frozen=True, gc=False, array_like=True, tag=2):
     module: Name
     number: Number
     accepted: bool
+    epsilon: Epsilon
+    vendor: Name
+    """As the other end's module declares them: the label of a block is the same at both ends."""
 
 
 class StoredBlock(Message, frozen=True, gc=False, array_like=True, tag=8):
@@ -224,6 +266,8 @@ class RelayBatch(Message, frozen=True, gc=False, array_like=True, tag=7):
     """Empty: the bytes at `pads` are the payload."""
     manifest: Annotated[bytes, Meta(max_length=MANIFEST_LIMIT_BYTES)]
     """What source and destination agree on; relays pass it on unread."""
+    labels: Labels
+    """Of all `length` bytes: what each sender so far knows of the bytes at its pads."""
 
 
 # --- untagged messages ------------------------------------------------------------------------------------------------
@@ -298,6 +342,8 @@ class Confirm(Message, frozen=True, gc=False, array_like=True, tag=25):
     number: Number
     path: Path
     fingerprint: Fingerprint
+    labels: Labels
+    """As they reached the destination: the source labels its keys alike."""
 
 
 class Manifest(Strict, frozen=True, gc=False, array_like=True):
@@ -306,7 +352,6 @@ class Manifest(Strict, frozen=True, gc=False, array_like=True):
     placements: Placements
     segment_bytes: Length
     fingerprint: Fingerprint
-    epsilon: Epsilon
     path: Path
 
 
@@ -344,7 +389,22 @@ BODIES: dict[FrameType, type[Body]] = {
 _encoder = msgspec.msgpack.Encoder()
 _decoders = {kind: msgspec.msgpack.Decoder(body) for kind, body in BODIES.items()}
 _manifest_decoder = msgspec.msgpack.Decoder(Manifest)
+_labels_decoder = msgspec.msgpack.Decoder(
+    Annotated[tuple[LabelPiece, ...], Meta(min_length=1, max_length=LABEL_PIECES_LIMIT)]
+)
 _link_state_decoder = msgspec.msgpack.Decoder(LinkState)
+
+
+def encode_labels(labels: Sequence[LabelPiece]) -> bytes:
+    return _encoder.encode(labels)
+
+
+def decode_labels(payload: bytes) -> tuple[LabelPiece, ...]:
+    try:
+        labels: tuple[LabelPiece, ...] = _labels_decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(f"labels of a relay batch do not decode: {error}") from None
+    return labels
 
 
 def encode(body: Body | Manifest | LinkState | TaggedMessage) -> bytes:

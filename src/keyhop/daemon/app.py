@@ -230,8 +230,9 @@ class NodeProcess:
             os.urandom,
             snapshot,
             start=anchor.start_number,
-            now=time.monotonic_ns(),
+            now=(now := time.monotonic_ns()),
             restored=anchor.reason if anchor.restored else "",
+            wall_ahead_ns=time.time_ns() - now,
         )
         return anchor, secrets
 

@@ -104,6 +104,8 @@ class LinkEntry:
     to: Name
     driver: str
     id: Name | None = None
+    vendor: Name | None = None
+    """Who made the module; keys are labelled with it, and requests may want or refuse it."""
     first_contact: Source | None = None
     """The file `keyhop link key` made: loaded once, then overwritten."""
     settings: Annotated[Any, Rest(table="drivers", by="driver")] = None

@@ -112,7 +112,7 @@ class Devices:
             wait_s = min(2 * wait_s, self._restart_s[1])
 
     def _deliver(self, module: Module, block: Block) -> None:
-        peer, length = module.entry.to, len(block.bits)
+        peer, length, vendor = module.entry.to, len(block.bits), module.entry.vendor or ""
         name = BlockName(NodeId(peer), module.link, block.number)
         vault = self._driver.vault
         if self._driver.stopped or vault.length(name) is not None:
@@ -124,7 +124,7 @@ class Devices:
             return
         module.blocks += 1
         module.bytes += length
-        self._driver.feed(BlockArrived(peer, module.link, block.number, length, block.epsilon))
+        self._driver.feed(BlockArrived(peer, module.link, block.number, length, block.epsilon, vendor))
 
     def _report(self, module: Module, said: Report) -> None:
         module.report = said

@@ -63,6 +63,8 @@ class PlannedLink:
     prefill_bytes: int = 0
     protocol: str = ""
     length_km: float | None = None
+    vendor: str = ""
+    """Of the modules at both ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +215,7 @@ def _node_file(lab: Lab, plan: Plan, node_id: str) -> NodeFile:
     key = Source("file", str(issued.key))
     everyone = [application for other in lab.state.nodes for application in other.applications]
     limits = {link.id: link.qber_limit_ratio for link in plan.links}
+    vendors = {link.id: link.vendor for link in plan.links}
     neighbours: list[str] = []
     links = []
     for link in lab.state.links:
@@ -224,6 +227,7 @@ def _node_file(lab: Lab, plan: Plan, node_id: str) -> NodeFile:
                 to=to,
                 driver="emulated",
                 id=link.id,
+                vendor=vendors[link.id] or None,
                 first_contact=None if to in neighbours else Source("file", _secret_name(to)),
                 settings=module.EmulatedSettings(
                     directory=up / control.LINKS_DIRECTORY / link.id,

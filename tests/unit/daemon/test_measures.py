@@ -19,7 +19,7 @@ def a_pair() -> Pair:
 
 def append(pair: Pair, length: int, *, own: bool = True) -> None:
     run = pair.own_key if own else pair.their_key
-    run.insert_segment(Segment(run.append, length, UNTOUCHED, 0.0, "module", stored=True, born=0))
+    run.insert_segment(Segment(run.append, length, UNTOUCHED, stored=True, born=0))
     run.append += length
     run.book.take_in(Account.G, length)
 

@@ -73,7 +73,13 @@ class Context:
     """One per node. The parts keep their own memory; this holds what more than one of them needs."""
 
     def __init__(
-        self, settings: NodeSettings, vault: Vault, entropy: Callable[[int], bytes], start: int, now: int
+        self,
+        settings: NodeSettings,
+        vault: Vault,
+        entropy: Callable[[int], bytes],
+        start: int,
+        now: int,
+        wall_ahead_ns: int = 0,
     ) -> None:
         self.settings = settings
         self.node = settings.node
@@ -82,6 +88,8 @@ class Context:
         self.start = start
         self.incarnation = entropy(8)
         self.now = now
+        self.wall_ahead_ns = wall_ahead_ns
+        """Added to `now` it gives a clock that goes on over restarts: by it key has an age, and nothing else."""
         self.out = Output()
         self.pairs: dict[str, Pair] = {}
         self.epoch = start
@@ -124,6 +132,11 @@ class Context:
     @property
     def born_now(self) -> int:
         return self._rounded_up(self.settings.block_lifetime_ns)
+
+    @property
+    def wall_now(self) -> int:
+        """What births are counted in."""
+        return self.now + self.wall_ahead_ns
 
     @property
     def spent_now(self) -> int:

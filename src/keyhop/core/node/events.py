@@ -39,6 +39,8 @@ class BlockArrived(msgspec.Struct, frozen=True, gc=False):
     number: int
     length: int
     epsilon: float = 0.0
+    """As the module declares it; 0.0: it does not."""
+    vendor: str = ""
 
 
 class SecretLoaded(msgspec.Struct, frozen=True, gc=False):

@@ -23,7 +23,7 @@ from keyhop.core.node.starts import Starts
 from keyhop.core.node.tags import check_credit
 
 FRAME_PAYLOAD_BYTES = 512 * 1024
-"""A frame is closed when its messages reach this; the last may take it on by a third of a mebibyte, a relay batch."""
+"""A frame is closed when its messages reach this; the last may take it on by under half a mebibyte, a relay batch."""
 
 
 class Frames:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -12,6 +12,7 @@ from keyhop.core.messages import (
     PATH_LIMIT,
     AnswerReserve,
     Confirm,
+    LabelPiece,
     Manifest,
     RelayBatch,
     Reserve,
@@ -20,6 +21,7 @@ from keyhop.core.messages import (
     encode,
 )
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, Action, NodeId, PeerError, Purpose, Range, State
+from keyhop.core.node import provenance
 from keyhop.core.node.context import Context
 from keyhop.core.node.intake import Intake, seen
 from keyhop.core.node.ledger import Account
@@ -60,8 +62,8 @@ class HandedOn(msgspec.Struct, frozen=True):
 def covered_by(
     path: tuple[str, ...], number: int, placements: tuple[tuple[int, int, int], ...], segment_bytes: int
 ) -> bytes:
-    """What both confirmation tags cover beside the bits."""
-    return encode(Manifest(placements, segment_bytes, number.to_bytes(8, "big"), 0.0, path))
+    """What both confirmation tags cover beside the bits; the destination's covers the labels, too."""
+    return encode(Manifest(placements, segment_bytes, number.to_bytes(8, "big"), path))
 
 
 class Hops:
@@ -182,6 +184,7 @@ class Hops:
             raise PeerError("a batch whose pads do not have its length")
         if message.ciphertext and len(message.ciphertext) != message.length:
             raise PeerError(f"a batch of {message.length} bytes with a ciphertext of {len(message.ciphertext)}")
+        known = provenance.read(message.labels, message.length)
         if not message.ciphertext and message.source != pair.peer:
             raise PeerError("only the source may send its own link key as the payload")
         pads = tuple(Range(run.id, start, length) for start, length in message.pads)
@@ -209,7 +212,7 @@ class Hops:
         if message.destination == context.node:
             self._receive(reservation.path, name, message)
         else:
-            self._hand_on(reservation, name, message)
+            self._hand_on(reservation, name, message, known)
 
     def _use(self, pair: Pair, pads: tuple[Range, ...]) -> None:
         """Checks first, all of them: leased to the peer as pads in our own record, and no byte used."""
@@ -232,7 +235,9 @@ class Hops:
             context.used_up(run, segment)
         context.book(run)
 
-    def _hand_on(self, reservation: Reservation, name: BlockName, message: RelayBatch) -> None:
+    def _hand_on(
+        self, reservation: Reservation, name: BlockName, message: RelayBatch, known: Sequence[LabelPiece]
+    ) -> None:
         context = self.context
         following = context.pairs[reservation.path[reservation.path.index(context.node) + 1]]
         live = all(following.own_key.leased(start, start + length, Purpose.PAD) for start, length in reservation.pads)
@@ -251,7 +256,14 @@ class Hops:
         self.handed_on.pop(key, None)
         self.handed_on[key] = HandedOn(reservation.path, following.peer, context.now + BATCH_NS)
         context.count("relay_hops")
-        context.say(following, msgspec.structs.replace(message, pads=tuple(reservation.pads), ciphertext=ciphertext))
+        labels = provenance.written(provenance.over(known, self.told(following, reservation.pads)))
+        handed_on = msgspec.structs.replace(message, pads=tuple(reservation.pads), ciphertext=ciphertext, labels=labels)
+        context.say(following, handed_on)
+
+    def told(self, pair: Pair, pads: list[Span]) -> list[LabelPiece]:
+        """What we know of the bytes at these pads of ours."""
+        ends = sorted((pair.own, pair.peer))
+        return provenance.told(pair.own_key.origins, pads, ends, self.context.wall_now)
 
     def _refuse(self, pair: Pair, message: RelayBatch) -> None:
         """Says so to whoever handed it on, which looks whether the path that the batch claims is the one it came by."""
@@ -263,7 +275,7 @@ class Hops:
             self._dead(path, message.number)
 
     def _dead(self, path: tuple[str, ...], number: int) -> None:
-        self.context.say_plain(path[path.index(self.context.node) - 1], Confirm(number, path, b""))
+        self.context.say_plain(path[path.index(self.context.node) - 1], Confirm(number, path, b"", b""))
 
     def _receive(self, path: tuple[str, ...], name: BlockName, message: RelayBatch) -> None:
         """The destination: appends when the source's tag verifies, and answers under the second key inside."""
@@ -295,11 +307,12 @@ class Hops:
             context.vault.discard(name)
             self._dead(path, message.number)
             return
-        answer = context.vault.fingerprint_inside(name, TAG_KEY_BYTES, covered)
+        answer = context.vault.fingerprint_inside(name, TAG_KEY_BYTES, covered + message.labels)
+        origins = provenance.at_the_end(message.labels, message.length, path, context.wall_now)
         self.intake.store(
-            pair, name, manifest.placements, manifest.segment_bytes, 0.0,
+            pair, name, manifest.placements, manifest.segment_bytes, origins,
             placed=False, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip
         self.intake.remember(pair, RELAY, message.number)
         self.paths[pair.peer, context.node] = path
-        context.say_plain(path[-2], Confirm(message.number, path, answer))
+        context.say_plain(path[-2], Confirm(message.number, path, answer, message.labels))

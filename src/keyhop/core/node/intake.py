@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,13 +11,15 @@ from keyhop.core.designs import Running
 from keyhop.core.machine import Seal
 from keyhop.core.messages import MODULES_PER_PEER, AgreeBlock, AnswerBlock, Placement, Proof, StoredBlock
 from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, NodeId, PeerError, Range, RunKind
+from keyhop.core.node import provenance
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import BlockArrived
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Keyed, Pair
-from keyhop.core.node.rows import IntakeRow
-from keyhop.core.node.run import UNTOUCHED, Segment
+from keyhop.core.node.provenance import Provenance, Provenances
+from keyhop.core.node.rows import IntakeRow, OriginRow
+from keyhop.core.node.run import UNTOUCHED, Run, Segment
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 from keyhop.core.policy.division import Want
 
@@ -51,6 +53,7 @@ class OfferEnded(msgspec.Struct, frozen=True, gc=False):
 class Waiting(NamedTuple):
     length: int
     epsilon: float
+    vendor: str
 
 
 class Offer(NamedTuple):
@@ -132,7 +135,7 @@ class Intake:
             if key not in self.proposed.get(event.peer, ()):
                 context.vault.discard(name)
             return
-        here[key] = Waiting(event.length, event.epsilon)
+        here[key] = Waiting(event.length, event.epsilon, event.vendor)
         if len(here) > BLOCKS_WAITING:
             oldest = next(iter(here))
             del here[oldest]
@@ -210,6 +213,7 @@ class Intake:
                 placements,
                 self.segment_bytes[pair.peer],
                 waiting.epsilon,
+                waiting.vendor,
             )
             self.proposed[pair.peer][name.source, name.number] = message
             return message
@@ -236,7 +240,9 @@ class Intake:
             raise PeerError(f"an answer for block {answer.number} of {answer.module}, which was not proposed")
         name = BlockName(NodeId(pair.peer), *key)
         if answer.accepted:
-            self.store(pair, name, message.placements, message.segment_bytes, message.epsilon, placed=True)
+            said = ((message.epsilon, message.vendor), (answer.epsilon, answer.vendor))
+            known = ((message.length, self._of_block(pair, name, said)),)
+            self.store(pair, name, message.placements, message.segment_bytes, known, placed=True)
             self._know(pair, message.placements, pair.their_tags.id.number)
             context.say(pair, StoredBlock(*key))
         else:
@@ -304,11 +310,16 @@ class Intake:
             self._refuse(pair, message, key)
             return
         self.frames.spend_key(pair, key)
-        # Each end hears its own module: the worse of the two statements counts.
-        epsilon = max(message.epsilon, waiting.epsilon)
-        self.store(pair, name, message.placements, message.segment_bytes, epsilon, placed=False)
+        # Each end hears its own module: what both say counts, at both ends.
+        said = ((message.epsilon, message.vendor), (waiting.epsilon, waiting.vendor))
+        known = ((message.length, self._of_block(pair, name, said)),)
+        self.store(pair, name, message.placements, message.segment_bytes, known, placed=False)
         self.remember(pair, message.module, message.number)
-        self.context.say(pair, AnswerBlock(message.module, message.number, True))
+        self.context.say(pair, AnswerBlock(message.module, message.number, True, waiting.epsilon, waiting.vendor))
+
+    def _of_block(self, pair: Pair, name: BlockName, said: Sequence[tuple[float, str]]) -> Provenance:
+        ends = sorted((pair.own, pair.peer))
+        return provenance.of_block(name.source, name.number, said, ends, self.context.wall_now)
 
     def _refuse(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
         self.frames.spend_key(pair, key)
@@ -318,7 +329,7 @@ class Intake:
             "KH-1103", f"block {message.number} of {message.module} is not the same here: destroyed", pair.peer
         )
         self.remember(pair, message.module, message.number)
-        self.context.say(pair, AnswerBlock(message.module, message.number, False))
+        self.context.say(pair, AnswerBlock(message.module, message.number, False, 0.0, ""))
 
     def offer_ended(self, event: OfferEnded) -> None:
         pair = self.context.pairs[event.peer]
@@ -342,29 +353,37 @@ class Intake:
         name: BlockName,
         placements: tuple[Placement, ...],
         segment_bytes: int,
-        epsilon: float,
+        known: Iterable[tuple[int, Provenance]],
         *,
         placed: bool,
         account: Account = Account.G,
         offset: int = 0,
     ) -> None:
-        """Cuts an agreed block, from byte `offset` on, into runs, durably with this step."""
+        """Cuts an agreed block, from byte `offset` on, into runs, durably with this step.
+
+        `known`: (length, where they come from) of the block's bytes, from its first on.
+        """
         context = self.context
+        origins = Provenances()
+        at = 0
+        for length, origin in known:
+            origins.add(at, at + length, origin)
+            at += length
         for number, start, take in placements:
             run = pair.runs[number]
             if not placed:
                 run.append = max(run.append, start + take)
             piece_limit = segment_bytes if run.kind is RunKind.KEY else 65_536
             position, end = start, start + take
+            if run.kind is RunKind.KEY:
+                self._know_origins(run, start - offset, origins.within(offset, offset + take))
             while position < end:
                 length = min(piece_limit, end - position)
                 target = Range(run.id, position, length)
                 context.vault.place(name, offset, target)
                 context.save(Seal(target))
                 if run.kind is RunKind.KEY:
-                    segment = Segment(
-                        position, length, UNTOUCHED, epsilon, name.source, stored=True, born=context.born_now
-                    )
+                    segment = Segment(position, length, UNTOUCHED, stored=True, born=context.born_now)
                     run.insert_segment(segment)
                     context.put(run.segment_row(segment))
                 else:
@@ -379,6 +398,13 @@ class Intake:
         if not placed and (account is Account.G or any(place[0] == pair.their_tags.id.number for place in placements)):
             # Of a relayed batch its source speaks again only if there are tag keys in it.
             self.unconfirmed[pair.peer, name.source, name.number] = placements
+
+    def _know_origins(self, run: Run, shift: int, parts: Iterable[tuple[int, int, Provenance | None]]) -> None:
+        """Where the bytes of a placement come from; `shift`: from the block's bytes to the run's."""
+        for low, high, origin in parts:
+            if origin is not None:
+                run.origins.add(low + shift, high + shift, origin)
+                self.context.put(OriginRow(run.id.peer, run.id.number, low + shift, high - low, origin))
 
     def _know(self, pair: Pair, placements: tuple[Placement, ...], tags: int) -> None:
         """Both ends have these bytes of the peer's tag run: they may be granted."""

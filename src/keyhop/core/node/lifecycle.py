@@ -17,6 +17,8 @@ from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.provenance import NOTHING_KNOWN
+from keyhop.core.node.rows import OriginRow
 from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
 from keyhop.core.node.supply import Supply
 
@@ -124,6 +126,8 @@ class Lifecycle:
                 context.save(Drop(run.range(segment)))
             context.out.wipe.append(run.range(segment))
         run.forget_below(floor)
+        for start, length in run.origins.forget_below(floor):
+            context.remove(OriginRow(run.id.peer, run.id.number, start, length, NOTHING_KNOWN))
         run.used.remove(run.floor, floor)
         context.save(ForgetUsed(Range(run.id, run.floor, floor - run.floor)))
         run.floor = floor

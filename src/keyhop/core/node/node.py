@@ -33,7 +33,8 @@ class Node:
 
     Raises NotRunning if a part of the design is not wired here.
     `entropy(n)` gives n unpredictable bytes for nonces, incarnations and random IDs; never for key bits.
-    `restored` says why this store is known to be an old copy, if it is.
+    `restored` says why this store is known to be an old copy, if it is. `wall_ahead_ns`: how far the clock by which key
+    ages over restarts is ahead of `now`.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Node:
         start: int,
         now: int,
         restored: str = "",
+        wall_ahead_ns: int = 0,
     ) -> None:
-        context = Context(settings, vault, entropy, start, now)
+        context = Context(settings, vault, entropy, start, now, wall_ahead_ns)
         self.context = context
         # Another design deals out what the links of our own lease to it.
         self.design = answers = carrier(design)

@@ -19,6 +19,7 @@ from keyhop.core.node.rows import (
     IntakeRow,
     KeyRow,
     NodeRow,
+    OriginRow,
     PairRow,
     RunRow,
     SecretRow,
@@ -53,7 +54,7 @@ def first_contact(context: Context, intake: Intake, event: SecretLoaded) -> None
     for owner, other in sorted(((pair.own, pair.peer), (pair.peer, pair.own))):
         placements.append((run_number(RunKind.OPENING, owner, other), 0, OPENING_SHARE_BYTES))
         placements.append((run_number(RunKind.TAG, owner, other), 0, half - OPENING_SHARE_BYTES))
-    intake.store(pair, name, tuple(placements), 65_536, 0.0, placed=False, account=Account.F)
+    intake.store(pair, name, tuple(placements), 65_536, (), placed=False, account=Account.F)
     context.put(pair.row())
 
 
@@ -94,6 +95,10 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
                 run.gone = Extents((start, start + length) for start, length in row.gone)
             case SegmentRow():
                 segments.setdefault((row.peer, row.run), []).append(row)
+            case OriginRow() if row.peer in context.pairs:
+                context.pairs[row.peer].runs[row.run].origins.add(row.start, row.start + row.length, row.known)
+                # Key is not younger after a restart because the machine's clock went back.
+                context.wall_ahead_ns = max(context.wall_ahead_ns, row.known.born - context.now)
             case IntakeRow():
                 context.intake_marks[row.peer, row.module] = (row.highest, row.recent)
             case SecretRow() if row.peer in context.pairs:
@@ -140,9 +145,7 @@ def _recover_key_run(context: Context, run: Run, rows: list[SegmentRow], blocks:
             mark = GONE
             context.put(msgspec.structs.replace(row, mark=mark))
         spent_at = None if mark == UNTOUCHED else context.spent_now
-        segment = Segment(
-            row.start, row.length, mark, row.epsilon, row.source, row.start in blocks, context.born_now, spent_at
-        )
+        segment = Segment(row.start, row.length, mark, row.start in blocks, context.born_now, spent_at)
         run.insert_segment(segment)
     if missing > 0:
         # In doubt after a crash: pads count as relayed, the rest as delivered.

@@ -35,6 +35,7 @@ from keyhop.core.node.link import Links
 from keyhop.core.node.linkstate import LinkStates
 from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT_BYTES, Holding, Pads
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.provenance import at_the_end, written
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
@@ -238,15 +239,22 @@ class Relay:
         placements = self.intake.place(pair, batch.length - CONFIRMATION_BYTES, floor, own_only=True)
         segment_bytes = self.design.relay.segment_bytes(batch.length - CONFIRMATION_BYTES)
         covered = covered_by(batch.path, batch.number, placements, segment_bytes)
-        manifest = Manifest(
-            placements, segment_bytes, context.vault.fingerprint_inside(name, 0, covered), 0.0, batch.path
-        )
+        manifest = Manifest(placements, segment_bytes, context.vault.fingerprint_inside(name, 0, covered), batch.path)
         batch.manifest = encode(manifest)
         context.relay_number = max(context.relay_number, batch.number)
         self.pads.spend(first, pads)
         context.say(
             first,
-            RelayBatch(context.node, destination, batch.number, tuple(batch.pads), batch.length, b"", batch.manifest),
+            RelayBatch(
+                context.node,
+                destination,
+                batch.number,
+                tuple(batch.pads),
+                batch.length,
+                b"",
+                batch.manifest,
+                written(self.hops.told(first, batch.pads)),
+            ),
         )
         if self._held_back:
             self.fill()
@@ -285,12 +293,19 @@ class Relay:
         name = BlockName(pair.peer, RELAY_SENT, batch.number)
         manifest = decode_manifest(batch.manifest)
         covered = covered_by(batch.path, batch.number, manifest.placements, manifest.segment_bytes)
+        covered += message.labels
         if not context.vault.matches_inside(name, TAG_KEY_BYTES, covered, message.fingerprint):
             self._give_up(batch, "its confirmation is wrong")
             return
+        # Ages were told on the way: counted from when the batch was begun, no bit is taken for younger than it is.
+        try:
+            known = at_the_end(message.labels, batch.length, batch.path, batch.began + context.wall_ahead_ns)
+        except PeerError as error:
+            self._give_up(batch, str(error))
+            return
         del self.batches[batch.number]
         self.intake.store(
-            pair, name, manifest.placements, manifest.segment_bytes, 0.0,
+            pair, name, manifest.placements, manifest.segment_bytes, known,
             placed=True, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip
         if pair.is_open and any(number == pair.own_tags.id.number for number, _, _ in manifest.placements):

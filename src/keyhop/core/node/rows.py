@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keyhop.core.machine import Row
 from keyhop.core.messages import Span
+from keyhop.core.node.provenance import Provenance
 
 
 class NodeRow(Row, frozen=True, gc=False, array_like=True, tag="node"):
@@ -85,8 +86,20 @@ class SegmentRow(Row, frozen=True, gc=False, array_like=True, tag="segment"):
     length: int
     mark: str
     """`untouched`, `supply`, `pad` (leased for that), or `gone` (burnt, used up, absent)."""
-    epsilon: float
-    source: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.peer}/{self.run}/{self.start}"
+
+
+class OriginRow(Row, frozen=True, gc=False, array_like=True, tag="origin"):
+    """Where the bytes of one placement in a key run come from."""
+
+    peer: str
+    run: int
+    start: int
+    length: int
+    known: Provenance
 
     @property
     def key(self) -> str:
@@ -147,7 +160,7 @@ class KeyRow(Row, frozen=True, gc=False, array_like=True, tag="key"):
         return self.id
 
 
-ROW_TYPES = (NodeRow, StartRow, PairRow, RunRow, SegmentRow, IntakeRow, SecretRow, BookRow, KeyRow)
+ROW_TYPES = (NodeRow, StartRow, PairRow, RunRow, SegmentRow, OriginRow, IntakeRow, SecretRow, BookRow, KeyRow)
 
 
 def secret_name(peer: str, issuer: str, epoch: int) -> str:

@@ -12,6 +12,7 @@ from keyhop.core.messages import RunState, Span
 from keyhop.core.model import PeerError, Purpose, Range, RunId, RunKind
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.ledger import Book
+from keyhop.core.node.provenance import Provenances
 from keyhop.core.node.rows import RunRow, SegmentRow
 from keyhop.core.node.segments import GONE as GONE
 from keyhop.core.node.segments import UNTOUCHED as UNTOUCHED
@@ -38,6 +39,8 @@ class Run:
         self.book = Book()
         self.segments = Segments()
         """Of a key run."""
+        self.origins = Provenances()
+        """Of a key run: where its bytes come from."""
         self.present = Extents()
         """Authentication runs: what is here above the mark."""
         self.blocks: dict[int, int] = {}
@@ -74,9 +77,7 @@ class Run:
         return RunRow(self.id.peer, self.id.number, self.append, self.floor, sent, granted, gone)
 
     def segment_row(self, segment: Segment) -> SegmentRow:
-        return SegmentRow(
-            self.id.peer, self.id.number, segment.start, segment.length, segment.mark, segment.epsilon, segment.source
-        )
+        return SegmentRow(self.id.peer, self.id.number, segment.start, segment.length, segment.mark)
 
     def range(self, segment: Segment) -> Range:
         return Range(self.id, segment.start, segment.length)

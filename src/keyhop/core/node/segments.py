@@ -19,8 +19,6 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
     start: int
     length: int
     mark: str
-    epsilon: float
-    source: str
     stored: bool
     """Whether a sealed copy is in the store."""
     born: int
@@ -36,11 +34,9 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 class Stretch:
     """Neighbouring segments that differ in their places alone; each has `piece` bytes, the last may have fewer."""
 
-    __slots__ = ("born", "end", "epsilon", "mark", "piece", "source", "spent_at", "start", "stored")
+    __slots__ = ("born", "end", "mark", "piece", "spent_at", "start", "stored")
 
     mark: str
-    epsilon: float
-    source: str
     stored: bool
     born: int
     spent_at: int | None
@@ -50,8 +46,6 @@ class Stretch:
         self.end = end
         self.piece = min(piece, end - start)
         self.mark = like.mark
-        self.epsilon = like.epsilon
-        self.source = like.source
         self.stored = like.stored
         self.born = like.born
         self.spent_at = like.spent_at
@@ -65,8 +59,6 @@ class Stretch:
             start,
             min(self.piece, self.end - start),
             self.mark,
-            self.epsilon,
-            self.source,
             self.stored,
             self.born,
             self.spent_at,
@@ -99,8 +91,6 @@ class Stretch:
             and self.spent_at == following.spent_at
             and self.born == following.born
             and self.stored == following.stored
-            and self.epsilon == following.epsilon
-            and self.source == following.source
         )
 
 

@@ -11,6 +11,7 @@ from small_worlds import deliver, pair, run, settings, started
 from keyhop.core.machine import Frame, Output, Send
 from keyhop.core.messages import (
     CIPHERTEXT_LIMIT_BYTES,
+    LABELS_LIMIT_BYTES,
     MANIFEST_LIMIT_BYTES,
     RANGES_PER_MESSAGE,
     AgreeBlock,
@@ -88,7 +89,7 @@ def test_a_proposal_under_a_name_that_the_node_uses_itself_destroys_no_bits_ther
     b.vault.accept(name, bytearray(1088))
 
     def make(key: Range) -> AgreeBlock:
-        return AgreeBlock(module, 7, 1088, key.start, bytes(16), (), 1024, 0.0)
+        return AgreeBlock(module, 7, 1088, key.start, bytes(16), (), 1024, 0.0, "")
 
     a = process(world, "a").node
     a.context.say(pair(world, "a", "b"), Keyed(make))
@@ -133,9 +134,9 @@ def test_a_batch_of_an_invented_source_makes_no_pair(world: World) -> None:
     assert pair(world, "c", "a").their_key.append, "a source that is known is taken at its word"
     c = process(world, "c").node
     ghost, length = NodeId("ghost"), 1088
-    manifest = Manifest((), 1024, bytes(16), 0.0, ("ghost", "b", "c"))
+    manifest = Manifest((), 1024, bytes(16), ("ghost", "b", "c"))
     c.context.vault.gather(BlockName(ghost, RELAY, 1), ())
-    message = RelayBatch("ghost", "c", 1, ((0, length),), length, b"", encode(manifest))
+    message = RelayBatch("ghost", "c", 1, ((0, length),), length, b"", encode(manifest), b"")
     c.relay.hops._receive(("ghost", "b", "c"), BlockName(ghost, RELAY, 1), message)
     assert "ghost" not in c.context.pairs
     assert c.context.vault.length(BlockName(ghost, RELAY, 1)) is None, "its bits are destroyed"
@@ -144,7 +145,7 @@ def test_a_batch_of_an_invented_source_makes_no_pair(world: World) -> None:
 
 def test_a_manifest_too_long_for_the_next_frame_is_refused_where_it_arrives(world: World) -> None:
     """The node after the source puts a ciphertext beside it: a frame that cannot be sent would end its process."""
-    long = RelayBatch("a", "c", 1, ((0, 1088),), 1088, b"", bytes(MANIFEST_LIMIT_BYTES + 1))
+    long = RelayBatch("a", "c", 1, ((0, 1088),), 1088, b"", bytes(MANIFEST_LIMIT_BYTES + 1), b"")
     process(world, "a").node.context.say(pair(world, "a", "b"), long)
     process(world, "a").perform(flushed(world, "a"))
     run(world, 0.1)
@@ -153,13 +154,14 @@ def test_a_manifest_too_long_for_the_next_frame_is_refused_where_it_arrives(worl
 
 def test_whatever_waits_goes_out_in_frames_that_can_be_sent(world: World) -> None:
     pads = tuple((2**33 + 2 * at, 1) for at in range(RANGES_PER_MESSAGE))
-    scattered = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, b"", bytes(MANIFEST_LIMIT_BYTES))
-    whole = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, bytes(CIPHERTEXT_LIMIT_BYTES), b"")
-    for message in [*[scattered] * 40, whole, whole, whole]:
+    labels = bytes(LABELS_LIMIT_BYTES)
+    scattered = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, b"", bytes(MANIFEST_LIMIT_BYTES), labels)
+    whole = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, bytes(CIPHERTEXT_LIMIT_BYTES), b"", labels)
+    for message in [*[scattered] * 20, whole, whole, whole]:
         process(world, "a").node.context.say(pair(world, "a", "b"), message)
     sent = [send.frame for send in flushed(world, "a").send if isinstance(send, Send)]
     bodies = [decode(frame.type, frame.payload) for frame in sent]
-    assert sum(len(body.messages) for body in bodies if isinstance(body, State)) == 43
+    assert sum(len(body.messages) for body in bodies if isinstance(body, State)) == 23
     for frame in sent:
         frames.encode(frame.type, frame.position, frame.payload, frame.tag)
 

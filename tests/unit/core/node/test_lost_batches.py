@@ -124,17 +124,17 @@ def test_a_confirmation_passes_once_and_only_the_way_its_batch_went(world: World
     hops, watch = relay(world, "b").hops, Watch(world)
     hops.handed_on["a", "a", 77] = HandedOn(("a", "b", "c"), "c", world.now + BATCH_NS)
     for odd in (
-        Confirm(76, ("a", "b", "c"), bytes(16)),
-        Confirm(77, ("a", "b", "c", "d"), bytes(16)),
-        Confirm(77, ("d", "a", "b", "c"), bytes(16)),
+        Confirm(76, ("a", "b", "c"), bytes(16), b""),
+        Confirm(77, ("a", "b", "c", "d"), bytes(16), b""),
+        Confirm(77, ("d", "a", "b", "c"), bytes(16), b""),
     ):
         says(world, "c", "b", odd)
     run(world, 0.1)
     assert watch.confirms == [] and ("a", "a", 77) in hops.handed_on
     for _ in range(2):
-        says(world, "c", "b", Confirm(77, ("a", "b", "c"), bytes(16)))
+        says(world, "c", "b", Confirm(77, ("a", "b", "c"), bytes(16), b""))
     run(world, 0.1)
-    assert watch.confirms == [("b", "a", Confirm(77, ("a", "b", "c"), bytes(16)))]
+    assert watch.confirms == [("b", "a", Confirm(77, ("a", "b", "c"), bytes(16), b""))]
     assert hops.context.counters["confirmations_dropped"] == 4
     assert pair(world, "b", "c").is_open
 
@@ -147,7 +147,7 @@ def test_a_batch_without_a_reservation_is_answered_for_where_it_is_refused(world
     assert not watch.overdue
     (source, refusing, batch), *_ = watch.batches
     assert source == "a"
-    assert watch.confirms[0] == (refusing, "a", Confirm(batch.number, ("a", refusing, "c"), b""))
+    assert watch.confirms[0] == (refusing, "a", Confirm(batch.number, ("a", refusing, "c"), b"", b""))
     assert batch.number not in relay(world, "a").batches
     assert pair(world, "a", refusing).is_open
 

@@ -12,7 +12,7 @@ SEGMENT_BYTES = 64
 
 def insert(run: Run, number: int) -> None:
     start = number * SEGMENT_BYTES
-    segment = Segment(start, SEGMENT_BYTES, UNTOUCHED, 0.0, "m", stored=True, born=0)
+    segment = Segment(start, SEGMENT_BYTES, UNTOUCHED, stored=True, born=0)
     run.insert_segment(segment)
     run.set_mark(segment, Purpose.SUPPLY)
 

@@ -18,7 +18,7 @@ MARKS = (UNTOUCHED, "supply", "pad", GONE)
 
 
 def segment(start: int, length: int, mark: str = UNTOUCHED, *, born: int = 0, spent_at: int | None = None) -> Segment:
-    return Segment(start, length, mark, 0.0, "m", stored=mark == UNTOUCHED, born=born, spent_at=spent_at)
+    return Segment(start, length, mark, stored=mark == UNTOUCHED, born=born, spent_at=spent_at)
 
 
 class Twin(NamedTuple):
