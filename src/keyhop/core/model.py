@@ -127,6 +127,8 @@ LIFE: Mapping[State, Mapping[Action, State]] = MappingProxyType(
         },
         State.RESERVED_APP: {
             Action.SUPPLY: State.SUPPLIED,
+            # The stock of another design: what a range is for is known only when it is used.
+            Action.RELAY: State.USED_RELAY,
             Action.WASTE: State.WASTED,
             Action.BURN: State.LOST,
             Action.EXPIRE: State.EXPIRED,

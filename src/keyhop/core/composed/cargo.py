@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from keyhop.core.composed.serving import Taken
 
 
+ONE_LINK = "one link"
+"""The part of a payload that goes over one link alone and means no pair."""
+
+PAD = "pad"
+"""The part that the whole is under, where it goes a way of its own."""
+
+
 class Payload(NamedTuple):
     """Key on its way."""
 
@@ -45,10 +52,10 @@ class Cargo(Protocol):
         """The inverse, at the other end; False: no such payload, or of a pair that has begun anew."""
 
     def keep(self, payload: Payload, load: int) -> None:
-        """The load is of use only later, to join it with another part."""
+        """The load is of use only later: with the part `pad` it makes the whole."""
 
     def join(self, payload: Payload) -> None:
-        """The payload comes out of its two parts, `straight` and `pad`."""
+        """The payload comes out of what was kept of it and of its part `pad`."""
 
     def enter(self, payload: Payload, line: Line, run: Run, start: int) -> None:
         """It is the pair's key from this unit on, and nothing but that."""

@@ -130,6 +130,22 @@ class Restarted(msgspec.Struct, frozen=True, gc=False):
     """The process died and is back: conversations under way are gone, and whatever was in memory alone."""
 
 
+class LinkRenewed(msgspec.Struct, frozen=True, gc=False):
+    """The link to this neighbour begins anew, with nothing in it."""
+
+    peer: str
+
+
+class PairParted(msgspec.Struct, frozen=True, gc=False):
+    """All that was shared with this site over relay nodes is gone at one end."""
+
+    peer: str
+
+
+class NetworkLearned(msgspec.Struct, frozen=True, gc=False):
+    """More links of the network are known."""
+
+
 class Woke(msgspec.Struct, frozen=True, gc=False):
     pass
 

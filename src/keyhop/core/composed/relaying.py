@@ -496,8 +496,8 @@ class HopWise(Unconnected):
         run = line.run_of(f"{owner}>")
         start = run.end
         line.made_ns = parcel.made_ns
-        line.enter(parcel.bits, parcel.aside, owner)
         self._site.cargo.enter(parcel.payload, line, run, start)
+        line.enter(parcel.bits, parcel.aside, owner)
         if not parcel.its:
             run.weaken(start)
 

@@ -17,8 +17,11 @@ from keyhop.core.composed.messages import (
     KeyAsked,
     KeyFetched,
     KxArrived,
+    LinkRenewed,
     Moves,
     Name,
+    NetworkLearned,
+    PairParted,
     Restarted,
     StreamClosed,
     StreamOpened,
@@ -95,6 +98,9 @@ class Site:
             StreamRetuned: self._retuned,
             StreamClosed: self._closed,
             Restarted: self._restarted,
+            LinkRenewed: self._renewed,
+            PairParted: self._parted,
+            NetworkLearned: lambda event: self.relaying.learned(),
             Woke: lambda event: None,
         }
 
@@ -136,8 +142,9 @@ class Site:
     def lines(self) -> list[Line]:
         return [*self.links.values(), *self.pairs.values()]
 
-    def renew(self, peer: str) -> None:
-        """The link to this neighbour begins anew, with nothing in it; whoever waits for key of it is refused."""
+    def _renewed(self, event: LinkRenewed) -> None:
+        """Whoever waits for its key is refused."""
+        peer = event.peer
         old = self.links.get(peer)
         rate = self.network.rates[frozenset((self.node, peer))]
         line = self.links[peer] = self._line(peer, rate, distant=False)
@@ -150,8 +157,9 @@ class Site:
             self._give_up(peer, "the link began anew")
         self.relaying.renewed(line)
 
-    def part(self, peer: str) -> None:
-        """All that was shared with this site over relay nodes is gone at one end: nothing of it is used any more."""
+    def _parted(self, event: PairParted) -> None:
+        """Nothing of it is used any more."""
+        peer = event.peer
         old = self.pairs.pop(peer, None)
         if old is not None:
             old.talk.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from keyhop.core.composed.cargo import Payload
+from keyhop.core.composed.cargo import PAD, Payload
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.relaying import HopWise, Parcel, relay_message
 from keyhop.core.composed.serving import Taken
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
     from keyhop.core.composed.site import Site
 
-STRAIGHT, PAD = "straight", "pad"
-"""The two parts of a payload."""
 REMEMBERED = 4096
 """Joins of which the far end still knows what became of them."""
 
@@ -130,7 +128,7 @@ class SplitRelay(HopWise):
         cargo, payload = self._site.cargo, Payload(line.peer, line.own, number)
         other = self._halves.get(key)
         if half.straight and (other is None or not other.straight):
-            cargo.keep(payload._replace(part=STRAIGHT), half.load)
+            cargo.keep(payload, half.load)
         if other is None:
             self._halves[key] = half
             self._site.later(self._split.join_ns, self._give_up, key)
@@ -143,8 +141,8 @@ class SplitRelay(HopWise):
         run = line.run_of(f"{line.peer}>")
         start = run.end
         cargo.join(payload)
-        line.enter(half.bits, half.aside, line.peer)
         cargo.enter(payload, line, run, start)
+        line.enter(half.bits, half.aside, line.peer)
         line.talk.tell(Kx("CONFIRM", Verb.AGREE, counts=(number,)))
 
     def _give_up(self, key: tuple[str, int]) -> None:
@@ -165,7 +163,7 @@ class SplitRelay(HopWise):
 
     def _discard(self, key: tuple[str, int]) -> None:
         source, number = key
-        for part in (STRAIGHT, PAD):
+        for part in ("", PAD):
             self._site.cargo.discard(Payload(source, self._site.node, number, part))
 
     def _settle(self, key: tuple[str, int], *, joined: bool) -> None:

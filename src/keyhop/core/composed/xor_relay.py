@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from keyhop.core.composed.cargo import Payload
+from keyhop.core.composed.cargo import ONE_LINK, Payload
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.relaying import OUTSTANDING_NS, Unconnected
 from keyhop.core.composed.serving import Taken
@@ -163,7 +163,7 @@ class XorRelay(Unconnected):
         number, files, _ = message.counts
         taken = self._spend(relay, message, "R", lambda: self._xor(relay, message, looks + 1), looks)
         site = self._site
-        payload = Payload(relay, site.node, number)
+        payload = Payload(relay, site.node, number, ONE_LINK)
         if taken is None or not site.cargo.uncover(payload, site.links[relay], taken, taken.bits, message.cargo):
             return
         self._padded[relay, number] = files
@@ -181,7 +181,7 @@ class XorRelay(Unconnected):
         run = line.run_of(f"{line.own}>")
         if start < run.end or not self._site.cargo.fits(line, message.cargo):
             # It has been passed over, or the far end has put it into what is no more.
-            self._site.cargo.discard(Payload(relay, line.own, number))
+            self._site.cargo.discard(Payload(relay, line.own, number, ONE_LINK))
             line.book.N += files * run.unit_bits
             line.book.Y += files * run.unit_bits
             return
@@ -197,8 +197,8 @@ class XorRelay(Unconnected):
             relay, files, number = found
             start, bits = run.end, files * run.unit_bits
             line.book.N += bits
+            self._site.cargo.enter(Payload(relay, line.own, number, ONE_LINK), line, run, start)
             line.enter(bits, 0, line.own)
-            self._site.cargo.enter(Payload(relay, line.own, number), line, run, start)
 
     def _pass_over(self, line: Line, start: int) -> None:
         run, early = line.run_of(f"{line.own}>"), self._early.get(line.peer, {})
@@ -214,14 +214,14 @@ class XorRelay(Unconnected):
         taken = self._spend(relay, message, "T", lambda: self._set(relay, message, looks + 1), looks)
         (source,) = message.names
         site = self._site
-        line, payload = site.line(source, True), Payload(relay, site.node, number)
+        line, payload = site.line(source, True), Payload(relay, site.node, number, ONE_LINK)
         if taken is None or line is None or site.cargo.gather(payload, site.links[relay], taken, taken.bits) is None:
             return
         run = line.run_of(f"{source}>")
         start, bits = run.end, files * run.unit_bits
         line.book.T += bits
-        line.enter(bits, 0, source)
         site.cargo.enter(payload, line, run, start)
+        line.enter(bits, 0, source)
         beginning = site.cargo.stamp(line)
         site.links[relay].talk.tell(Kx("SET-OK", Verb.AGREE, counts=(number, start), cargo=beginning))
 
@@ -278,7 +278,7 @@ class XorRelay(Unconnected):
 
     def _load(self, near: Line, one: Taken, far: Line, other: Taken) -> int:
         """The far link's files under those of the near one."""
-        cargo, payload = self._site.cargo, Payload(self._site.node, near.peer, self._numbers)
+        cargo, payload = self._site.cargo, Payload(self._site.node, near.peer, self._numbers, ONE_LINK)
         cargo.gather(payload, far, other, other.bits)
         load = cargo.cover(payload, near, one, one.bits)
         cargo.discard(payload)

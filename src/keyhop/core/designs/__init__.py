@@ -21,7 +21,17 @@ from keyhop.core.designs.qcc import QCC
 from keyhop.core.designs.qkdnetsim_like import QKDNETSIM_LIKE
 from keyhop.core.designs.qos import QOS
 from keyhop.core.designs.rules import check
-from keyhop.core.designs.running import NotRunning, Running, carrier, hosted, not_hosted, not_wired, on_a_node, running
+from keyhop.core.designs.running import (
+    NotRunning,
+    Running,
+    carrier,
+    hosted,
+    no_relay,
+    not_hosted,
+    not_wired,
+    on_a_node,
+    running,
+)
 from keyhop.core.designs.sdqaas import SDQAAS
 from keyhop.core.designs.sdqaas_mtka import SDQAAS_MTKA
 from keyhop.core.designs.secoqc import SECOQC
@@ -69,6 +79,7 @@ __all__ = [
     "carrier",
     "check",
     "hosted",
+    "no_relay",
     "not_hosted",
     "not_wired",
     "on_a_node",

@@ -10,7 +10,7 @@ from keyhop.core.designs.design import Design
 from keyhop.core.designs.keyhop import KEYHOP
 from keyhop.core.designs.parts import PARTS, word
 from keyhop.core.designs.rules import check
-from keyhop.core.policy.admission import AdmitAll
+from keyhop.core.policy.admission import AdmitAll, Reservation
 from keyhop.core.policy.disposal import AgePurge
 from keyhop.core.policy.division import EncDec
 from keyhop.core.policy.fallback import Deny
@@ -18,7 +18,7 @@ from keyhop.core.policy.formatting import ChunkOnReception, SliceOnSupply
 from keyhop.core.policy.priority import Fifo
 from keyhop.core.policy.refill import ByDemand
 from keyhop.core.policy.relay import HopByHop
-from keyhop.core.policy.routing import LinkState
+from keyhop.core.policy.routing import LinkState, Sdn
 from keyhop.core.policy.sharing import FirstCome
 from keyhop.core.policy.storage import ByteStream, MultiSizeBlock
 from keyhop.core.policy.synchronisation import Lease
@@ -121,16 +121,29 @@ def not_hosted(design: Design) -> str:
     return ""
 
 
+def no_relay(design: Design) -> str:
+    """Why a node that hosts this design cannot carry key for it over relay nodes; empty if it can, or it has none."""
+    match design.relay:
+        case HopByHop(paths="xor"):
+            return f"{design.name} makes one key of two paths, and a node's vault joins no two keys"
+        case HopByHop() if isinstance(design.admission, Reservation) and isinstance(design.routing, Sdn):
+            return f"{design.name} lets in at one controller, which no node is"
+    return ""
+
+
 def hosted(design: Design) -> bool:
     """Whether its parts are carried out by a site on top of the node's links."""
     return bool(not_wired(design))
 
 
 def on_a_node(design: Design) -> str:
-    """yes; on links: hosted, so that it has the key of a node's links and no relay; no."""
+    """yes; hosted: its parts deal out what the node's own links lease, and carry it on where the design has relay;
+    hosted, no relay: neighbours alone; no."""
     if not hosted(design):
         return "yes"
-    return "no" if not_hosted(design) else "on links"
+    if not_hosted(design):
+        return "no"
+    return "hosted, no relay" if no_relay(design) else "hosted"
 
 
 def carrier(design: Design) -> Running:

@@ -8,21 +8,22 @@ the design decide. Nothing of it outlives a process at either end: what was in s
 from __future__ import annotations
 
 import dataclasses
-from bisect import bisect_right
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
-from keyhop.core.composed.line import LineSettings
+from keyhop.core.composed.line import Line, LineSettings, Run
 from keyhop.core.composed.messages import (
     Answered,
     BlockArrived,
     KeyAsked,
     KeyFetched,
-    Kx,
     KxArrived,
+    LinkRenewed,
     Moves,
     Name,
+    NetworkLearned,
+    PairParted,
     StreamClosed,
     StreamOpened,
     StreamRetuned,
@@ -30,33 +31,53 @@ from keyhop.core.composed.messages import (
 )
 from keyhop.core.composed.network import Network
 from keyhop.core.composed.site import Site
-from keyhop.core.designs import Design
-from keyhop.core.machine import Audit, Deliver, Made, Used
+from keyhop.core.composed.units import Units
+from keyhop.core.designs import Design, no_relay
+from keyhop.core.machine import Audit, Deliver, Made
 from keyhop.core.messages import DesignMessage, Span
 from keyhop.core.model import (
     NANOSECONDS,
     Action,
-    AppId,
     PeerError,
     Purpose,
     Range,
     Refusal,
     RequestError,
     State,
-    joined,
 )
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import KeysWanted, RecordsFetched, SessionAsked
+from keyhop.core.node.hosted_cargo import HostedCargo
+from keyhop.core.node.hosted_messages import (
+    LIFE_BYTES,
+    Carried,
+    Closed,
+    Greeting,
+    Hail,
+    Material,
+    Message,
+    Named,
+    Opened,
+    Retuned,
+    Said,
+    Spoken,
+    decode,
+    encode,
+)
+from keyhop.core.node.hosted_stock import Stock, use
+from keyhop.core.node.hosted_ties import Ties
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.link import Links
+from keyhop.core.node.linkstate import LinkStates
 from keyhop.core.node.local import NOT_FOUND, random_uuid
 from keyhop.core.node.pair import Pair
-from keyhop.core.node.run import GONE
 from keyhop.core.node.supply import Supply
 from keyhop.core.policy.relay import NoRelay
 
 LOOK_NS = NANOSECONDS // 2
 BYTE_BITS = 8
+ACTIONS = {"R": Action.RELAY, "T": Action.RELAY, "X": Action.EXPIRE, "Y": Action.BURN, "C": Action.BURN}
+"""Letter of a site's book -> what that is in the book of the link below; promoted key leaves its link like a pad."""
 RATE_BPS = 1000
 """What a pair of applications is registered with, where a design asks for a rate."""
 CATEGORY = 3
@@ -73,65 +94,13 @@ class HostedWake(msgspec.Struct, frozen=True, gc=False):
     due: int
 
 
-# --- what hosts say to each other -------------------------------------------------------------------------------------
-
-
-class Greeting(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
-    design: str
-    life: bytes
-    """Of this end's stock: another one means that nothing is left of what was."""
-
-
-class Material(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
-    """These segments of the sender's run, leased for the design, are its next block."""
-
-    number: int
-    spans: tuple[Span, ...]
-
-
-class Spoken(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
-    kx: Kx
-
-
-class Opened(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
-    """A pair of applications, registered at the sender, whose master asks there."""
-
-    stream: str
-    rate_bps: int
-    size_bits: int
-    service_class: str
-    category: int
-
-
-class Retuned(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
-    stream: str
-    rate_bps: int
-
-
-class Closed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
-    stream: str
-
-
-class Named(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
-    """A key that the sender has given to a master, under the ID that its slave will come with."""
-
-    key_id: str
-    stream: str
-    name: Name
-
-
-Message: TypeAlias = Greeting | Material | Spoken | Opened | Named | Retuned | Closed
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-
-
 class Asking(NamedTuple):
     """A request of an application that the site has."""
 
     request: int
     master: str
     slave: str
+    peer: str
     size_bits: int
 
 
@@ -141,47 +110,26 @@ class Record(NamedTuple):
     name: Name
 
 
-class Stock:
-    """Which bytes of the leased segments are which bits of the design's stream."""
-
-    def __init__(self) -> None:
-        self.ends: list[int] = []
-        """In bytes of the stream, rising."""
-        self.ranges: list[Range] = []
-        self.blocks = 0
-        self.life = b""
-        """The peer's, as its greeting said; empty while it has not greeted."""
-        self.own_life = b""
-
-    @property
-    def length(self) -> int:
-        return self.ends[-1] if self.ends else 0
-
-    def add(self, taken: Range) -> None:
-        self.ends.append(self.length + taken.length)
-        self.ranges.append(taken)
-
-    def find(self, start: int, end: int) -> list[Range]:
-        """The ranges of [start, end) of the stream."""
-        found: list[Range] = []
-        at = bisect_right(self.ends, start)
-        while start < end:
-            taken = self.ranges[at]
-            offset = start - (self.ends[at] - taken.length)
-            length = min(end - start, taken.length - offset)
-            found.append(Range(taken.run, taken.start + offset, length))
-            start += length
-            at += 1
-        return found
-
-
 class Hosted:
-    def __init__(self, context: Context, links: Links, leases: Leases, supply: Supply, design: Design) -> None:
+    def __init__(
+        self,
+        context: Context,
+        links: Links,
+        leases: Leases,
+        supply: Supply,
+        states: LinkStates,
+        design: Design,
+    ) -> None:
         self.context = context
         self.burning = links.burning
         self.leases = leases
         self.supply = supply
+        self.states = states
         self.design = design
+        self.ties = Ties(context, states, design.name, self)
+        self.cargo = HostedCargo(context, self)
+        self._lost: set[str] = set()
+        """Distant peers of which this end lacks key: their pairs begin anew once the site has done its step."""
         self.stocks: dict[str, Stock] = {}
         self.named: dict[str, Record] = {}
         """Key ID -> what its slave gets here."""
@@ -189,10 +137,11 @@ class Hosted:
         self._fetching: dict[int, tuple[RecordsFetched, Record]] = {}
         self._requests = 0
         self._wake_due: int | None = None
-        rates = {frozenset((str(context.node), str(n.node))): max(1, n.rate_bps) for n in context.settings.neighbours}
-        # Key ends where its link ends: relay of historical designs has no place on nodes yet.
-        alone = dataclasses.replace(design, relay=NoRelay())
-        self.site = Site(str(context.node), alone, Network(rates), self._draw, self._settings)
+        self._links = tuple((str(n.node), max(1, n.rate_bps)) for n in context.settings.neighbours)
+        self.network = Network({frozenset((str(context.node), peer)): rate for peer, rate in self._links})
+        runs = dataclasses.replace(design, relay=NoRelay()) if no_relay(design) else design
+        self.site = Site(str(context.node), runs, self.network, self._draw, self._settings, self.cargo)
+        states.own_link = self._own_link
         links.handlers[DesignMessage] = self.heard
         links.on_open.append(self.opened)
         leases.purposes.add(Purpose.DESIGN)
@@ -208,13 +157,13 @@ class Hosted:
     def tick(self, event: HostedTick) -> None:
         context = self.context
         context.at(context.now + LOOK_NS, event)
+        self._learn()
+        self.ties.tick()
+        self.cargo.tick()
+        # Link state tells of applications later than the link opens.
+        self._register_all()
         for pair in context.pairs.values():
-            stock = self.stocks.get(pair.peer)
-            if stock is None or not stock.life or not pair.is_open:
-                continue
-            # Link state tells of applications later than the link opens.
-            self._register_all(pair)
-            if pair.leads and pair.own_key.untouched:
+            if self._greeted_by(pair.peer) and pair.is_open and pair.leads and pair.own_key.untouched:
                 self.leases.want(pair, Purpose.DESIGN, pair.own_key.untouched)
 
     def wake(self, event: HostedWake) -> None:
@@ -232,11 +181,17 @@ class Hosted:
     def _begin(self, pair: Pair) -> None:
         self._burn(pair)
         stock = self.stocks[pair.peer] = Stock()
-        stock.own_life = self.context.entropy(8)
-        self.site.renew(pair.peer)
-        for key_id in [key_id for key_id, record in self.named.items() if record.peer == pair.peer]:
-            del self.named[key_id]
-        self._say(pair, Greeting(self.design.name, stock.own_life))
+        stock.own_life = self.context.entropy(LIFE_BYTES)
+        self._step(LinkRenewed(pair.peer))
+        # Until the greeting nothing is said: then both ends begin once more, and know the same of the network.
+        self.site.links[pair.peer].talk.close()
+        self._forget_named(pair.peer, distant=False)
+        self._say(pair, Greeting(self.design.name, stock.own_life, self._links))
+
+    def _forget_named(self, peer: str, *, distant: bool) -> None:
+        for key_id, record in list(self.named.items()):
+            if record.peer == peer and record.name.distant is distant:
+                del self.named[key_id]
 
     def _burn(self, pair: Pair) -> None:
         for run in (pair.own_key, pair.their_key):
@@ -259,10 +214,7 @@ class Hosted:
         self._take_in(pair, stock, spans)
 
     def heard(self, pair: Pair, message: DesignMessage) -> None:
-        try:
-            said = _decoder.decode(message.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise PeerError(f"a message of design {self.design.name} does not decode: {error}") from None
+        said = decode(message.payload)
         stock = self.stocks.get(pair.peer)
         if stock is None:
             raise PeerError("a message of a design outside a connection")
@@ -273,19 +225,12 @@ class Hosted:
                 raise PeerError(f"{type(said).__name__} before the greeting")
             case Material():
                 self._material(pair, stock, said)
-            case Spoken():
-                self._step(KxArrived(pair.peer, said.kx))
-            case Opened():
-                self._open(pair.peer, said, asks=False)
-            case Retuned():
-                self._step(StreamRetuned(said.stream, said.rate_bps))
-            case Closed():
-                self._step(StreamClosed(said.stream))
-            case Named():
-                waiting = sum(record.peer == pair.peer for record in self.named.values())
-                if waiting >= NAMED_LIMIT:
-                    raise PeerError(f"{waiting} keys wait to be fetched: {NAMED_LIMIT} may wait")
-                self.named[said.key_id] = Record(pair.peer, said.stream, said.name)
+            case Hail():
+                self.ties.hailed(pair.peer, said)
+            case Carried():
+                self.ties.carried(pair.peer, said)
+            case _:
+                self._told(pair.peer, said, distant=False)
 
     def _greeted(self, pair: Pair, stock: Stock, said: Greeting) -> None:
         if said.design != self.design.name:
@@ -295,15 +240,123 @@ class Hosted:
             )  # fmt: skip
             return
         stock.life = said.life
-        self._register_all(pair)
+        news = [self.network.learn(pair.peer, peer, rate) for peer, rate in said.links if peer != pair.peer]
+        self._step(LinkRenewed(pair.peer))
+        if any(news):
+            self._step(NetworkLearned())
+        self._register_all()
 
-    def _register_all(self, pair: Pair) -> None:
+    def _greeted_by(self, peer: str) -> bool:
+        stock = self.stocks.get(peer)
+        return stock is not None and bool(stock.life)
+
+    # --- the network --------------------------------------------------------------------------------------------------
+
+    def _own_link(self, pair: Pair) -> tuple[int, int]:
+        """(bytes that may still be used, bit/s) as other nodes are told."""
+        rate_bps = pair.rate_bps
+        if not rate_bps and pair.module_state == "up":
+            rate_bps = self.network.rates[frozenset((self.context.node, pair.peer))]
+        return self.site.links[pair.peer].usable_bits // BYTE_BITS, rate_bps
+
+    def _learn(self) -> None:
+        """A link is one that both its ends tell of."""
+        edges = list(self.states.edges())
+        told, news = {(edge.start, edge.end) for edge in edges}, False
+        for edge in edges:
+            if (edge.end, edge.start) in told:
+                news = self.network.learn(edge.start, edge.end, edge.rate_bps) or news
+            if frozenset((edge.start, edge.end)) in self.network.rates:
+                self.network.tell(edge)
+        if news:
+            self._step(NetworkLearned())
+
+    def lives(self, source: str, destination: str) -> bytes:
+        return self.ties.lives(source, destination)
+
+    def lost(self, peer: str) -> None:
+        self._lost.add(peer)
+
+    def _renew_lost(self) -> None:
+        while self._lost:
+            peer = self._lost.pop()
+            self.context.count("design_pairs_renewed")
+            self.ties.renew(peer)
+
+    def begun(self, peer: str) -> None:
+        """Of a distant pair nothing is left, at either end."""
+        self._step(PairParted(peer))
+        self.cargo.forget(peer)
+        self._forget_named(peer, distant=True)
+
+    def pass_on(self, hop: str, message: Hail | Carried) -> None:
+        pair = self.context.pairs.get(hop)
+        if pair is not None and pair.is_open and self._greeted_by(hop):
+            self._say(pair, message)
+
+    def told(self, peer: str, said: Said) -> None:
+        self._told(peer, said, distant=True)
+
+    def _told(self, peer: str, said: Said, *, distant: bool) -> None:
+        """What a site says, over its link or from afar."""
+        match said:
+            case Spoken():
+                if said.kx.distant is not distant:
+                    raise PeerError(f"{said.kx.word} of the {'pair' if said.kx.distant else 'link'}, on the other one")
+                kx = msgspec.structs.replace(said.kx, cargo=self.cargo.arrive(said.load))
+                try:
+                    self._step(KxArrived(peer, kx))
+                except (LookupError, ValueError, TypeError) as error:
+                    text = f"{said.kx.word} that its design does not say so ({type(error).__name__})"
+                    raise PeerError(text) from None
+            case Opened():
+                self._open(peer, said, asks=False)
+            case Retuned():
+                self._step(StreamRetuned(said.stream, said.rate_bps))
+            case Closed():
+                self._step(StreamClosed(said.stream))
+            case Named():
+                waiting = sum(record.peer == peer for record in self.named.values())
+                if waiting >= NAMED_LIMIT:
+                    raise PeerError(f"{waiting} keys wait to be fetched: {NAMED_LIMIT} may wait")
+                if said.name.distant is not distant:
+                    raise PeerError(f"a key of the {'pair' if said.name.distant else 'link'}, named on the other one")
+                self.named[said.key_id] = Record(peer, said.stream, said.name)
+
+    def _register_all(self) -> None:
         """Designs with sessions deal key to the pairs of applications that they know."""
         for application in self.supply.applications.values():
-            for peer in sorted(application.peers):
-                stream = f"{application.id}>{peer}"
-                if self.supply.directory.get(peer) == pair.peer and stream not in self.site.streams:
-                    self._register(pair, stream)
+            for slave in sorted(application.peers):
+                node, stream = self.supply.directory.get(slave), f"{application.id}>{slave}"
+                if node is None or node == self.context.node or stream in self.site.streams:
+                    continue
+                if self._line(node) is not None:
+                    self._register(node, stream)
+
+    def _line(self, peer: str) -> Line | None:
+        """To a site that can be talked to now; whoever has not answered yet is hailed."""
+        line = self.site.line(peer)
+        if line is None:
+            return None
+        if not line.distant:
+            return line if self._greeted_by(peer) else None
+        if self.ties.stands(peer):
+            return line
+        self.ties.want(peer)
+        return None
+
+    def _line_or_refuse(self, peer: str) -> Line:
+        """Raises RequestError."""
+        line = self._line(peer)
+        if line is not None:
+            return line
+        if peer in self.site.links:
+            raise RequestError(Refusal.UNAVAILABLE, f"the link to KME {peer} is down, or runs another design")
+        if isinstance(self.site.design.relay, NoRelay):
+            why = no_relay(self.design) or f"design {self.design.name} has no relay"
+            raise RequestError(Refusal.UNSUPPORTED, f"{why}: there is no key for KME {peer}, which is no neighbour")
+        text = f"KME {peer} has not answered over the nodes between, or runs another design"
+        raise RequestError(Refusal.UNAVAILABLE, text, retry_after_s=1.0)
 
     def _material(self, pair: Pair, stock: Stock, said: Material) -> None:
         run = pair.their_key
@@ -327,17 +380,15 @@ class Hosted:
 
     def wanted(self, event: KeysWanted, peer: str) -> None:
         """Raises RequestError for what no design has."""
-        stock = self.stocks.get(peer)
         if event.number != 1:
             text = f"number {event.number}: design {self.design.name} gives one key per request here"
             raise RequestError(Refusal.BAD_REQUEST, text)
-        if stock is None or not stock.life:
-            raise RequestError(Refusal.UNAVAILABLE, f"the link to KME {peer} is down, or runs another design")
+        self._line_or_refuse(peer)
         stream = f"{event.master}>{event.slave}"
         if stream not in self.site.streams:
-            self._register(self.context.pairs[peer], stream)
+            self._register(peer, stream)
         self._requests += 1
-        self._asking[self._requests] = Asking(event.request, event.master, event.slave, event.size_bits)
+        self._asking[self._requests] = Asking(event.request, event.master, event.slave, peer, event.size_bits)
         wait_ns = self.context.settings.request_wait_ns
         known = self.site.streams[stream]
         self._step(
@@ -346,7 +397,7 @@ class Hosted:
 
     def available_bits(self, peer: str, master: str, slave: str) -> int:
         """What this pair of applications could be given now, if nobody else asked."""
-        line = self.site.links.get(peer)
+        line = self._line(peer)
         return line.serving.stock_bits(f"{master}>{slave}") if line is not None else 0
 
     def size_bits(self, key_id: str) -> int:
@@ -373,14 +424,14 @@ class Hosted:
         wait_ns = context.settings.request_wait_ns
         self._step(KeyFetched(self._requests, record.peer, stream, record.name, wait_ns))
 
-    def _register(self, pair: Pair, stream: str) -> None:
+    def _register(self, peer: str, stream: str) -> None:
         """A pair of applications whose master is here and has asked for nothing in particular, at both ends."""
         size_bits = self.context.settings.default_key_bits
-        self._open_both(pair, Opened(stream, RATE_BPS, size_bits, "best_effort", CATEGORY))
+        self._open_both(peer, Opened(stream, RATE_BPS, size_bits, "best_effort", CATEGORY))
 
-    def _open_both(self, pair: Pair, opened: Opened) -> None:
-        self._say(pair, opened)
-        self._open(pair.peer, opened, asks=True)
+    def _open_both(self, peer: str, opened: Opened) -> None:
+        self._tell(peer, opened)
+        self._open(peer, opened, asks=True)
 
     def _open(self, peer: str, opened: Opened, *, asks: bool) -> None:
         event = StreamOpened(
@@ -393,42 +444,44 @@ class Hosted:
         context, stream = self.context, f"{event.master}>{event.slave}"
         try:
             peer = self.supply.entitle(event.master, event.slave)
-            stock = self.stocks.get(peer)
-            if stock is None or not stock.life:
-                raise RequestError(Refusal.UNAVAILABLE, f"the link to KME {peer} is down, or runs another design")
+            self._line_or_refuse(peer)
             if event.verb != "open" and stream not in self.site.streams:
                 raise RequestError(Refusal.NOT_FOUND, f"no session of {event.master} with {event.slave} is open")
         except RequestError as error:
             context.refuse(event.request, error)
             return
-        pair = context.pairs[peer]
         match event.verb:
             case "open":
                 if stream in self.site.streams:
-                    self._close(pair, stream)
+                    self._close(peer, stream)
                 opened = Opened(stream, event.rate_bps, event.size_bits, event.service_class, event.category)
-                self._open_both(pair, opened)
+                self._open_both(peer, opened)
             case "retune":
-                self._say(pair, Retuned(stream, event.rate_bps))
+                self._tell(peer, Retuned(stream, event.rate_bps))
                 self._step(StreamRetuned(stream, event.rate_bps))
             case "close":
-                self._close(pair, stream)
+                self._close(peer, stream)
         context.out.answer.append(Deliver(event.request))
 
-    def _close(self, pair: Pair, stream: str) -> None:
-        self._say(pair, Closed(stream))
+    def _close(self, peer: str, stream: str) -> None:
+        self._tell(peer, Closed(stream))
         self._step(StreamClosed(stream))
 
     # --- the site -----------------------------------------------------------------------------------------------------
 
     def _step(self, event: object) -> None:
-        context = self.context
-        self._done(self.site.step(event, context.now))
+        self._done(self.site.step(event, self.context.now))
+        self._renew_lost()
 
     def _done(self, moves: Moves) -> None:
         context = self.context
         for said in moves.send:
-            self._say(context.pairs[said.peer], Spoken(said.message))
+            load = self.cargo.leave(said.message.cargo) if said.message.cargo else None
+            spoken = Spoken(msgspec.structs.replace(said.message, cargo=0), load)
+            if said.message.distant:
+                self.ties.say(said.peer, spoken)
+            else:
+                self._say(context.pairs[said.peer], spoken)
         for answered in moves.answer:
             if answered.request in self._asking:
                 self._answer(self._asking.pop(answered.request), answered)
@@ -445,60 +498,71 @@ class Hosted:
             reason = Refusal.UNSUPPORTED if answered.unservable else Refusal.NOT_ENOUGH_KEY
             context.refuse(asking.request, RequestError(reason, answered.refusal))
             return
-        peer = self.supply.directory[AppId(asking.slave)]
-        pair = context.pairs[peer]
         name, stream = answered.name, f"{asking.master}>{asking.slave}"
         if not name.ranges:
             text = f"design {self.design.name} has no QKD key now, and nodes exchange none"
             context.refuse(asking.request, RequestError(Refusal.NOT_ENOUGH_KEY, text))
             return
         key_id = random_uuid(context.entropy(16))
-        ranges = self._ranges(pair, name)
-        self._say(pair, Named(key_id, stream, name))
-        context.out.answer.append(Deliver(asking.request, ranges, ids=(key_id,), made=made_of(name)))
-        self._use(pair, name, ranges)
+        named = Named(key_id, stream, name)
+        if name.distant:
+            self.ties.say(asking.peer, named)
+        else:
+            self._say(context.pairs[asking.peer], named)
+        self._give(asking.peer, name, asking.request, (key_id,))
 
     def _answer_fetch(self, event: RecordsFetched, record: Record, answered: Answered) -> None:
-        context, pair = self.context, self.context.pairs[record.peer]
+        context = self.context
         if answered.name is None:
             context.refuse(event.request, RequestError(Refusal.NOT_FOUND, answered.refusal))
             return
-        ranges = self._ranges(pair, record.name)
         if event.audit is not None:
             context.save(Audit(event.audit))
-        context.out.answer.append(Deliver(event.request, ranges, made=made_of(record.name)))
-        self._use(pair, record.name, ranges)
+        self._give(record.peer, record.name, event.request, ())
 
-    def _ranges(self, pair: Pair, name: Name) -> tuple[Range, ...]:
-        line, stock = self.site.links[pair.peer], self.stocks[pair.peer]
+    def _give(self, peer: str, name: Name, request: int, ids: tuple[str, ...]) -> None:
+        """The bytes of a key go out and are overwritten; those of a link are booked, too."""
+        context, line = self.context, self.site.line(peer, name.distant)
+        assert line is not None
+        if name.distant:
+            ranges = self.cargo.named(line, name)
+            context.out.wipe += ranges
+        else:
+            found = self.link_ranges(line, line.run_of(name.label, name.unit_bits), name.ranges)
+            assert found is not None
+            ranges = found
+            length = sum(taken.length for taken in ranges)
+            given = length if name.derived_bits else min(length, -(-name.size_bits // BYTE_BITS))
+            use(context, context.pairs[peer], ranges, {Action.SUPPLY: given, Action.WASTE: length - given})
+        context.out.answer.append(Deliver(request, ranges, ids=ids, made=made_of(name)))
+
+    def link_ranges(self, line: Line, run: Run, ranges: tuple[Units, ...]) -> tuple[Range, ...] | None:
+        if self.site.links.get(line.peer) is not line or line.run_of("", run.unit_bits) is not run:
+            return None
+        stock = self.stocks[line.peer]
         found: list[Range] = []
-        for units in name.ranges:
-            for start_bit, end_bit in line.came_from(units, name.unit_bits):
+        for units in ranges:
+            for start_bit, end_bit in line.came_from(units, run.unit_bits):
                 found += stock.find(start_bit // BYTE_BITS, end_bit // BYTE_BITS)
         return tuple(found)
 
-    def _use(self, pair: Pair, name: Name, ranges: tuple[Range, ...]) -> None:
-        """These bytes are out: booked, marked durably where the other end owns them, overwritten once they are out."""
-        context, run = self.context, pair.own_key if pair.leads else pair.their_key
+    def is_pair(self, line: Line) -> bool:
+        return self.site.pairs.get(line.peer) is line
+
+    def spent(self, line: Line, ranges: tuple[Range, ...], letter: str) -> None:
         length = sum(taken.length for taken in ranges)
-        given = length if name.derived_bits else min(length, -(-name.size_bits // BYTE_BITS))
-        run.book.move(State.RESERVED_APP, Action.SUPPLY, given)
-        if length > given:
-            run.book.move(State.RESERVED_APP, Action.WASTE, length - given)
-        context.out.wipe += ranges
-        context.book(run)
-        for taken in joined(ranges):
-            if pair.leads:
-                pair.hosted.remove(taken.start, taken.end)
-                continue
-            run.used.add(taken.start, taken.end)
-            context.save(Used(taken))
-            for _, _, segment in list(run.parts(taken.start, taken.end)):
-                if segment.mark != GONE:
-                    context.used_up(run, segment)
+        use(self.context, self.context.pairs[line.peer], ranges, {ACTIONS[letter]: length})
+
+    def _tell(self, peer: str, said: Said) -> None:
+        """Over the link, or from afar where the design serves this peer so."""
+        line = self.site.line(peer)
+        if line is not None and line.distant:
+            self.ties.say(peer, said)
+        else:
+            self._say(self.context.pairs[peer], said)
 
     def _say(self, pair: Pair, message: Message) -> None:
-        self.context.say(pair, DesignMessage(_encoder.encode(message)))
+        self.context.say(pair, DesignMessage(encode(message)))
 
     def _draw(self) -> float:
         return int.from_bytes(self.context.entropy(4), "big") / (1 << 32)
@@ -513,4 +577,4 @@ def made_of(name: Name) -> Made:
     """Both ends derive the same: what a name says is the same at both."""
     if not name.derived_bits:
         return Made(name.size_bits)
-    return Made(name.size_bits, derivation=_encoder.encode(name))
+    return Made(name.size_bits, derivation=encode(name))

@@ -6,7 +6,7 @@ about itself can cost time, never a second use of a bit (`docs/security.md`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -64,6 +64,11 @@ class LinkStates:
         self._sequence = 0
         self._told: LinkState | None = None
         self._told_at = 0
+        self.own_link: Callable[[Pair], tuple[int, int]] = lambda pair: (
+            pair.own_key.untouched + pair.pads.total(),
+            pair.rate_bps,
+        )
+        """(usable bytes, bit/s) of a link; another design than our own has its own count."""
         links.plain_handlers[SignedLinkState] = self.heard
         links.on_open.append(self._opened)
         links.on_lost.append(lambda pair: self.tell())
@@ -87,8 +92,8 @@ class LinkStates:
         told = []
         for pair in context.pairs.values():
             if pair.direct:
-                usable = pair.own_key.untouched + pair.pads.total()
-                told.append((pair.peer, step(usable), pair.rate_bps, pair.is_hop))
+                usable, rate_bps = self.own_link(pair)
+                told.append((pair.peer, step(usable), rate_bps, pair.is_hop))
         applications = tuple(sorted(self.supply.applications))
         return LinkState(context.node, self._sequence, tuple(told), applications)
 

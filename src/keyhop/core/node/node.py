@@ -95,7 +95,9 @@ class Node:
             RelayTick: self.relay.tick,
             OfferEnded: self.intake.offer_ended,
         }
-        self.hosted = Hosted(context, self.links, self.leases, self.supply, design) if hosts else None
+        self.hosted = (
+            Hosted(context, self.links, self.leases, self.supply, self.states, design) if hosts else None
+        )
         self.lifecycle.hosts = self.intake.one_run = hosts
         if self.hosted is not None:
             self._dispatch[HostedTick] = self.hosted.tick

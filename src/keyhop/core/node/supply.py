@@ -135,12 +135,12 @@ class Supply:
         ceiling = settings.stock_limit_bytes // size
         if node == self.context.node:
             return node, ceiling, ceiling
-        pair = self.context.pairs.get(node)
-        if pair is None or not pair.compared:
-            return node, 0, ceiling
         if self.hosted is not None:
             ahead = self.hosted.available_bits(node, master, slave) // settings.default_key_bits
             return node, ahead, max(ceiling, ahead)
+        pair = self.context.pairs.get(node)
+        if pair is None or not pair.compared:
+            return node, 0, ceiling
         leasable = pair.own_key.untouched if pair.is_open else 0
         ahead = pair.stock.count(size) + leasable // size
         return node, ahead, max(ceiling, ahead)
