@@ -9,8 +9,8 @@ from keyhop.comparison.metrics import measure
 from keyhop.comparison.tally import LETTERS
 from keyhop.core.designs import DESIGNS
 from keyhop.simulator import topology
-from keyhop.simulator.pairs import asking
-from keyhop.simulator.record import EndBook
+from keyhop.simulator.pairs import Asking, asking
+from keyhop.simulator.record import EndBook, Record, Scenario
 from keyhop.simulator.runs import run
 from keyhop.simulator.workloads import WORKLOADS, scenario, trace_hash
 
@@ -20,15 +20,25 @@ LINK_RATE_BPS = 10_000.0
 
 def run_case(case: Case) -> Row:
     """Raises what the simulator raises for a book that does not close or a workload that cannot be made."""
+    made, asked = asked_of(case)
+    record = simulated(case, made)
+    return Row(case, trace_hash(made), {**measure(record, asked.paths), **ledger(record.books)})
+
+
+def asked_of(case: Case) -> tuple[Scenario, Asking]:
+    """The same for every design."""
+    place = topology.load_builtin(case.topology)
+    asked = asking(place, link_rates(case, place))
+    return scenario(case.workload, asked.paths, asked.rate_bps, case.load, case.seconds, case.seed), asked
+
+
+def simulated(case: Case, made: Scenario) -> Record:
     place = topology.load_builtin(case.topology)
     rates = link_rates(case, place)
-    asked = asking(place, rates)
-    made = scenario(case.workload, asked.paths, asked.rate_bps, case.load, case.seconds, case.seed)
     links: dict[frozenset[str], int] = {}
     for link in place.links:
         links[frozenset(link.ends)] = links.get(frozenset(link.ends), 0) + round(rates[link.id])
-    record = run(DESIGNS[case.design], links, made, seconds=case.seconds, seed=case.seed)
-    return Row(case, trace_hash(made), {**measure(record, asked.paths), **ledger(record.books)})
+    return run(DESIGNS[case.design], links, made, seconds=case.seconds, seed=case.seed)
 
 
 def link_rates(case: Case, place: topology.Topology) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Studies that are rebuilt from the library with one command each."""

@@ -1,0 +1,1 @@
+"""All published designs side by side: nine hypotheses tested, published results beside ours."""

@@ -1,0 +1,79 @@
+"""The study of all designs is rebuilt by its one command, says of each hypothesis what became of it, and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from studies.all_designs import published, sweeps, variants
+from studies.all_designs.verdicts import above, below, every
+
+from keyhop.comparison.statistics import Estimate
+from keyhop.core.designs import DESIGNS
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 110.0
+
+
+def study(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: there variants are made known, and are to be nowhere else."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    command = [sys.executable, "-m", "studies.all_designs", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+
+
+@pytest.mark.timeout(TIMEOUT_S + 10)
+def test_the_quick_study_has_a_verdict_for_each_hypothesis_and_every_published_result(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    done = study("--quick", "--seeds", "2", "--seconds", "20", "--out", str(out))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    told = json.loads((out / "results.json").read_bytes())
+    assert [one["id"] for one in told["hypotheses"]] == [f"H{number}" for number in range(1, 10)]
+    assert {one["verdict"] for one in told["hypotheses"]} <= {"holds", "fell", "not decided"}
+    assert all(one["figures"] for one in told["hypotheses"])
+    assert len(told["published"]) == 8 and told["failures"] == []
+    page = (out / "index.html").read_text()
+    assert page.count("<svg") >= 9 and "arXiv 2408.04598" in page and "arXiv 2604.09144" in page
+    assert str(tmp_path) not in page
+    assert (out / "sweeps" / "all" / "report" / "index.html").is_file()
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sweeps" / "all").mkdir(parents=True)
+    (tmp_path / "sweeps" / "all" / "mine.txt").touch()
+    done = study("--quick", "--out", str(tmp_path))
+    assert done.returncode == 2 and "holds something else" in done.stderr
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_a_variant_differs_from_its_design_and_has_no_sources() -> None:
+    assert set(variants.ENC_DEC_OF.values()) <= set(variants.VARIANTS)
+    for name, design in variants.VARIANTS.items():
+        assert design != DESIGNS[name.partition("~")[0]]
+        assert design.own_share == 1.0, "what was changed is nobody's but ours"
+
+
+def test_who_lists_designs_gets_no_variants() -> None:
+    assert not set(variants.VARIANTS) & set(DESIGNS)
+    assert set(sweeps.BASE) == set(DESIGNS)
+
+
+def test_a_claim_that_is_surely_false_makes_a_hypothesis_fall_and_an_open_one_keeps_it_open() -> None:
+    sure, across = Estimate(2.0, 1.0, 3.0, 5), Estimate(2.0, -1.0, 3.0, 5)
+    assert (above(sure, 0.5), above(sure, 4.0), above(across, 0.0), above(None, 0.0)) == (True, False, None, None)
+    assert (below(sure, 4.0), below(sure, 0.5), below(across, 0.0)) == (True, False, None)
+    assert above(Estimate(2.0, None, None, 1), 0.5) is None, "one value has no interval"
+    assert every([True, True]) == "holds"
+    assert every([True, None]) == every([]) == "not decided"
+    assert every([None, False, True]) == "fell"
+
+
+def test_published_figures_that_follow_from_rules_are_met() -> None:
+    assert published.ddka().agrees == "yes" and "0.8251" in published.ddka().ours
+    assert published.nec().agrees == "yes"
+    sdqaas, mtka = published.admission()
+    assert (sdqaas.agrees, mtka.agrees) == ("shape", "shape")
