@@ -134,6 +134,8 @@ class LinkRenewed(msgspec.Struct, frozen=True, gc=False):
     """The link to this neighbour begins anew, with nothing in it."""
 
     peer: str
+    silent: bool = False
+    """The neighbour is not ready yet: it begins once more when it is, and what is said till then goes nowhere."""
 
 
 class PairParted(msgspec.Struct, frozen=True, gc=False):

@@ -153,6 +153,8 @@ class Site:
                 # What is no room of the line's own, such as relay, goes on.
                 line.talk.handlers.setdefault(word, handler)
             old.talk.close()
+        if event.silent:
+            line.talk.close()
         if not self.relaying.over(peer):
             self._give_up(peer, "the link began anew")
         self.relaying.renewed(line)

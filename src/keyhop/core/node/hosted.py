@@ -182,9 +182,8 @@ class Hosted:
         self._burn(pair)
         stock = self.stocks[pair.peer] = Stock()
         stock.own_life = self.context.entropy(LIFE_BYTES)
-        self._step(LinkRenewed(pair.peer))
-        # Until the greeting nothing is said: then both ends begin once more, and know the same of the network.
-        self.site.links[pair.peer].talk.close()
+        # With the greeting both ends begin once more: then they know the same of the network.
+        self._step(LinkRenewed(pair.peer, silent=True))
         self._forget_named(pair.peer, distant=False)
         self._say(pair, Greeting(self.design.name, stock.own_life, self._links))
 

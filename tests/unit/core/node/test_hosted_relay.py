@@ -6,11 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
+from keyhop.core.composed.site import Site
 from keyhop.core.designs import DESIGNS, no_relay, not_hosted
 from keyhop.core.machine import Deliver
-from keyhop.core.model import NANOSECONDS, AppId, NodeId
+from keyhop.core.model import NANOSECONDS, AppId, NodeId, Range, RunId
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
+from keyhop.core.node.hosted_cargo import FIRST_RUN
+from keyhop.core.node.store import Store
+from keyhop.core.node.vault import BlockName
 from keyhop.core.policy.relay import NoRelay
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.world import Answered, World
@@ -41,19 +45,71 @@ def settings(name: str, around: str, others: str) -> NodeSettings:
     )
 
 
+class Watched(NodeVault):
+    """Remembers which bytes of links were used for relay, and what was made of them."""
+
+    def __init__(self, store: Store, vouch_key: bytes) -> None:
+        super().__init__(store, vouch_key)
+        self.used: list[tuple[RunId, int]] = []
+        self.made: set[BlockName] = set()
+        self.placed: list[Range] = []
+
+    def _use(self, block: BlockName, ranges: tuple[Range, ...]) -> None:
+        """Of runs of links; others are of pairs, and scratch."""
+        if block.source.startswith("design/"):
+            self.made.add(block)
+            for run, start, length in ranges:
+                if run.number < FIRST_RUN:
+                    self.used += [(run, at) for at in range(start, start + length)]
+
+    def cipher(self, block: BlockName, pads: tuple[Range, ...]) -> bytes:
+        self._use(block, pads)
+        return super().cipher(block, pads)
+
+    def decipher(self, block: BlockName, ciphertext: bytes, pads: tuple[Range, ...]) -> None:
+        self._use(block, pads)
+        super().decipher(block, ciphertext, pads)
+
+    def gather(self, block: BlockName, sources: tuple[Range, ...]) -> None:
+        self._use(block, sources)
+        super().gather(block, sources)
+
+    def place(self, block: BlockName, offset: int, target: Range) -> None:
+        if block.source.startswith("design/"):
+            self.placed.append(target)
+        super().place(block, offset, target)
+
+    def holds(self, target: Range) -> bool:
+        try:
+            self.read(target)
+        except KeyError:
+            return False
+        return True
+
+
 class Line3:
     """Nodes a, b and c in a line, of one design; links that give blocks; pads that were used, and keys given."""
 
     def __init__(self, design: str) -> None:
         # No traffic of b: what its vault holds is what relay has left there.
         nodes = [settings("a", "b", "c"), settings("b", "ac", ""), settings("c", "b", "a")]
-        self.world = World(1, nodes, DESIGNS[design], NodeVault)
+        self.vaults: dict[int, Watched] = {}
+        self.world = World(1, nodes, DESIGNS[design], self.vault)
         self.answers: dict[int, Answered] = {}
         self.world.on_answer.append(lambda answered: self.answers.__setitem__(answered.request, answered))
         self.world.start()
         self.blocks = 0
         self.pass_time(3)
         self.feed_links(6)
+
+    def vault(self, store: Store, vouch_key: bytes) -> Watched:
+        made = self.vaults[len(self.vaults)] = Watched(store, vouch_key)
+        return made
+
+    def vault_of(self, node: str) -> Watched:
+        vault = self.world.processes[NodeId(node)].vault
+        assert isinstance(vault, Watched)
+        return vault
 
     def pass_time(self, seconds: float) -> None:
         self.world.run(self.world.now + int(seconds * NANOSECONDS))
@@ -91,8 +147,11 @@ class Line3:
             seconds=21,
         )
 
-    def exchange(self, node: str) -> bytes:
+    def exchange(self, node: str, tries: int = 1) -> bytes:
         given, bits = self.ask(node)
+        while given.refusal is not None and (tries := tries - 1):
+            self.feed_links(5)
+            given, bits = self.ask(node)
         assert given.refusal is None, given.refusal
         assert given.made is not None and given.made.size_bits == 256
         assert len(bits) >= 32
@@ -100,6 +159,10 @@ class Line3:
         assert fetched.refusal is None, fetched.refusal
         assert (same, fetched.made) == (bits, given.made)
         return bits
+
+    def sites(self) -> list[Site]:
+        found = [process.node.hosted for process in self.world.processes.values()]
+        return [hosted.site for hosted in found if hosted is not None]
 
     def codes(self) -> set[str]:
         return {notice.code for process in self.world.processes.values() for notice in process.notices}
@@ -113,3 +176,81 @@ def test_distant_ends_get_the_same_key_and_no_key_twice(design: str) -> None:
         assert bits not in seen
         seen.add(bits)
     assert "KH-1301" not in line.codes()
+
+
+@pytest.mark.parametrize("design", RELAYING)
+def test_no_byte_of_a_link_covers_or_becomes_two_keys(design: str) -> None:
+    line = Line3(design)
+    for node in "acac":
+        line.exchange(node)
+    for node in "abc":
+        used = line.vault_of(node).used
+        assert used
+        assert len(set(used)) == len(used)
+
+
+@pytest.mark.parametrize("design", RELAYING)
+def test_a_relay_node_keeps_nothing_and_ends_keep_no_key_that_was_given(design: str) -> None:
+    line = Line3(design)
+    given, _ = line.ask("a")
+    fetched, _ = line.fetch("c", given.ids[0])
+    line.pass_time(30)
+    relay = line.vault_of("b")
+    assert relay.made
+    assert not relay.placed
+    between = {block for block in relay.made if relay.length(block) is not None}
+    assert not between
+    for node, deliver in (("a", given), ("c", fetched)):
+        vault = line.vault_of(node)
+        assert deliver.ranges
+        assert all(taken.run.number >= FIRST_RUN for taken in deliver.ranges)
+        assert not any(vault.holds(taken) for taken in deliver.ranges)
+
+
+@pytest.mark.parametrize("node", ["a", "b", "c"])
+@pytest.mark.parametrize("design", RELAYING)
+def test_after_a_restart_of_any_node_distant_keys_are_equal_again(design: str, node: str) -> None:
+    line = Line3(design)
+    before, old = line.ask("a")
+    assert before.refusal is None, before.refusal
+    line.world.crash(node)
+    line.pass_time(8)
+    line.feed_links(10)
+    refused = line.fetch("c", before.ids[0])[0].refusal
+    if node != "b":
+        assert refused is not None, "what an end had is burnt at both"
+    seen = {old}
+    for end in "aca":
+        # What was on its way is not expected any more after some time.
+        bits = line.exchange(end, tries=6)
+        assert bits not in seen
+        seen.add(bits)
+    used = line.vault_of(node).used
+    assert len(set(used)) == len(used)
+    assert "KH-1301" not in line.codes()
+
+
+def test_stock_of_a_distant_pair_outlives_a_restart_of_the_node_between() -> None:
+    line = Line3("nict")
+    before, bits = line.ask("a")
+    line.world.crash("b")
+    line.pass_time(8)
+    assert line.fetch("c", before.ids[0]) == (line.answers[max(line.answers)].deliver, bits)
+
+
+def test_a_design_whose_admission_is_at_one_controller_says_that_nodes_have_none() -> None:
+    given, _ = Line3("sdqaas").ask("a")
+    assert given.refusal is not None
+    assert "controller" in given.refusal.message
+
+
+def test_a_design_without_relay_says_so_for_a_site_that_is_no_neighbour() -> None:
+    given, _ = Line3("cisco").ask("a")
+    assert given.refusal is not None
+    assert "no relay" in given.refusal.message
+
+
+def test_a_pair_waits_for_whole_pads_where_its_design_would_derive_them() -> None:
+    line = Line3("kisti")
+    line.exchange("a")
+    assert all(site.links[peer].book.F == 0 for site in line.sites() for peer in site.links)
