@@ -54,7 +54,7 @@ def test_load_moves_the_demand_or_where_that_is_given_the_links() -> None:
 
 
 def test_worker_processes_give_the_rows_of_the_simulator(tmp_path: Path) -> None:
-    grid = Grid(("keyhop", "cisco"), ("W2", "W6"), (0.5, 1.2), ("p2p", "line3"), (1,), 5.0)
+    grid = Grid(("keyhop", "cisco", "ait"), ("W2", "W6"), (0.5, 1.2), ("p2p", "line3"), (1,), 5.0)
     end = perform(tmp_path / "pool", Processes(2), grid, RUNNER)
     assert (end.done, end.failed) == (len(grid), 0)
     perform(tmp_path / "here", grid=grid, runner=RUNNER)
