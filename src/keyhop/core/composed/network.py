@@ -90,8 +90,9 @@ class Network:
             case Sdn():
                 return routing.paths(self.edges, source, destination)
             case NoRouting():
-                # Configured: the shortest, and the one beside it where both make one key.
-                return Sdn(k_paths=2).paths(self.edges, source, destination)
+                # Configured, whatever the state of links: the shortest, and the one beside it.
+                links = [edge._replace(usable_bytes=1, up=True) for edge in self._edges.values()]
+                return Sdn(k_paths=2).paths(links, source, destination)
 
     def shortest(self, source: str, destination: str) -> tuple[str, ...] | None:
         """By the links that exist, whatever their state."""

@@ -466,10 +466,18 @@ class HopWise(Unconnected):
     def unpadded(self, link: Line, parcel: Parcel, pad: Name) -> None:
         """A pad has done its work."""
 
+    def line_to_source(self, parcel: Parcel) -> Line | None:
+        """None, and the batch is lost, while this site does not know how its source is reached."""
+        line = self._site.line(parcel.path[0], True)
+        if line is None:
+            self._site.cargo.discard(parcel.payload)
+        return line
+
     def received(self, parcel: Parcel) -> None:
         """At its destination."""
-        line = self._site.line(parcel.path[0], True)
-        assert line is not None
+        line = self.line_to_source(parcel)
+        if line is None:
+            return
         if self.promotes(parcel):
             line.book.T += parcel.bits
         else:

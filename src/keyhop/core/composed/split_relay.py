@@ -112,8 +112,9 @@ class SplitRelay(HopWise):
     # --- at the destination -------------------------------------------------------------------------------------------
 
     def received(self, parcel: Parcel) -> None:
-        line = self._site.line(parcel.path[0], True)
-        assert line is not None
+        line = self.line_to_source(parcel._replace(half=PAD))
+        if line is None:
+            return
         self._half(line, parcel.number, Half(False, parcel.bits, parcel.aside))
 
     def _straight(self, line: Line, message: Kx) -> None:

@@ -231,8 +231,9 @@ class Streams(HopWise):
         """To the application at once; the source learns where the key lies."""
         site = self._site
         source = parcel.path[0]
-        line = site.line(source, True)
-        assert line is not None
+        line = self.line_to_source(parcel)
+        if line is None:
+            return
         label = f"{direction(source, site.node)}/{parcel.flow}"
         run = line.run_of(label)
         start, run.end = run.end, run.end + parcel.bits // run.unit_bits
@@ -288,8 +289,7 @@ class Streams(HopWise):
                 connection.window, connection.acknowledged = min(LARGEST_WINDOW, connection.window + 1), 0
         site = self._site
         line = site.line(connection.peer, True)
-        assert line is not None
-        if not site.cargo.fits(line, message.cargo):
+        if line is None or not site.cargo.fits(line, message.cargo):
             return
         label = line.dealing.label(stream, True)
         run = line.run_of(label)
