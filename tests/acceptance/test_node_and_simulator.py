@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -68,7 +69,7 @@ class OnNodes:
     def __init__(self, design: str, names: str, sizes: list[int]) -> None:
         timing = Timing(delay=(DELAY_NS, DELAY_NS), commit=(1, 1))
         self.names, self.ends = names, names[0] + names[-1]
-        self.links = [names[at : at + 2] for at in range(len(names) - 1)]
+        self.links = list(pairwise(names))
         nodes = [self.settings(name) for name in names]
         self.world = world = World(1, nodes, DESIGNS[design], NodeVault, timing)
         self.taken: list[Taken] = []
@@ -88,7 +89,7 @@ class OnNodes:
         world.run(self.begin + (len(sizes) // 4 + 10) * NANOSECONDS)
 
     def settings(self, name: str) -> NodeSettings:
-        around = [link.replace(name, "") for link in self.links if name in link]
+        around = [one if other == name else other for one, other in self.links if name in (one, other)]
         other = self.ends.replace(name, "") if name in self.ends else ""
         return NodeSettings(
             node=NodeId(name),
