@@ -74,7 +74,7 @@ def grids(extent: Extent) -> dict[str, tuple[Grid, str]]:
         "weights": (grid(omegas, ("W2",), (1.5,)), variants.SLOT_RUNNER),
         "erasing": (grid([f"toshiba.2019~{n}" for n in variants.ERASED], ("W2",), (0.5,)), variants.RUNNER),
     }
-    if extent is FULL:
+    if extent.name == FULL.name:
         wide = Grid(BASE, ("W2", "W5"), (0.8, 1.2), ("tokyo_2010", "nsfnet_14"), (1, 2, 3), extent.seconds)
         made["networks"] = (wide, variants.RUNNER)
     return made
