@@ -13,12 +13,24 @@ from typing import Any
 import pytest
 from tests.emulation.small_labs import PAIR, exchange, kme, make
 
-from keyhop import KeyhopError
-from keyhop.core.designs import DESIGNS, not_hosted
+from keyhop import Key, KeyhopError
+from keyhop.core.designs import DESIGNS, no_relay, not_hosted
+from keyhop.core.policy.relay import NoRelay
 from keyhop.emulator import lab as labs
 from keyhop.emulator.lab import Lab
 
 HOSTED = sorted(name for name in DESIGNS if name != "keyhop" and not not_hosted(DESIGNS[name]))
+RELAYING = [name for name in HOSTED if not isinstance(DESIGNS[name].relay, NoRelay) and not no_relay(DESIGNS[name])]
+LINE = """apiVersion: keyhop/v1
+name: line
+nodes:
+  a: {sae: [sae-a]}
+  b: {}
+  c: {sae: [sae-c]}
+links:
+  - {id: ab, ends: [a, b], length: 25 km, rate: 40 kbps}
+  - {id: bc, ends: [b, c], length: 25 km, rate: 40 kbps}
+"""
 
 
 @pytest.fixture
@@ -38,6 +50,48 @@ def test_applications_of_both_ends_get_keys_of_the_design_over_014(lab: Lab) -> 
     assert len({key.reveal() for key in keys}) == 5
     with kme(lab, "sae-b") as far, pytest.raises(KeyhopError):
         far.fetch_key("sae-a", keys[0].id)
+
+
+@pytest.fixture
+def line(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    lab = make(tmp_path, LINE, node_files=lambda text: f"{text}design: {request.param}\n")
+    labs.start(lab, one_process=True)
+    try:
+        yield lab
+    finally:
+        labs.stop(lab)
+
+
+@pytest.mark.emulation
+@pytest.mark.parametrize("line", RELAYING, indirect=True)
+def test_applications_without_a_common_link_get_keys_that_the_design_has_relayed(line: Lab) -> None:
+    keys = [*exchange(line, "sae-a", "sae-c", 3, timeout_s=40), *exchange(line, "sae-c", "sae-a", 2, timeout_s=40)]
+    assert len({key.reveal() for key in keys}) == 5
+
+
+@pytest.mark.emulation
+@pytest.mark.parametrize("line", ["nict", "qcanada"], indirect=True)
+def test_relayed_stock_is_burnt_when_an_end_restarts_and_made_again(line: Lab) -> None:
+    before = exchange(line, "sae-a", "sae-c", 2, timeout_s=40)
+    unfetched = given(line, "sae-a", "sae-c")
+    labs.stop(line)
+    labs.start(line, one_process=True)
+    after = exchange(line, "sae-a", "sae-c", 2, timeout_s=40)
+    assert len({key.reveal() for key in [*before, *after]}) == 4
+    with kme(line, "sae-c") as far, pytest.raises(KeyhopError):
+        far.fetch_key("sae-a", unfetched.id)
+
+
+def given(lab: Lab, master: str, slave: str) -> Key:
+    """A key that its slave does not fetch."""
+    deadline = time.monotonic() + 40
+    with kme(lab, master) as near:
+        while True:
+            try:
+                return near.get_key(slave)
+            except KeyhopError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
 
 
 class Local:
