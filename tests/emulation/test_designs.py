@@ -153,6 +153,28 @@ def test_sessions_of_the_historical_doors_run_over_the_local_socket(with_sockets
     assert at_a.ask("session", verb="retune", **pair)["reason"] == "not_found"
 
 
+def shown_requests() -> list[str]:
+    """The lines that the page on other designs shows for the local socket."""
+    page = (Path(__file__).parents[2] / "docs" / "other-designs.md").read_text(encoding="utf-8")
+    return [line for line in page.splitlines() if line.startswith('{"do"')]
+
+
+@pytest.mark.emulation
+@pytest.mark.parametrize("with_sockets", ["qcc"], indirect=True)
+def test_the_requests_that_the_page_shows_are_answered(with_sockets: Lab) -> None:
+    sockets = {"sae-a": Local(with_sockets, "a"), "sae-b": Local(with_sockets, "b")}
+    given: dict[str, Any] = {}
+    lines = shown_requests()
+    assert {json.loads(line)["do"] for line in lines} == {"session", "status", "key", "fetch"}
+    for line in lines:
+        wanted = json.loads(line.replace("KEY_ID", given.get("key_id", "")))
+        at = sockets[wanted["slave" if wanted["do"] == "fetch" else "master"]]
+        answer = at.until_ok(wanted.pop("do"), **wanted)
+        if "key_id" in wanted:
+            assert answer["key"] == given["key"]
+        given = answer if "key_id" in answer else given
+
+
 @pytest.mark.emulation
 @pytest.mark.parametrize("with_sockets", ["keyhop"], indirect=True)
 def test_the_local_socket_is_for_one_user_and_says_what_is_wrong(with_sockets: Lab) -> None:

@@ -110,15 +110,19 @@ def check(context: click.Context, name: str, links: int | None) -> None:
 
 
 def _on_a_node(design: Design) -> str:
-    from keyhop.core.designs import not_hosted, on_a_node
+    from keyhop.core.designs import no_relay, not_hosted, on_a_node
 
     match on_a_node(design):
         case "yes":
             return "yes"
         case "no":
             return f"no: {not_hosted(design)}"
+        case "hosted, no relay":
+            return f"hosted, for neighbours alone: {no_relay(design)}"
         case _:
-            return "on links: it deals out the key of a node's links, keeps it in memory, and relays none"
+            return (
+                "hosted: its parts deal out the key of a node's links, and carry it on if they relay; in memory alone"
+            )
 
 
 def _items(entries: Iterable[str]) -> list[str]:

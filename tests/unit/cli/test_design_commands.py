@@ -16,9 +16,10 @@ from keyhop.core.designs import DESIGNS
 def test_the_list_says_of_each_design_whether_a_node_runs_it(run: Run) -> None:
     heads, *rows = run("design", "list").stdout.splitlines()
     assert heads.startswith("NAME") and heads.endswith("RUNS ON A NODE")
-    assert {row.split()[0]: row.split()[-1] for row in rows} == {
-        name: {"keyhop": "yes", "ddka": "no"}.get(name, "links") for name in DESIGNS
-    }
+    neighbours = "hosted, no relay"
+    told = {"keyhop": "yes", "ddka": "no", "sdqaas": neighbours, "sdqaas.mtka": neighbours}
+    assert [row.split()[0] for row in rows] == list(DESIGNS)
+    assert all(row.endswith(f" {told.get(row.split()[0], 'hosted')}") for row in rows)
 
 
 def test_the_list_as_json_has_every_design_with_what_is_not_wired(run: Run) -> None:
@@ -51,7 +52,7 @@ def test_yaml_has_the_parts_under_their_questions(run: Run) -> None:
     secoqc = YAML(typ="safe", pure=True).load(io.StringIO(run("design", "show", "secoqc").stdout))
     assert secoqc["door"] == {"session": {"profile": "rate"}}
     assert secoqc["promises_its"] is True
-    assert secoqc["runs_on_a_node"] == "on links"
+    assert secoqc["runs_on_a_node"] == "hosted"
 
 
 def test_guesses_are_marked_and_statements_are_not(run: Run) -> None:
@@ -83,7 +84,7 @@ def test_json_has_every_field_with_its_source(run: Run) -> None:
     assert fields["storage.unit_bits"] == {"field": "storage.unit_bits", "value": 64, "source": "S", "guess": False}
     assert fields["refill.threshold"]["guess"] is True
     assert answer["access"] == {"local": "asked", "global": "asked"}
-    assert answer["warnings"] and answer["runs_on_a_node"] == "on links"
+    assert answer["warnings"] and answer["runs_on_a_node"] == "hosted"
 
 
 def test_a_design_that_lets_two_uses_collide_says_so(run: Run) -> None:

@@ -14,6 +14,7 @@ from keyhop.core.designs import (
     Running,
     carrier,
     hosted,
+    no_relay,
     not_hosted,
     not_wired,
     on_a_node,
@@ -94,7 +95,18 @@ def test_other_designs_are_hosted_on_links_that_follow_ours(name: str) -> None:
         assert name in reason and on_a_node(design) == "no"
     else:
         assert carrier(design) == running(KEYHOP)
-        assert on_a_node(design) == ("yes" if name == "keyhop" else "on links")
+        hosts = "hosted, no relay" if no_relay(design) else "hosted"
+        assert on_a_node(design) == ("yes" if name == "keyhop" else hosts)
+
+
+def test_a_design_that_lets_in_at_one_controller_is_hosted_without_its_relay() -> None:
+    assert {name for name, design in DESIGNS.items() if no_relay(design)} == {"sdqaas", "sdqaas.mtka"}
+    assert "controller" in no_relay(DESIGNS["sdqaas"])
+
+
+def test_one_key_of_two_paths_is_not_made_on_nodes() -> None:
+    joined = replace(DESIGNS["swissquantum"], relay=HopByHop(payload="random", paths="xor"))
+    assert "two paths" in no_relay(joined) and not no_relay(DESIGNS["swissquantum"])
 
 
 def test_a_node_cannot_be_made_of_a_design_it_does_not_run() -> None:
