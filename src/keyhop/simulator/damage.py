@@ -31,6 +31,8 @@ class Damage:
         self._next: dict[frozenset[str], list[Mishap]] = {}
         self._wrong: dict[tuple[str, str], list[Units]] = {}
         """(end, peer) -> stretches by stamps in bits."""
+        self._compared: dict[tuple[Line, Line], int] = {}
+        """How many of their origins are known to be the same."""
 
     def plan(self, link: frozenset[str], mishap: Mishap) -> None:
         self._next.setdefault(link, []).append(mishap)
@@ -54,14 +56,25 @@ class Damage:
         """Whether both ends of a link got the same bits under this name. Keys of relayed runs are not looked at."""
         if name.distant or name.unit_bits != one.run.unit_bits:
             return True
-        if not self._wrong and len(one.origins) == len(other.origins) == 1 and one.origins == other.origins:
-            # Nothing ever came differently or in another order.
+        if not self._wrong and self._alike(one, other):
             return True
         for units in name.ranges:
             here = one.came_from(units)
             if here != other.came_from(units) or self.is_wrong(one, here) or self.is_wrong(other, here):
                 return False
         return True
+
+    def _alike(self, one: Line, other: Line) -> bool:
+        """Whether all that both ends hold came from the same places of the module's stream. Origins are only added, so
+        each is looked at once."""
+        here, there = one.origins, other.origins
+        if len(here) != len(there):
+            return False
+        known = self._compared.get((one, other), 0)
+        while known < len(here) and here[known] == there[known]:
+            known += 1
+        self._compared[one, other] = known
+        return known == len(here)
 
     def is_wrong(self, line: Line, stretches: list[Units]) -> bool:
         wrong = self._wrong.get((line.own, line.peer))
