@@ -106,7 +106,7 @@ def collisions(figures: dict[str, Figures]) -> Verdict:
     found, sets = figures["all"], figures["sets"]
     load = min(sets.loads())
     clean = _names(lambda d: Access.TAKEN not in (d.access.local, d.access.global_))
-    rates = {name: found.median(name, "collision_rate", "W6", load) for name in clean}
+    rates = {name: found.median(name, "collision_rate", "W6", found.loads()[0]) for name in clean}
     claims: list[bool | None] = [below(rate, FAINT) for rate in rates.values()]
     by_size = {
         size: sets.median(f"qcanada.working_set~{size}", "collision_rate", "W6", load) for size in variants.SET_SIZES
