@@ -65,6 +65,13 @@ class Fetches:
             self._waiting[event.request] = event
             self._site.later(event.deadline_ns, self._too_late, event.request)
 
+    def forget(self, line: Line) -> None:
+        """The line is no more: the same name may mean other key in a later one."""
+        for request, event in list(self._waiting.items()):
+            if event.peer == line.peer and event.name.distant is line.distant:
+                del self._waiting[request]
+                self._site.moves.answer.append(Answered(request, refusal="the key managers began anew"))
+
     def retry(self, line: Line) -> None:
         for request, event in list(self._waiting.items()):
             if event.peer == line.peer and event.name.distant is line.distant and self._try(event):

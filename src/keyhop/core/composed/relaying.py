@@ -232,7 +232,7 @@ class HopWise(Unconnected):
         self._asking: set[str] = set()
         """Next hops whose site has been asked for a pad."""
         for line in site.links.values():
-            line.talk.handlers[self.word] = self._arrived
+            line.talk.handlers[self.word] = partial(self._arrived, line.peer)
 
     def reaches(self, peer: str) -> bool:
         return self._site.network.shortest(self._site.node, peer) is not None
@@ -439,10 +439,13 @@ class HopWise(Unconnected):
             return cargo.gather(payload, link, pad, parcel.bits, parcel.load) is not None
         return cargo.uncover(payload, link, pad, parcel.bits, parcel.load)
 
-    def _arrived(self, message: Kx) -> None:
+    def _arrived(self, sender: str, message: Kx) -> None:
         parcel, pad = read_relay(message, self._site.now)
         at = parcel.path.index(self._site.node)
-        link = self._site.links[parcel.path[at - 1]]
+        if parcel.path[at - 1 : at] != (sender,):
+            # Nobody speaks for another link: its pads would be spent.
+            return
+        link = self._site.links[sender]
         self._unpad(link, parcel, pad, at)
 
     def _unpad(self, link: Line, parcel: Parcel, pad: Name, at: int, tries: int = 0) -> None:

@@ -153,6 +153,7 @@ class Site:
                 # What is no room of the line's own, such as relay, goes on.
                 line.talk.handlers.setdefault(word, handler)
             old.talk.close()
+            self.fetches.forget(old)
         if event.silent:
             line.talk.close()
         if not self.relaying.over(peer):
@@ -165,6 +166,7 @@ class Site:
         old = self.pairs.pop(peer, None)
         if old is not None:
             old.talk.close()
+            self.fetches.forget(old)
         if peer not in self.links or self.relaying.over(peer):
             self._give_up(peer, "the pair of key managers began anew")
         self.relaying.parted(peer)
@@ -173,6 +175,7 @@ class Site:
         for request in self.waiting.of(peer):
             self.refuse(request, why)
         for name in [name for name, stream in self.streams.items() if stream.peer == peer]:
+            self.fallbacks.closed(name)
             del self.streams[name]
 
     def grew(self, line: Line) -> None:

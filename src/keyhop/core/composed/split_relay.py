@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -41,7 +42,7 @@ class SplitRelay(HopWise):
         self._settled: OrderedDict[tuple[str, int], bool] = OrderedDict()
         """(source, number) -> whether it was joined, or given up."""
         for line in site.links.values():
-            line.talk.handlers["ROUTE"] = line.talk.handlers["PPETP"] = self._arrived
+            line.talk.handlers["ROUTE"] = line.talk.handlers["PPETP"] = partial(self._arrived, line.peer)
 
     def paired(self, line: Line) -> None:
         line.talk.handlers |= {

@@ -22,6 +22,7 @@ KEPT_NS = 300 * NANOSECONDS
 """Payloads that have not arrived by then are given up: longer than any queue of a hop keeps them."""
 LOADS_NS = 60 * NANOSECONDS
 """So long the other parts of a message may wait for key of its link that is not agreed yet."""
+LOADS_LIMIT = 4096
 FIRST_RUN = 1 << 16
 """Runs of distant pairs are no runs of a store: they are numbered from here on, each once in the life of a process."""
 
@@ -88,6 +89,8 @@ class HostedCargo:
 
     def _put(self, load: Load) -> int:
         self._loads += 1
+        if len(self._beside) >= LOADS_LIMIT:
+            del self._beside[next(iter(self._beside))]
         self._beside[self._loads] = Beside(load, self.context.now)
         return self._loads
 
