@@ -5,14 +5,14 @@ N ?= 2000
 .PHONY: check test worlds bench fix
 
 check:
-	$(PYTHON) -m ruff format --check src tests bench
-	$(PYTHON) -m ruff check src tests bench
+	$(PYTHON) -m ruff format --check src tests bench studies
+	$(PYTHON) -m ruff check src tests bench studies
 	$(PYTHON) -m mypy
 	lint-imports
 
 fix:
-	$(PYTHON) -m ruff format src tests bench
-	$(PYTHON) -m ruff check --fix src tests bench
+	$(PYTHON) -m ruff format src tests bench studies
+	$(PYTHON) -m ruff check --fix src tests bench studies
 
 test:
 	$(PYTHON) -m pytest

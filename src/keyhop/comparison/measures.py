@@ -63,6 +63,7 @@ TABLE = (
     "key_utilisation",
     "path_utilisation",
     "sync_overhead",
+    "tag_overhead",
     "messages_per_key",
     "relay_cost",
     P50,
