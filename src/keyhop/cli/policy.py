@@ -66,7 +66,9 @@ def check(file: Path) -> None:
     metavar="NAME=JSON",
     help="A mandatory extension of the request, such as keyhop_max_hops=2. Repeat for more.",
 )
-@click.option("--policy", "file", type=FILE, help="Policy file; policy.yml beside the node file, or here.")
+@click.option(
+    "--policy", "file", type=FILE, help="Policy file; else that of the node file, or policy.yml beside it, or here."
+)
 @click.option("--config", "node_file", type=FILE, help="Node file: its limits and applications count, too.")
 @common_options
 def explain(
@@ -87,7 +89,8 @@ def explain(
     from keyhop.core.model import RequestError
 
     node, limits = _node(node_file) if node_file else (None, None)
-    found = _load(file or (node_file.parent if node_file else Path()) / POLICY_NAME, limits)
+    named = node_file.parent / node.policy if node_file and node and node.policy else None
+    found = _load(file or named or (node_file.parent if node_file else Path()) / POLICY_NAME, limits)
     terms = found.terms(application, peer)
     members = dict(_member(text) for text in extensions)
     refused, key_size, demanded = "", None, terms.bounds
@@ -135,6 +138,7 @@ def values(terms: Terms) -> dict[str, Any]:
         "category": terms.category,
         "fallback": terms.fallback,
         "combine": terms.combine,
+        "label": terms.label,
         "quota.application": terms.application_quota,
         "quota.pair": terms.pair_quota,
         "bounds.max_epsilon": bounds.max_epsilon,
@@ -248,24 +252,16 @@ def _load(file: Path, limits: Mapping[str, Value] | None) -> Policy:
 
 
 def _node(file: Path) -> tuple[NodeFile, dict[str, Value]]:
-    from keyhop.core.policy_rules import Place, Value
     from keyhop.daemon.configuration import load_node_file
+    from keyhop.daemon.policies import limits_of
     from keyhop.emulator.module import DRIVERS
     from keyhop.files import FileError
-    from keyhop.files.lines import lines_of
 
     try:
         node = load_node_file(file, DRIVERS)
     except FileError as error:
         output.refuse_file(error, "see: keyhop config schema node")
-    lines = lines_of(file.read_bytes())
-    given = {"default": "key_size", "min": "min_key_size", "max": "max_key_size"}
-    limits = {}
-    for word, key in given.items():
-        line = lines.get(f"limits.{key}", 0)
-        place = Place("limits", str(file) if line else "", line)
-        limits[f"key_size.{word}"] = Value(getattr(node.limits, f"{key}_bits"), place)
-    return node, limits
+    return node, limits_of(node, file)
 
 
 def _entitled(node: NodeFile | None, application: str, peer: str) -> None:

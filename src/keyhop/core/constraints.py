@@ -13,6 +13,8 @@ from keyhop.core.label import Entropy, Grade, Label, Trust
 from keyhop.core.model import NANOSECONDS, Refusal, RequestError
 
 PREFIX = "keyhop_"
+LABEL = "keyhop_label"
+"""Demands nothing: says whether the label of each key is to be told."""
 NAMES_LIMIT = 64
 """Nodes or vendors in one list."""
 NAME_LIMIT_CHARACTERS = 128
@@ -66,6 +68,13 @@ class Asked(NamedTuple):
     """Kept where it costs nothing: a key that does not meet them may still be given."""
     ignored: tuple[str, ...]
     """Optional names that nobody here knows."""
+    labelled: bool = False
+    """Whether the answer is to say what is known of each key: whoever uses an extension of ours is told, unless it
+    says `keyhop_label: false`."""
+
+    @property
+    def asks_nothing(self) -> bool:
+        return self.required is NO_CONSTRAINTS and self.preferred is NO_CONSTRAINTS and not self.labelled
 
 
 class Unmet(NamedTuple):
@@ -92,7 +101,11 @@ def parse(
     if unknown:
         details = tuple({UNSUPPORTED_DETAIL: name} for name in unknown)
         raise ExtensionError(Refusal.UNSUPPORTED, UNSUPPORTED, details)
-    return Asked(_constraints(required), _constraints(preferred), tuple(ignored))
+    labelled = bool(required or preferred)
+    for members in (preferred, required):
+        if LABEL in members:
+            labelled = _flag(LABEL, members.pop(LABEL))["label"]
+    return Asked(_constraints(required), _constraints(preferred), tuple(ignored), labelled)
 
 
 def admits(key: Label, demanded: Constraints, now: int) -> tuple[Unmet, ...]:
@@ -157,7 +170,7 @@ def _members(objects: Sequence[Mapping[str, Any]] | None, where: str) -> tuple[d
         for name, value in members.items():
             if name in known:
                 raise _wrong(f"{name} stands twice in {where}", "write it once")
-            if name not in _READERS:
+            if name not in _READERS and name != LABEL:
                 unknown.append(name)
             else:
                 known[name] = value
@@ -278,7 +291,7 @@ _READERS: Mapping[str, Callable[[str, Any], dict[str, Any]]] = {
     "keyhop_min_trust": _trust,
 }
 
-NAMES: tuple[str, ...] = tuple(_READERS)
+NAMES: tuple[str, ...] = (*_READERS, LABEL)
 """Every extension of ours that a request may carry."""
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from keyhop.core.label import Label
 from keyhop.core.model import Range, RequestError
 
 # --- what must be durable ---------------------------------------------------------------------------------------------
@@ -121,6 +122,8 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
     made: Made | None = None
     """All ranges together make one key; None: each is one."""
     refusal: RequestError | None = None
+    labels: tuple[Label, ...] = ()
+    """Of each key, where the request or the policy wants them told."""
 
 
 class Notice(msgspec.Struct, frozen=True, gc=False):

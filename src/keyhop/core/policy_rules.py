@@ -85,6 +85,7 @@ VALUES: Mapping[str, Any] = {
     "category": 5,
     "fallback": Fallback("deny"),
     "combine": "none",
+    "label": False,
     "quota.application": None,
     "quota.pair": None,
     "bounds.max_epsilon": None,
@@ -163,6 +164,8 @@ class Terms:
     category: int
     fallback: Fallback
     combine: Literal["none", "xor", "kdf"]
+    label: bool
+    """Whether every answer says what is known of its keys."""
     application_quota: Quota | None
     pair_quota: Quota | None
     bounds: Constraints
@@ -279,6 +282,7 @@ class Policy:
             category=value("category"),
             fallback=value("fallback"),
             combine=value("combine"),
+            label=value("label"),
             application_quota=value("quota.application"),
             pair_quota=value("quota.pair"),
             bounds=_bounds({word: one.value for word, one in found.items()}),

@@ -176,6 +176,22 @@ CODES: Mapping[str, Code] = MappingProxyType(
             remedy="See keyhop pool list and keyhop route list; ask for less, or set quotas for the others.",
             quiet_s=MINUTE_S,
         ),
+        "KH-2104": Code(
+            severity=Severity.WARNING,
+            about=About.APPLICATION,
+            title="A guaranteed stream has no guarantee",
+            cause="A link of its path gives too little key for the rate that the policy promises, or is down. Until it "
+            "has its guarantee the stream is served as best effort.",
+            remedy="Promise less, or promise less to others: the notice says what could be promised.",
+        ),
+        "KH-2105": Code(
+            severity=Severity.CLEARED,
+            about=About.APPLICATION,
+            title="A guaranteed stream has its guarantee",
+            cause="All links of its path can promise its rate.",
+            remedy="Nothing.",
+            ends=("KH-2104",),
+        ),
         "KH-2301": Code(
             severity=Severity.MAJOR,
             about=About.LINK,

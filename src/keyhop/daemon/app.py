@@ -18,6 +18,7 @@ import structlog
 from cryptography import x509
 from OpenSSL import SSL
 
+from keyhop.core import constraints
 from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Notice
 from keyhop.core.model import NodeId
@@ -27,6 +28,7 @@ from keyhop.core.node.recovery import FIRST_CONTACT
 from keyhop.core.node.rows import ROW_TYPES, NodeRow
 from keyhop.core.node.store import Store, StoreError
 from keyhop.core.node.vault import BlockName
+from keyhop.core.policy_rules import Policy
 from keyhop.daemon import linkkey
 from keyhop.daemon.alarm_codes import CODES
 from keyhop.daemon.alarms import Alarms
@@ -39,6 +41,7 @@ from keyhop.daemon.http import HttpServer
 from keyhop.daemon.linkkey import LinkKey, LinkKeyError
 from keyhop.daemon.listener import Patience
 from keyhop.daemon.peers import PeerFiles, Peers
+from keyhop.daemon.policies import PolicyError, node_policy
 from keyhop.daemon.registered import RegisteredIdentities, identities
 from keyhop.daemon.signing import NodeIdentity, SigningError
 from keyhop.daemon.store.anchor import Anchor, open_anchor
@@ -50,6 +53,7 @@ from keyhop.daemon.supply.etsi014 import Door
 from keyhop.daemon.supply.sessions import LocalDoor
 from keyhop.daemon.tls import TlsContext, TlsFiles, server_context
 from keyhop.daemon.vault import NodeVault
+from keyhop.files import FileError
 
 DRAIN_S = 3.0
 """For requests under way when the node is told to stop; the rest of stopping takes well under a second."""
@@ -83,6 +87,7 @@ class NodeProcess:
         """Listener -> since when and until when its certificate is good."""
         self.on_report: list[Callable[[Module], None]] = []
         self.audit: AuditLog | None = None
+        self.policy: Policy | None = None
         self.address: tuple[str, int] = ("", 0)
         self.peer_address: tuple[str, int] = ("", 0)
         self.store: Store
@@ -127,6 +132,7 @@ class NodeProcess:
             raise StartError("audit: one file is supported; remove the others")
         # What an operator can get wrong comes first: a start number is spent on a start that can succeed.
         supply_context = self._supply_context(file.listen.etsi014)
+        self.policy = self._load_policy()
         self.peers = self._make_peers(file.listen.peer)
         node_key = read_node_key(self.source(file.store.node_key))
         self.store = self._open_store(node_key)
@@ -152,7 +158,8 @@ class NodeProcess:
         self.counter = Counter(self.driver, self.audit, kme_ids={file.node.id: file.node.kme_id})
         self.counter.on_refused.append(self._refused)
         self._open.callback(self.counter.close)
-        self.door = Door(self.counter)
+        own = file.design == "keyhop"
+        self.door = Door(self.counter, extensions=frozenset(constraints.NAMES) if own else frozenset())
         self.server = HttpServer(
             self.door.prepare,
             supply_context,
@@ -224,7 +231,7 @@ class NodeProcess:
         self.vault = NodeVault(self.store, anchor.vouch_key, identity=self._identity)
         self.vault.recall_secrets(snapshot.secrets)
         self.node = Node(
-            node_settings(file, links),
+            node_settings(file, links, self.policy),
             DESIGNS[file.design],
             self.vault,
             os.urandom,
@@ -235,6 +242,15 @@ class NodeProcess:
             wall_ahead_ns=time.time_ns() - now,
         )
         return anchor, secrets
+
+    def _load_policy(self) -> Policy | None:
+        if self.file.policy is None:
+            return None
+        path = self.path(self.file.policy)
+        try:
+            return node_policy(self.file, path)
+        except (FileError, PolicyError) as error:
+            raise StartError(f"policy: {error}") from None
 
     def _open_audit(self) -> None:
         for entry in self.file.audit:

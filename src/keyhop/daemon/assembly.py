@@ -14,8 +14,9 @@ from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.pair import NO_LINK
 from keyhop.core.node.rows import PairRow
 from keyhop.core.node.store import Snapshot
+from keyhop.core.policy_rules import Policy
 from keyhop.daemon import linkkey
-from keyhop.daemon.configuration import NodeFile, Quota
+from keyhop.daemon.configuration import NodeFile, Quota, link_id
 from keyhop.daemon.linkkey import LinkKey, LinkKeyError, LinkKeyUsed
 
 NO_LIMIT_BITS = 1 << 40
@@ -81,7 +82,7 @@ def _consume_if_loaded(path: Path, number: bytes) -> None:
             _log.warning("first_contact_not_overwritten", reason=str(error))
 
 
-def node_settings(file: NodeFile, links: Mapping[str, bytes]) -> NodeSettings:
+def node_settings(file: NodeFile, links: Mapping[str, bytes], policy: Policy | None = None) -> NodeSettings:
     """`links` has the link number of each neighbour."""
     storage, limits = carrier(DESIGNS[file.design]).storage, file.limits
     rates: dict[str, int] = {}
@@ -115,6 +116,8 @@ def node_settings(file: NodeFile, links: Mapping[str, bytes]) -> NodeSettings:
         min_key_bits=limits.min_key_size_bits,
         max_key_bits=limits.max_key_size_bits,
         keys_per_request=limits.keys_per_request,
+        policy=policy,
+        link_names={link.to: link_id(file.node.id, link) for link in reversed(file.links)},
     )
 
 

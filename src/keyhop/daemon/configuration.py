@@ -238,6 +238,8 @@ class NodeFile:
     store: StoreEntry
     anchor: AnchorEntry
     design: Name = "keyhop"
+    policy: Path | None = None
+    """Which applications get what: sizes, classes, quotas, bounds. Without one, whoever may ask gets what there is."""
     links: tuple[LinkEntry, ...] = ()
     peers: Mapping[Name, Address] = field(default_factory=dict)
     """Where neighbours listen; a neighbour that is absent here has to call."""
@@ -252,6 +254,9 @@ class NodeFile:
     def __post_init__(self) -> None:
         own = self.node.id
         _check_design(self.design)
+        if self.policy is not None and self.design != "keyhop":
+            what = f"a policy is for design keyhop: {self.design} shares its key by its own parts"
+            raise CheckError(what, "remove the policy, or write design: keyhop", "policy")
         for at, link in enumerate(self.links):
             if link.to == own:
                 raise CheckError(f"a link of {own} leads to {own}", "name the neighbour", "links", at, "to")

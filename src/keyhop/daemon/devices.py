@@ -130,7 +130,10 @@ class Devices:
         module.report = said
         peer = module.entry.to
         together = _together([one.report for one in self.modules.values() if one.entry.to == peer and one.report])
-        self._driver.feed(ModuleReported(peer, module.link, together.state, int(together.skr_bps), together.reason))
+        period_ns = int(together.block_period_s * 1e9)
+        self._driver.feed(
+            ModuleReported(peer, module.link, together.state, int(together.skr_bps), together.reason, period_ns)
+        )
         for call in self.on_report:
             call(module)
 

@@ -188,6 +188,8 @@ class Values:
     fallback: Fallback | None = None
     combine: Literal["none", "xor", "kdf"] | None = None
     """Whether every key is combined with one of ML-KEM-768, and how."""
+    label: bool | None = None
+    """Whether every answer says what is known of its keys."""
     quota: Quotas = Quotas()
     bounds: Bounds = Bounds()
 

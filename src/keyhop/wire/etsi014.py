@@ -252,10 +252,19 @@ def _checked(request: KeyRequest) -> KeyRequest:
 
 def decode_key_ids(body: Buffer) -> list[str]:
     """The key IDs of a body, in its order and in lower case: each a UUID, none twice. Raises BadRequest."""
+    return decode_key_ids_and_more(body)[0]
+
+
+def decode_key_ids_and_more(body: Buffer) -> tuple[list[str], dict[str, Any] | None]:
+    """As `decode_key_ids`, and the extension of the whole list."""
     try:
         asked = _key_ids.decode(body)
     except _UNREADABLE as error:
         _refuse("key IDs", error)
+    return _checked_ids(asked), asked.key_IDs_extension
+
+
+def _checked_ids(asked: KeyIds) -> list[str]:
     ids = [entry.key_ID.lower() for entry in asked.key_IDs]
     if len(ids) == 1 and _is_uuid(ids[0]):
         return ids
@@ -280,8 +289,18 @@ def unsupported(names: Sequence[str]) -> BadRequest:
     return BadRequest(MANDATORY_UNSUPPORTED, tuple({UNSUPPORTED_DETAIL: name} for name in names))
 
 
-def encode_container(keys: Sequence[tuple[str, Buffer]]) -> bytes:
-    """A Key container of (key ID, key bytes). Key IDs are UUIDs, so nothing in them needs escaping."""
+def encode_container(keys: Sequence[tuple[str, Buffer]], extensions: Sequence[dict[str, Any]] = ()) -> bytes:
+    """A Key container of (key ID, key bytes). Key IDs are UUIDs, so nothing in them needs escaping.
+
+    `extensions`: the `key_extension` of each key, if any has one.
+    """
+    if extensions:
+        told = [
+            b'{"key_ID":"%b","key":"%b","key_extension":%b}'
+            % (i.encode(), b2a_base64(key, newline=False), _encode(more))
+            for (i, key), more in zip(keys, extensions, strict=True)
+        ]
+        return b'{"keys":[%b]}' % b",".join(told)
     if len(keys) == 1:
         ((key_id, key),) = keys
         return b'{"keys":[{"key_ID":"%b","key":"%b"}]}' % (key_id.encode(), b2a_base64(key, newline=False))

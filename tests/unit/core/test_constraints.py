@@ -44,8 +44,25 @@ def test_the_texts_are_those_of_the_standard() -> None:
 
 @pytest.mark.parametrize("absent", [None, [], [{}]])
 def test_a_request_without_extensions_demands_nothing(absent: Any) -> None:
-    assert parse(absent, absent) == (NO_CONSTRAINTS, NO_CONSTRAINTS, ())
+    assert parse(absent, absent) == (NO_CONSTRAINTS, NO_CONSTRAINTS, (), False)
+    assert parse(absent, absent).asks_nothing
     assert admits(LOCAL, parse(absent).required, NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("mandatory", "optional", "labelled"),
+    [
+        ([{"keyhop_max_hops": 2}], None, True),
+        (None, [{"keyhop_max_hops": 2}], True),
+        ([{"keyhop_max_hops": 2, "keyhop_label": False}], None, False),
+        ([{"keyhop_label": True}], None, True),
+        (None, [{"acme_colour": 1}], False),
+    ],
+)
+def test_who_uses_a_name_of_ours_is_told_the_label(mandatory: Any, optional: Any, labelled: bool) -> None:
+    asked = parse(mandatory, optional)
+    assert asked.labelled is labelled
+    assert asked.asks_nothing is (not labelled and "keyhop_max_hops" not in str(mandatory))
 
 
 def test_an_unknown_mandatory_name_is_refused_and_named() -> None:

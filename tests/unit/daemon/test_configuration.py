@@ -231,3 +231,9 @@ def test_what_is_written_reads_as_the_same_node_and_fits_the_schema(
     )
     assert node(write(made)) == made
     jsonschema.validate(plain(made), node_schema(DRIVERS))
+
+
+def test_a_policy_is_a_file_beside_it_and_for_our_own_design_alone() -> None:
+    assert node(f"{MINIMAL}policy: policy.yml\n").policy.name == "policy.yml"  # type: ignore[union-attr]
+    said = refusals(f"{MINIMAL}policy: policy.yml\ndesign: darpa\n")
+    assert "policy: a policy is for design keyhop: darpa shares its key by its own parts" in said

@@ -16,6 +16,7 @@ from keyhop.core.node.events import BlockArrived, FrameArrived, PeerConnected, P
 from keyhop.core.node.node import Node
 from keyhop.core.node.recovery import FIRST_CONTACT, FIRST_CONTACT_BYTES
 from keyhop.core.node.vault import BlockName
+from keyhop.core.policy_rules import Policy
 from keyhop.daemon.audit import AuditLog
 from keyhop.daemon.driver import Driver
 from keyhop.daemon.routes import Later
@@ -27,6 +28,8 @@ from keyhop.daemon.vault import NodeVault
 LINK = bytes(range(16))
 BLOCK_BYTES = 64 * 1024
 WAIT_NS = 1_000_000_000
+EPSILON, VENDOR = 1e-10, "acme"
+"""Of every block."""
 
 SECRET = os.urandom(FIRST_CONTACT_BYTES)
 APPLICATIONS = {
@@ -45,7 +48,7 @@ APPLICATIONS = {
 class End:
     """One of the two."""
 
-    def __init__(self, name: str, other: str, audit: AuditLog | None) -> None:
+    def __init__(self, name: str, other: str, audit: AuditLog | None, policy: Policy | None = None) -> None:
         self.name, self.other = name, other
         self.to: End
         self.audit = audit
@@ -58,6 +61,7 @@ class End:
             applications=APPLICATIONS[name],
             directory={app.id: NodeId(other) for app in APPLICATIONS[other]},
             request_wait_ns=WAIT_NS,
+            policy=policy,
         )
         self.node = Node(settings, DESIGNS["keyhop"], self.vault, os.urandom, snapshot, start=1, now=0)
         self.driver = Driver(self.node, self.vault, self.store, send=self._send, close=self._close)
@@ -126,8 +130,8 @@ async def outcome(later: Later) -> Keys:
 
 
 class Wired:
-    def __init__(self, alice_audit: AuditLog | None, bob_audit: AuditLog | None) -> None:
-        self.alice, self.bob = End("alice", "bob", alice_audit), End("bob", "alice", bob_audit)
+    def __init__(self, alice_audit: AuditLog | None, bob_audit: AuditLog | None, policy: Policy | None = None) -> None:
+        self.alice, self.bob = End("alice", "bob", alice_audit, policy), End("bob", "alice", bob_audit, policy)
         self.alice.to, self.bob.to = self.bob, self.alice
         self.connections = 0
         self.blocks = 0
@@ -148,7 +152,7 @@ class Wired:
         bits = os.urandom(BLOCK_BYTES)
         for end in (self.alice, self.bob):
             end.vault.accept(BlockName(NodeId(end.other), "module", self.blocks), bytearray(bits))
-            end.driver.feed(BlockArrived(end.other, "module", self.blocks, BLOCK_BYTES))
+            end.driver.feed(BlockArrived(end.other, "module", self.blocks, BLOCK_BYTES, EPSILON, VENDOR))
         self.blocks += 1
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -163,12 +167,13 @@ def wired(
     *,
     blocks: int = 1,
     sync: bool = False,
+    policy: Policy | None = None,
 ) -> None:
     """Runs `work` on two nodes whose link is open and holds key; with `audit`, each writes a log there."""
 
     async def main() -> None:
         logs = [AuditLog(audit / f"{name}.jsonl", sync=sync) if audit else None for name in ("alice", "bob")]
-        net = Wired(*logs)
+        net = Wired(*logs, policy)
         try:
             for end in (net.alice, net.bob):
                 end.load_secret()

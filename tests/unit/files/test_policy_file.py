@@ -32,6 +32,7 @@ rules:
     category: 1
     fallback: wait 1500 ms
     combine: xor
+    label: true
     quota:
       application: {rate: 20 kbps, burst: 1 Mbit, requests_per_s: 10, requests_burst: 20}
       pair: {requests_per_s: 5}
@@ -86,6 +87,7 @@ def test_every_word_reaches_the_core_in_its_units(tmp_path: Path) -> None:
         category=1,
         fallback=policy_rules.Fallback("wait", 1_500_000_000),
         combine="xor",
+        label=True,
         application_quota=policy_rules.Quota(20_000, 1_000_000, 10, 20),
         pair_quota=policy_rules.Quota(None, 1 << 20, 5, 100),
         bounds=terms.bounds,
@@ -115,8 +117,8 @@ def test_each_value_knows_its_file_and_line(tmp_path: Path) -> None:
     for word, place in policy.terms("hq", "vpn-7").places.items():
         assert place.rule == "vpn" and place.file.endswith("policy.yml")
         assert f"{word.rpartition('.')[2]}:" in lines[place.line - 1]
-    assert policy.terms("pbx", "phone-1").places["fallback"] == ("default", str(tmp_path / "policy.yml"), 32)
-    assert policy.terms("pbx", "phone-1").rule.line == 28
+    assert policy.terms("pbx", "phone-1").places["fallback"] == ("default", str(tmp_path / "policy.yml"), 33)
+    assert policy.terms("pbx", "phone-1").rule.line == 29
     assert lines[policy.link("BRT-SIE").places["floor"].line - 1] == "    floor: 12.5 %"
 
 

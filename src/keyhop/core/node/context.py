@@ -14,6 +14,7 @@ from keyhop.core.node.pair import Connection, Keyed, Pair
 from keyhop.core.node.rows import BookRow, NodeRow
 from keyhop.core.node.run import GONE, Run, Segment
 from keyhop.core.node.vault import Vault
+from keyhop.core.policy_rules import Policy
 
 STEPS_OF_A_LIFETIME = 4096
 """A block or a lease may end so much of its lifetime late, never early."""
@@ -61,6 +62,10 @@ class NodeSettings:
     min_key_bits: int = 64
     max_key_bits: int = 8192
     keys_per_request: int = 128
+    policy: Policy | None = None
+    """Who gets what; None: whoever may ask gets what there is."""
+    link_names: dict[str, str] = field(default_factory=dict)
+    """Neighbour -> the link to it as policies name it."""
     request_wait_ns: int = NANOSECONDS
     """How long an enc_keys may wait for a lease before it is refused."""
 

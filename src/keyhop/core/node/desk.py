@@ -84,6 +84,16 @@ class Stock:
         self.taken += number * length
         return starts
 
+    def carve(self, start: int, end: int) -> None:
+        """Gives out bytes from the midst of what is here: a request chose them."""
+        left = []
+        for low, high in self.clear():
+            left += [(low, min(high, start)), (max(low, end), high)] if low < end and start < high else [(low, high)]
+        for low, high in left:
+            if low < high:
+                self.add(low, high)
+        self.taken += end - start
+
     def count(self, length: int) -> int:
         """How many keys of this length could be taken now."""
         return (self.end - self.cursor) // length + sum((end - start) // length for start, end in self._later)

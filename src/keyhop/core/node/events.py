@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from keyhop.core.constraints import NO_CONSTRAINTS, Constraints
 from keyhop.core.machine import Frame
 from keyhop.core.messages import Span
 from keyhop.crypto.keyid import Coordinates as Coordinates
@@ -57,6 +58,8 @@ class ModuleReported(msgspec.Struct, frozen=True, gc=False):
     state: str
     skr_bps: int
     reason: str = ""
+    period_ns: int = 0
+    """Between two blocks; 0: not known."""
 
 
 class KeysWanted(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +70,12 @@ class KeysWanted(msgspec.Struct, frozen=True, gc=False):
     slave: str
     number: int
     size_bits: int
+    demands: Constraints = NO_CONSTRAINTS
+    """What every key must show."""
+    preferred: Constraints = NO_CONSTRAINTS
+    """What it should show where such key is in hand."""
+    labelled: bool = False
+    """Whether the answer is to say what is known of each key."""
 
 
 class Fetch(msgspec.Struct, frozen=True, gc=False):

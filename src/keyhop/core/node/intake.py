@@ -109,6 +109,8 @@ class Intake:
         """Blocks we answered yes to, until the proposer says that it has stored them too."""
         self._newest: dict[tuple[str, str], int] = {}
         """(peer, module) -> highest number delivered in this process."""
+        self.on_key: Callable[[Pair], None] = lambda pair: None
+        """Set by the node: fresh key is in a run of ours."""
         self.one_run = False
         """Set by the node: another design has the stock, and all of it lies in the proposer's run."""
         links.handlers[AgreeBlock] = self.agree
@@ -395,6 +397,8 @@ class Intake:
             context.put(run.row())
             context.book(run)
         context.vault.discard(name)
+        if any(place[0] == pair.own_key.id.number for place in placements):
+            self.on_key(pair)
         if not placed and (account is Account.G or any(place[0] == pair.their_tags.id.number for place in placements)):
             # Of a relayed batch its source speaks again only if there are tag keys in it.
             self.unconfirmed[pair.peer, name.source, name.number] = placements

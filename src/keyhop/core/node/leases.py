@@ -15,7 +15,7 @@ from keyhop.core.node.events import LeaseCommitted
 from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Pair
-from keyhop.core.node.run import UNTOUCHED
+from keyhop.core.node.run import UNTOUCHED, Segment
 
 TAG_RESERVE_BYTES = 1024
 """With less of either tag run, supply and relay ask for nothing more; openings and agreements go on."""
@@ -34,9 +34,13 @@ class Leases:
         self.burning = links.burning
         self.policy = design.synchronisation
         self.asked: dict[str, dict[int, Asked]] = {}
+        self.committing: dict[str, int] = {}
+        """Bytes leased for supply that may not be spent yet: their commit is under way."""
         self.on_lent: list[Callable[[Pair, Purpose], None]] = []
         self.purposes = {Purpose.SUPPLY, Purpose.PAD}
         """What a peer may ask for."""
+        self.reserved_bytes: Callable[[Pair], int] = lambda pair: 0
+        """Set by supply, if a policy says so: what of the stock applications cannot touch."""
         self.on_stock: Callable[[Pair, tuple[Span, ...]], None] = lambda pair, spans: None
         """Set by the host of another design: these segments are its stock now."""
         self._request = 0
@@ -55,8 +59,13 @@ class Leases:
     def pending(self, pair: Pair, purpose: Purpose) -> bool:
         return any(asked.purpose == purpose for asked in self.asked.get(pair.peer, {}).values())
 
-    def want(self, pair: Pair, purpose: Purpose, size_bytes: int) -> bool:
-        """Asks for a lease of about this size; True if one is under way, False if there is nothing to ask for."""
+    def want(
+        self, pair: Pair, purpose: Purpose, size_bytes: int, suits: Callable[[Segment], bool] | None = None
+    ) -> bool:
+        """Asks for a lease of about this size; True if one is under way, False if there is nothing to ask for.
+
+        `suits`: which segments will do, where not all will.
+        """
         if self.pending(pair, purpose):
             return True
         if not pair.is_open or self.tags_low(pair):
@@ -65,9 +74,14 @@ class Leases:
         total = 0
         under_way = self.asked.get(pair.peer, {}).values()
         taken = {start for asked in under_way for start, _ in asked.spans}
+        left = pair.own_key.untouched - (self.reserved_bytes(pair) if purpose is Purpose.SUPPLY else 0)
         for segment in pair.own_key.oldest_untouched():
             if segment.start in taken:
                 # For the other purpose: the peer grants them once.
+                continue
+            if total + segment.length > left:
+                break
+            if suits is not None and not suits(segment):
                 continue
             spans.append((segment.start, segment.length))
             total += segment.length
@@ -122,6 +136,8 @@ class Leases:
             context.save(Drop(run.range(segment)))
             context.put(run.segment_row(run.set_mark(segment, purpose, stored=False)))
         context.book(run)
+        if purpose is Purpose.SUPPLY:
+            self.committing[pair.peer] = self.committing.get(pair.peer, 0) + sum(length for _, length in spans)
         context.out.after.append(LeaseCommitted(pair.peer, purpose, spans, context.epochs(pair)))
 
     def committed(self, event: LeaseCommitted) -> None:
@@ -129,6 +145,8 @@ class Leases:
         context, pair = self.context, self.context.pairs[event.peer]
         valid = event.epochs == context.epochs(pair)
         purpose, run = Purpose(event.purpose), pair.own_key
+        if purpose is Purpose.SUPPLY:
+            self.committing[pair.peer] -= sum(length for _, length in event.spans)
         lent: list[Span] = []
         for start, length in event.spans:
             segment = run.segments.get(start)

@@ -73,6 +73,7 @@ class Lifecycle:
         elapsed = context.now - self._looked[pair.peer]
         self._looked[pair.peer] = context.now
         self.supply.measure(pair, elapsed)
+        self.supply.governed.look(pair)
         self.top_up(pair)
         self._expire(pair)
         self._end_leases(pair)

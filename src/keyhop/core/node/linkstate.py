@@ -7,6 +7,7 @@ about itself can cost time, never a second use of a bit (`docs/security.md`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import msgspec
 
@@ -219,6 +220,14 @@ class LinkStates:
         direct = (self.context.node, destination)
         edges = (edge for edge in self.edges() if (edge.start, edge.end) != direct)
         return self.policy.route(edges, self.context.node, destination, need_bytes, avoid)
+
+    def rates_towards(self, destination: str) -> list[tuple[str, str, int]]:
+        """(one node, the next, bit/s) of the links that key for this node would cross now."""
+        found = self.route(destination, 1)
+        if found is None:
+            return []
+        rates = {(edge.start, edge.end): edge.rate_bps for edge in self.edges()}
+        return [(one, other, rates.get((one, other), 0)) for one, other in pairwise(found.path)]
 
     def next_hop(self, destination: str) -> str | None:
         """Towards a node over links that are up, whatever their stock: for what spends no key."""

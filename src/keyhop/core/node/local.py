@@ -6,6 +6,7 @@ from collections import Counter, deque
 
 import msgspec
 
+from keyhop.core.label import Label
 from keyhop.core.machine import Audit, Deliver, Drop, Remove, Seal
 from keyhop.core.model import POSITION_LIMIT, Range, Refusal, RequestError, RunId
 from keyhop.core.node.context import Context
@@ -66,7 +67,7 @@ class LocalKeys:
         if self._due:
             context.at(self._due[0][0], event)
 
-    def draw(self, event: KeysWanted) -> None:
+    def draw(self, event: KeysWanted, labels: tuple[Label, ...] = ()) -> None:
         """Keys of grade `local`, from the vault's generator. Raises RequestError."""
         context, length = self.context, event.size_bits // 8
         for held, limit, whose in (
@@ -90,7 +91,7 @@ class LocalKeys:
             ranges.append(target)
             ids.append(row.id)
         context.put(self.run.row())
-        context.out.answer.append(Deliver(event.request, tuple(ranges), ids=tuple(ids)))
+        context.out.answer.append(Deliver(event.request, tuple(ranges), ids=tuple(ids), labels=labels))
 
     def fetched(self, event: RecordsFetched) -> None:
         """All of a request or none; 401 goes before 400, and one foreign ID poisons all (014 6.3)."""

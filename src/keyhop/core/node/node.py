@@ -95,9 +95,7 @@ class Node:
             RelayTick: self.relay.tick,
             OfferEnded: self.intake.offer_ended,
         }
-        self.hosted = (
-            Hosted(context, self.links, self.leases, self.supply, self.states, design) if hosts else None
-        )
+        self.hosted = Hosted(context, self.links, self.leases, self.supply, self.states, design) if hosts else None
         self.lifecycle.hosts = self.intake.one_run = hosts
         if self.hosted is not None:
             self._dispatch[HostedTick] = self.hosted.tick
@@ -111,6 +109,8 @@ class Node:
             self._found_restored(restored, start)
         self.lifecycle.reserved = self.relay.pads.reserved
         self.relay.lent = self.lifecycle.top_up
+        self.intake.on_key = self.supply.governed.serve
+        self.supply.governed.guarantees.path = self.states.rates_towards
         self.tunnel.on_made = self.lifecycle.watch
         for pair in context.pairs.values():
             self.lifecycle.watch(pair)
@@ -174,7 +174,7 @@ class Node:
             )
             self.context.notice(code if reason else "KH-1205", text, pair.peer)
         pair.suspended, pair.module_state = reason, event.state
-        pair.rate_bps = event.skr_bps
+        pair.rate_bps, pair.period_ns = event.skr_bps, event.period_ns
 
     def _secret_loaded(self, event: events.SecretLoaded) -> None:
         first_contact(self.context, self.intake, event)

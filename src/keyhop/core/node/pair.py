@@ -111,6 +111,8 @@ class Pair:
         """How many of them the peer has handled, durably."""
         self.rate_bps = 0
         """What the quantum link gives now."""
+        self.period_ns = 0
+        """How far apart its blocks come; 0: the module has not said."""
         self.module_state = "up"
         self.suspended = ""
         """Why the quantum link below gives no key, as the module says."""

@@ -39,6 +39,7 @@ from keyhop.core.node.provenance import at_the_end, written
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
+from keyhop.core.services.marks import P99, Filling, Pool, Times
 
 LOOK_NS = NANOSECONDS // 5
 FAILURES_BEFORE_NOTICE = 5
@@ -92,6 +93,11 @@ class Relay:
         """Slow average of the time from decision to append, by destination."""
         self.lent: Callable[[Pair], None] = lambda pair: None
         """Set by the node: fresh global key is there, so a lease may be asked for at once."""
+        self._times: dict[str, Times] = {}
+        self._relay_p99_ns: dict[str, int] = {}
+        """What 99 of 100 relays to a destination did not exceed: pools are kept full for so long."""
+        self._filling = Filling(design.relay.max_batch_bytes)
+        """Whose pool is next: by class and weight, the emptiest of equals first."""
         self._retry_at: dict[str, int] = {}
         self._failures: dict[str, int] = {}
         """Batches in a row that failed, by destination."""
@@ -160,7 +166,8 @@ class Relay:
         if self.supply.hosted is not None:
             # Another design has the stock of the links.
             return
-        due: list[tuple[int, str, int]] = []
+        due: dict[str, int] = {}
+        pools: list[Pool] = []
         busy = {batch.path[-1] for batch in self.batches.values()}
         wanted = self.wanted()
         # Who relays to us needs tag keys of ours to be answered with, whether or not we want key.
@@ -172,13 +179,17 @@ class Relay:
             if self._retry_at.get(node, 0) > self.context.now:
                 continue
             demand = self.supply.demand(pair) if pair else 0.0
-            low, high = self.design.refill.marks(demand, self.relay_ns.get(node, NANOSECONDS) / NANOSECONDS)
+            low, high = self.design.refill.marks(demand, self._relay_p99_ns.get(node, NANOSECONDS) / NANOSECONDS)
             stock = pair.own_key.untouched + pair.stock.left if pair else 0
             missing = self._missing_tags(pair)
             if (stock < low and node in wanted) or missing:
-                due.append((stock, node, max(0, high - stock) + missing + CONFIRMATION_BYTES))
-        for _, node, size in sorted(due):
-            self._start(node, size)
+                due[node] = max(0, high - stock) + missing + CONFIRMATION_BYTES
+                service_class, weight, _ = self.supply.governed.towards(node)
+                pools.append(Pool(node, service_class, min(stock, low - 1), low, high, weight))
+        pools.sort(key=lambda pool: (pool.level_bytes, pool.name))
+        while (chosen := self._filling.next(pools)) is not None:
+            pools = [pool for pool in pools if pool.name != chosen]
+            self._start(chosen, due[chosen])
 
     def _missing_tags(self, pair: Pair | None) -> int:
         """What the pair's authentication runs lack to their floors; 0 while they are half full."""
@@ -194,7 +205,11 @@ class Relay:
         context = self.context
         avoid = frozenset(at for at, until in self._starved.items() if until > context.now and at != node)
         minimum = CONFIRMATION_BYTES + SEGMENT_BYTES
-        route = self.states.route(node, minimum, avoid) or self.states.route(node, minimum)
+        _, _, refused = self.supply.governed.towards(node)
+        route = None
+        # Round whom a policy avoids, if there is such a way; else for those who do not mind.
+        for around in dict.fromkeys((avoid | refused, refused, avoid, frozenset())):
+            route = route or self.states.route(node, minimum, around - {node})
         if route is None or len(route.path) < 3:
             self._later(node)
             return
@@ -312,6 +327,9 @@ class Relay:
             # From here on the destination may grant what of it are tag keys; without them the pair falls silent.
             context.say(pair, StoredBlock(RELAY, batch.number))
         took = context.now - batch.began
+        times = self._times.setdefault(pair.peer, Times())
+        times.took(took)
+        self._relay_p99_ns[pair.peer] = times.quantile(P99, took)
         self.relay_ns[pair.peer] = max(took, (self.relay_ns.get(pair.peer, took) * 7 + took) // 8)
         self.hops.paths[context.node, pair.peer] = batch.path
         context.count("batches_relayed")

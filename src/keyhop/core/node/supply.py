@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
+from keyhop.core.constraints import NO_CONSTRAINTS, UNMET
 from keyhop.core.designs import Running
 from keyhop.core.machine import Audit, Deliver, Save, Used
 from keyhop.core.model import (
@@ -24,6 +25,7 @@ from keyhop.core.model import (
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
 from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, SessionAsked
+from keyhop.core.node.governed import Governed
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
@@ -61,6 +63,7 @@ class Supply:
         self.directory: dict[AppId, NodeId] = dict(context.settings.directory)
         self.directory.update((a, context.node) for a in self.applications)
         self.grants: dict[tuple[str, str], Grant] = {}
+        self.governed_grants: dict[tuple[str, str], Grant] = {}
         self.waiting: dict[str, deque[Waiting]] = {}
         self._demand: dict[str, float] = {}
         self.wanted_peers: set[str] = set()
@@ -70,6 +73,11 @@ class Supply:
         self.why_none: Callable[[str], str] = lambda node: f"none came from KME {node} in time"
         """Set by the relay: why no key came that a request waited for."""
         self.local = LocalKeys(context)
+        self.governed = Governed(context, leases, context.settings.policy, self.directory)
+        """Who deals with requests that a policy or their demands make special."""
+        self.governed.lease_bytes = self.lease_bytes
+        self.governed.can_come = lambda node: self.can_relay(node)
+        self.governed.why_none = lambda node: self.why_none(node)
         self.hosted: Host | None = None
         """Whoever deals out the stock of another design than our own, where one runs here."""
         leases.on_lent.append(lambda pair, purpose: self.serve(pair) if purpose is Purpose.SUPPLY else None)
@@ -100,12 +108,14 @@ class Supply:
             raise RequestError(Refusal.NOT_AUTHORISED, f"SAE {master!r} may not share keys with {slave!r}")
         return self.locate(slave)
 
-    def grant(self, master: str, slave: str) -> Grant | None:
+    def grant(self, master: str, slave: str, *, governed: bool = False) -> Grant | None:
         """What the edge spends for this pair of applications; None while every request must be an event.
 
-        Raises RequestError if the pair may not share keys.
+        Raises RequestError if the pair may not share keys. `governed`: also where each request is judged by itself,
+        so that nothing may be spent without asking; the edge seals by it what it was given.
         """
-        found = self.grants.get((master, slave))
+        grants = self.governed_grants if governed else self.grants
+        found = grants.get((master, slave))
         if found is not None:
             return found
         node = self.entitle(master, slave)
@@ -113,6 +123,8 @@ class Supply:
             return None
         pair = self.context.pairs.get(node)
         if pair is None or not pair.compared or self.hosted is not None:
+            return None
+        if not governed and not self.governed.is_plain(master, slave, node):
             return None
         settings = self.context.settings
         found = Grant(
@@ -125,13 +137,14 @@ class Supply:
             max_bits=settings.max_key_bits,
             number_limit=settings.keys_per_request,
         )
-        self.grants[master, slave] = found
+        grants[master, slave] = found
         return found
 
     def count_available(self, master: str, slave: str) -> tuple[NodeId, int, int]:
         """(key manager of the slave, keys deliverable now if nobody else asks, ceiling), at the default size."""
         settings, node = self.context.settings, self.entitle(master, slave)
-        size = settings.default_key_bits // 8
+        size = self.governed.terms(master, slave).key_size_bits // 8 if self.governed.enforces else 0
+        size = size or settings.default_key_bits // 8
         ceiling = settings.stock_limit_bytes // size
         if node == self.context.node:
             return node, ceiling, ceiling
@@ -141,8 +154,8 @@ class Supply:
         pair = self.context.pairs.get(node)
         if pair is None or not pair.compared:
             return node, 0, ceiling
-        leasable = pair.own_key.untouched if pair.is_open else 0
-        ahead = pair.stock.count(size) + leasable // size
+        leasable = pair.own_key.untouched - self.leases.reserved_bytes(pair) if pair.is_open else 0
+        ahead = pair.stock.count(size) + max(0, leasable) // size
         return node, ahead, max(ceiling, ahead)
 
     # --- the master's side --------------------------------------------------------------------------------------------
@@ -151,11 +164,22 @@ class Supply:
         context = self.context
         try:
             node = self.entitle(event.master, event.slave)
+            demanding = event.demands is not NO_CONSTRAINTS or event.labelled
             if node == context.node:
-                self.local.draw(event)
+                known = self.governed.local(event) if demanding or self.governed.enforces else None
+                self.local.draw(event, () if known is None else (known,) * event.number)
                 return
             if self.hosted is not None:
+                if event.demands is not NO_CONSTRAINTS:
+                    raise RequestError(
+                        Refusal.UNSUPPORTED, UNMET, ({"reason": "the design of this KME labels no key"},)
+                    )
                 self.hosted.wanted(event, node)
+            elif demanding or not self.governed.is_plain(event.master, event.slave, node):
+                pair = context.pairs.get(node)
+                if pair is None or not pair.direct:
+                    self.wanted_peers.add(node)
+                self.governed.wanted(event, node)
             elif not self._try(event, node):
                 self._queue(event, node)
         except RequestError as error:
@@ -193,7 +217,8 @@ class Supply:
                 )
         else:
             # Nothing is leased for a request that all of the stock would not answer.
-            coming = self._missing(event, pair) <= pair.own_key.untouched and self._lease(pair, event)
+            leasable = pair.own_key.untouched - self.leases.reserved_bytes(pair)
+            coming = self._missing(event, pair) <= leasable and self._lease(pair, event)
             if not coming and not (distant and self.can_relay(node)):
                 raise RequestError(
                     Refusal.NOT_ENOUGH_KEY,
@@ -237,6 +262,7 @@ class Supply:
 
     def serve(self, pair: Pair) -> None:
         """A lease has come, or the link: those who wait are answered in their order."""
+        self.governed.serve(pair)
         queue = self.waiting.get(pair.peer)
         while queue:
             if not self._try(queue[0].event, pair.peer):
@@ -246,6 +272,8 @@ class Supply:
             self._lease(pair, queue[0].event)
 
     def ended(self, event: RequestEnded) -> None:
+        if self.governed.ended(event):
+            return
         for node, queue in self.waiting.items():
             for waiting in queue:
                 if waiting.event.request == event.request:

@@ -107,6 +107,16 @@ class Shares:
         self._queued[_waits_as(left)] -= sum(request.bits for request in left.queue)
         return [request.ticket for request in left.queue]
 
+    def rejoin(
+        self, stream: str, service_class: ServiceClass, now: int, *, contract: Contract | None = None, weight: int = 1
+    ) -> None:
+        """Its class or contract changes; what waits goes on waiting, behind those of the new class."""
+        waiting = list(self._streams[stream].queue)
+        self.leave(stream)
+        self.join(stream, service_class, now, contract=contract, weight=weight)
+        for request in waiting:
+            self._enqueue(stream, request)
+
     def held_bits(self, now: int) -> int:
         """What guaranteed streams may claim before the next block."""
         return sum(
@@ -147,11 +157,15 @@ class Shares:
         if len(one.queue) >= QUEUE_LIMIT:
             return None
         self._tickets += 1
-        one.queue.append(Queued(self._tickets, bits))
-        waits_as = _waits_as(one)
-        self._queued[waits_as] += bits
-        self._rounds[waits_as].add(stream, one.weight)
+        self._enqueue(stream, Queued(self._tickets, bits))
         return self._tickets
+
+    def _enqueue(self, stream: str, request: Queued) -> None:
+        one = self._streams[stream]
+        one.queue.append(request)
+        waits_as = _waits_as(one)
+        self._queued[waits_as] += request.bits
+        self._rounds[waits_as].add(stream, one.weight)
 
     def cancel(self, stream: str, ticket: int) -> bool:
         """The request waits no longer; False if it did not."""

@@ -45,17 +45,19 @@ class Counter:
         except RequestError as error:
             self._tallies.refuse("enc", caller, slave, error)
             raise
+        governed = self._node.supply.governed
+        terms = governed.terms(caller, slave) if governed.enforces else None
         return Status(
             source_KME_ID=self._kme_id(self._own),
             target_KME_ID=self._kme_id(node),
             master_SAE_ID=caller,
             slave_SAE_ID=slave,
-            key_size=settings.default_key_bits,
+            key_size=settings.default_key_bits if terms is None else terms.key_size_bits,
             stored_key_count=stored,
             max_key_count=ceiling,
             max_key_per_request=settings.keys_per_request,
-            max_key_size=settings.max_key_bits,
-            min_key_size=settings.min_key_bits,
+            max_key_size=settings.max_key_bits if terms is None else terms.max_key_size_bits,
+            min_key_size=settings.min_key_bits if terms is None else terms.min_key_size_bits,
             max_SAE_ID_count=0,
         )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from keyhop.core.constraints import LABEL, parse
 from keyhop.core.model import Refusal, RequestError
 from keyhop.daemon.http_framing import Head, HttpError
 from keyhop.daemon.routes import Answer, Later, Reply, Route, Series
@@ -33,6 +34,13 @@ Keys = Sequence[tuple[str, Buffer]]
 """(key ID in text form, key bytes)"""
 
 
+class Labelled(NamedTuple):
+    """Keys, and what is known of each as the `key_extension` of its answer."""
+
+    keys: Keys
+    extensions: Sequence[dict[str, Any]]
+
+
 class Supplier(Protocol):
     """Who has the keys. Refusals are RequestError, raised or given later; what is given later is Keys or a refusal."""
 
@@ -42,7 +50,9 @@ class Supplier(Protocol):
         """New keys; `request` only where it asks for more than number and size."""
         ...
 
-    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later: ...
+    def dec_keys(self, caller: str, master: str, key_ids: list[str], *, labelled: bool = False) -> Later:
+        """`labelled`: the answer is to say what is known of each key."""
+        ...
 
     def status(self, caller: str, slave: str) -> Status: ...
 
@@ -151,7 +161,10 @@ class Door:
 
         def respond(body: bytes) -> Reply | Later:
             try:
-                return dec_keys(caller, master, wire.decode_key_ids(body))
+                key_ids, more = wire.decode_key_ids_and_more(body)
+                if more and LABEL in more and LABEL in self._extensions:
+                    return dec_keys(caller, master, key_ids, labelled=parse([{LABEL: more[LABEL]}]).labelled)
+                return dec_keys(caller, master, key_ids)
             except RequestError as error:
                 return refusal(error)
             except BadRequest as error:
@@ -180,7 +193,9 @@ def _check_head(head: Head, operation: Operation) -> None:
         raise HttpError(415, "Content-Type must be application/json")
 
 
-def _render(outcome: Keys | RequestError) -> Reply:
+def _render(outcome: Keys | Labelled | RequestError) -> Reply:
+    if isinstance(outcome, Labelled):
+        return wire.encode_container(outcome.keys, outcome.extensions)
     return refusal(outcome) if isinstance(outcome, RequestError) else wire.encode_container(outcome)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from keyhop.core.constraints import NO_CONSTRAINTS, Asked, parse
 from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, Range, Refusal, RequestError, RunId
 from keyhop.core.node.desk import Allowance
@@ -18,7 +19,8 @@ from keyhop.daemon.audit import KEYS_PER_LINE, AuditError, AuditLog, Delivery
 from keyhop.daemon.driver import Bits, Driver
 from keyhop.daemon.routes import Later
 from keyhop.daemon.supply.accounts import Account, Batch, Order
-from keyhop.daemon.supply.etsi014 import Keys
+from keyhop.daemon.supply.etsi014 import Keys, Labelled
+from keyhop.daemon.supply.labels import told
 from keyhop.daemon.supply.seals import Seals
 from keyhop.daemon.supply.tallies import Tallies
 from keyhop.wire.etsi014 import KeyRequest
@@ -45,7 +47,9 @@ class Masters:
         self._own = driver.node.context.node
         self._settings = driver.node.context.settings
         self._confirmed = driver.node.secrets.confirmed
+        self._governed = driver.node.supply.governed
         self._accounts: dict[tuple[str, str], Account] = {}
+        self._governed_accounts: dict[tuple[str, str], Account] = {}
         self._unwiped: dict[str, list[int]] = {}
         """Peer -> [start, end) of what was taken and is not overwritten yet."""
         self._turn: list[Order] = []
@@ -68,17 +72,25 @@ class Masters:
     ) -> Later:
         """New keys at the end of this turn, or later where a lease must come first. Raises RequestError."""
         settings = self._settings
-        size_bits = size_bits or settings.default_key_bits
         later = Later()
+        asked: Asked | None = None
         try:
             # Who may not ask at all is told so, whatever else is wrong with the request.
             account = self._accounts.get((caller, slave))
             if account is None or account.epoch != self._confirmed.get(account.peer):
                 account = self._account(caller, slave)
+            if account is None and self._governed.enforces:
+                size_bits = self._governed.terms(caller, slave).key_size(size_bits)
+            else:
+                size_bits = size_bits or settings.default_key_bits
             if number > settings.keys_per_request or not settings.min_key_bits <= size_bits <= settings.max_key_bits:
                 raise self._out_of_range(number, size_bits)
-            if request is not None and request.additional_slave_SAE_IDs:
-                raise RequestError(Refusal.BAD_REQUEST, "additional_slave_SAE_IDs: at most 0 are supported")
+            if request is not None:
+                if request.additional_slave_SAE_IDs:
+                    raise RequestError(Refusal.BAD_REQUEST, "additional_slave_SAE_IDs: at most 0 are supported")
+                asked = parse(request.extension_mandatory, request.extension_optional)
+                if asked.asks_nothing:
+                    asked = None
             if self._audit is not None and self._audit.failure:
                 raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT)
             now = self._now or self._begin_turn()
@@ -90,8 +102,8 @@ class Masters:
         except RequestError as error:
             self._tallies.refuse("enc", caller, slave, error)
             raise
-        if account is None:
-            self._wait(later, caller, slave, number, size_bits, allowance)
+        if account is None or asked is not None:
+            self._wait(later, caller, slave, number, size_bits, allowance, asked)
             return later
         order = account.orders.get((number, size_bits)) or self._order(account, number, size_bits)
         if not order.waiting:
@@ -105,9 +117,12 @@ class Masters:
             return RequestError(Refusal.BAD_REQUEST, f"number {number}: must be 1 to {s.keys_per_request}")
         return RequestError(Refusal.BAD_REQUEST, f"size {size_bits}: must be {s.min_key_bits} to {s.max_key_bits} bit")
 
-    def _account(self, caller: str, slave: str) -> Account | None:
-        """None while every request must be an event; raises RequestError if the two may not share keys."""
-        grant = self._node.supply.grant(caller, slave)
+    def _account(self, caller: str, slave: str, *, governed: bool = False) -> Account | None:
+        """None while every request must be an event; raises RequestError if the two may not share keys.
+
+        `governed`: for keys that the core has dealt, whatever the edge may deal by itself.
+        """
+        grant = self._node.supply.grant(caller, slave, governed=governed)
         if grant is None:
             return None
         epoch = self._confirmed.get(grant.peer)
@@ -117,14 +132,15 @@ class Masters:
         run = self._node.context.pairs[grant.peer].own_key.id
         stretch = self._unwiped.setdefault(grant.peer, [0, 0])
         account = Account(grant, run, self._seals.of(grant.peer, self._own, epoch), stretch)
-        self._accounts[caller, slave] = account
+        (self._governed_accounts if governed else self._accounts)[caller, slave] = account
         return account
 
     def _forget_accounts(self, peer: str) -> None:
         """They hold what was derived from a secret."""
         epoch = self._confirmed.get(peer)
-        for key in [key for key, a in self._accounts.items() if a.peer == peer and a.epoch != epoch]:
-            del self._accounts[key]
+        for accounts in (self._accounts, self._governed_accounts):
+            for key in [key for key, a in accounts.items() if a.peer == peer and a.epoch != epoch]:
+                del accounts[key]
 
     def _order(self, account: Account, number: int, size_bits: int) -> Order:
         if len(account.orders) >= ORDERS_LIMIT:
@@ -265,9 +281,19 @@ class Masters:
     # --- what must wait -----------------------------------------------------------------------------------------------
 
     def _wait(
-        self, later: Later, caller: str, slave: str, number: int, size_bits: int, allowance: Allowance | None
+        self,
+        later: Later,
+        caller: str,
+        slave: str,
+        number: int,
+        size_bits: int,
+        allowance: Allowance | None,
+        asked: Asked | None = None,
     ) -> None:
-        """The Desk is empty or not there yet: the core decides, and may wait for a lease."""
+        """The Desk is empty or not there yet, or not every key will do: the core decides, and may wait for a lease."""
+        labelled = (asked is not None and asked.labelled) or (
+            self._governed.enforces and self._governed.terms(caller, slave).label
+        )
 
         def answer(deliver: Deliver, bits: Bits) -> None:
             if later.outcome is not None:
@@ -278,15 +304,24 @@ class Masters:
             try:
                 if deliver.refusal is not None:
                     raise deliver.refusal
-                later.give(self._answer(caller, slave, number, size_bits, deliver, bits))
+                keys = self._answer(caller, slave, number, size_bits, deliver, bits)
+                later.give(self._labelled(caller, slave, keys, deliver) if labelled else keys)
             except RequestError as error:
                 if allowance is not None:
                     allowance.give_back(number * size_bits)
                 self._tallies.refuse("enc", caller, slave, error)
                 later.give(error)
 
-        request = self._driver.ask(lambda request: KeysWanted(request, caller, slave, number, size_bits), answer)
+        demands = (NO_CONSTRAINTS, NO_CONSTRAINTS) if asked is None else (asked.required, asked.preferred)
+        request = self._driver.ask(
+            lambda request: KeysWanted(request, caller, slave, number, size_bits, *demands, labelled), answer
+        )
         later.on_abandoned = lambda: self._driver.feed(RequestEnded(request))
+
+    def _labelled(self, caller: str, slave: str, keys: Keys, deliver: Deliver) -> Labelled:
+        wall_now = time.monotonic_ns() + self._node.context.wall_ahead_ns
+        lifetime = self._governed.terms(caller, slave).lifetime if self._governed.enforces else None
+        return Labelled(keys, [told(label, wall_now, lifetime) for label in deliver.labels])
 
     def _answer(self, caller: str, slave: str, number: int, size_bits: int, deliver: Deliver, bits: Bits) -> Keys:
         """Keys that the core has taken: sealed and recorded by themselves. Raises RequestError."""
@@ -294,7 +329,9 @@ class Masters:
             key_ids, read = list(deliver.ids), list(bits)
             delivery = self._delivery(caller, slave, size_bits, self._own)
         else:
-            account = self._account(caller, slave)
+            account = self._accounts.get((caller, slave)) or self._governed_accounts.get((caller, slave))
+            if account is None or account.epoch != self._confirmed.get(account.peer):
+                account = self._account(caller, slave, governed=True)
             if account is None:
                 for range in deliver.ranges:
                     self._vault.wipe(range)

@@ -20,6 +20,7 @@ from keyhop.core.node.events import SessionAsked
 from keyhop.daemon.driver import Driver
 from keyhop.daemon.routes import Later
 from keyhop.daemon.supply.counter import Counter
+from keyhop.daemon.supply.etsi014 import Labelled
 
 LINE_BYTES = 4096
 WAIT_S = 10.0
@@ -166,4 +167,4 @@ async def _outcome(given: Any) -> Any:
         given = given.outcome
     if isinstance(given, RequestError):
         raise given
-    return given
+    return given.keys if isinstance(given, Labelled) else given

@@ -11,15 +11,19 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from keyhop.core.label import Entropy, Label, local
 from keyhop.core.machine import Deliver
-from keyhop.core.model import AppId, NodeId, Refusal, RequestError
+from keyhop.core.model import AppId, NodeId, Range, Refusal, RequestError
 from keyhop.core.node.desk import Allowance
 from keyhop.core.node.events import RecordsFetched
 from keyhop.core.node.local import NOT_FOUND
+from keyhop.core.node.provenance import label_within
 from keyhop.crypto.keyid import LANES_LIMIT, Coordinates, KeyIdSeal, Opened, Unopened, open_in_any
 from keyhop.daemon.audit import KEYS_PER_LINE, AuditLog, Delivery
 from keyhop.daemon.driver import Bits, Driver, Wanted
 from keyhop.daemon.routes import Later
+from keyhop.daemon.supply.etsi014 import Keys, Labelled
+from keyhop.daemon.supply.labels import told
 from keyhop.daemon.supply.masters import NO_AUDIT
 from keyhop.daemon.supply.seals import Seals
 from keyhop.daemon.supply.tallies import Tallies
@@ -59,10 +63,11 @@ class Origin:
 class Fetching(Later):
     """A dec_keys between its request and its answer."""
 
-    __slots__ = ("caller", "key_ids", "master")
+    __slots__ = ("caller", "key_ids", "labelled", "master")
 
-    def __init__(self, caller: str, master: str, key_ids: list[str]) -> None:
+    def __init__(self, caller: str, master: str, key_ids: list[str], labelled: bool) -> None:
         super().__init__()
+        self.labelled = labelled
         self.caller = caller
         self.master = master
         self.key_ids = key_ids
@@ -77,6 +82,7 @@ class Slaves:
         self._tallies = tallies
         self._own = driver.node.context.node
         self._settings = driver.node.context.settings
+        self._governed = driver.node.supply.governed
         self._origins: dict[tuple[str, str], Origin] = {}
         self._failures: dict[str, Allowance] = {}
         self._turn: list[Origin] = []
@@ -86,13 +92,15 @@ class Slaves:
     def __repr__(self) -> str:
         return f"Slaves({self._own!r}, {len(self._origins)} pairs of applications)"
 
-    def dec_keys(self, caller: str, master: str, key_ids: list[str]) -> Later:
+    def dec_keys(self, caller: str, master: str, key_ids: list[str], *, labelled: bool = False) -> Later:
         """Keys by ID: all judged before any is consumed, 401 before 400. Raises RequestError, or gives it later."""
         try:
             self._check(caller, key_ids)
             supply = self._node.supply
+            if self._governed.enforces and not labelled:
+                labelled = self._governed.terms(master, caller).label
             if supply.hosted is not None or (supply.local.records and any(map(supply.recorded_bits, key_ids))):
-                return self._fetch_records(caller, master, key_ids)
+                return self._fetch_records(caller, master, key_ids, labelled)
             origin = self._origins.get((caller, master))
             if origin is None or not origin.asked:
                 # Looked at once a turn, because it is served as a whole.
@@ -102,7 +110,7 @@ class Slaves:
         except RequestError as error:
             self._tallies.refuse("dec", caller, master, error)
             raise
-        fetching = Fetching(caller, master, key_ids)
+        fetching = Fetching(caller, master, key_ids, labelled)
         if not origin.asked:
             if not self._turn:
                 self._loop.call_soon(self._serve_turn)
@@ -121,8 +129,8 @@ class Slaves:
         if caller in self._failures:
             self._check_guesses(caller)
 
-    def _fetch_records(self, caller: str, master: str, key_ids: list[str]) -> Later:
-        fetching = Fetching(caller, master, key_ids)
+    def _fetch_records(self, caller: str, master: str, key_ids: list[str], labelled: bool) -> Later:
+        fetching = Fetching(caller, master, key_ids, labelled)
         self._look_up(fetching, self._loop.time() + NAMING_S)
         return fetching
 
@@ -236,9 +244,30 @@ class Slaves:
             self._tallies.delivered("dec", one.caller, one.master, key_ids, size_bits, length)
         for fetching, (deliver, bits) in zip(fetchings, answers, strict=True):
             if deliver.refusal is None:
-                fetching.give(list(zip(fetching.key_ids, bits, strict=True)))
+                keys = list(zip(fetching.key_ids, bits, strict=True))
+                fetching.give(self._labelled(fetching, keys, deliver) if fetching.labelled else keys)
             else:
                 self._refuse(fetching, deliver.refusal)
+
+    def _labelled(self, fetching: Fetching, keys: Keys, deliver: Deliver) -> Labelled | Keys:
+        context = self._node.context
+        wall_now = time.monotonic_ns() + context.wall_ahead_ns
+        terms = self._governed.terms(fetching.master, fetching.caller) if self._governed.enforces else None
+        labels = [self._label(range, wall_now) for range in deliver.ranges]
+        if any(label is None for label in labels):
+            return keys
+        lifetime = terms.lifetime if terms is not None else None
+        return Labelled(keys, [told(label, wall_now, lifetime) for label in labels if label is not None])
+
+    def _label(self, range: Range, wall_now: int) -> Label | None:
+        """Of a key that was fetched here; None for one of another design, of which nothing is known."""
+        if range.run.peer == self._own:
+            return local(self._own, wall_now, Entropy.OS)
+        pair = self._node.context.pairs.get(range.run.peer)
+        if pair is None or self._node.supply.hosted is not None:
+            return None
+        ends = sorted((pair.own, pair.peer))
+        return label_within(pair.runs[range.run.number].origins, range.start, range.end, ends, wall_now)
 
     def _refuse(self, fetching: Fetching, refusal: RequestError) -> None:
         """A wrong ID counts against the application that named it."""

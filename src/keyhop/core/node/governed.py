@@ -1,0 +1,379 @@
+"""Requests that a policy or their own demands make special: admitted by class, met from key that suits, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import chain
+
+from keyhop.core import constraints, label
+from keyhop.core.constraints import NO_CONSTRAINTS, Constraints
+from keyhop.core.label import Entropy
+from keyhop.core.machine import Deliver
+from keyhop.core.model import AppId, NodeId, Purpose, Range, Refusal, RequestError
+from keyhop.core.node.choosing import Choice
+from keyhop.core.node.context import Context, NodeSettings
+from keyhop.core.node.events import KeysWanted, RequestEnded
+from keyhop.core.node.guarantees import Guarantees
+from keyhop.core.node.leases import Leases
+from keyhop.core.node.pair import Pair
+from keyhop.core.policy_rules import BUILT_IN, LinkTerms, Policy, Quota, ServiceClass, Terms, Value
+from keyhop.core.services.buckets import Bucket, Quotas
+
+CLASSES = (ServiceClass.GUARANTEED, ServiceClass.PRIORITISED, ServiceClass.BEST_EFFORT)
+WAITING_LIMIT = 1024
+"""Requests of one peer that wait."""
+TERMS_LIMIT = 65_536
+"""Pairs of applications whose terms are remembered; beyond it they are looked up anew."""
+
+
+class Waiting:
+    __slots__ = ("asked", "deadline", "event", "has_right", "stream", "terms", "ticket")
+
+    def __init__(self, event: KeysWanted, terms: Terms, asked: Constraints, stream: str | None) -> None:
+        self.event = event
+        self.terms = terms
+        self.asked = asked
+        """Of policy and request together."""
+        self.stream = stream
+        """As the shares know it; None where there are none."""
+        self.has_right = stream is None
+        """Whether the shares gave it its part of the stock: only the lease is still to come."""
+        self.ticket: int | None = None
+        """In the shares, while it waits for its part."""
+        self.deadline = 0
+
+    @property
+    def bits(self) -> int:
+        return self.event.number * self.event.size_bits
+
+
+class Governed:
+    def __init__(
+        self, context: Context, leases: Leases, policy: Policy | None, directory: Mapping[AppId, NodeId]
+    ) -> None:
+        self.context = context
+        self.leases = leases
+        self.directory = directory
+        self.policy = policy or _by_settings(context.settings)
+        self.enforces = policy is not None
+        """Without a policy only the demands of requests count."""
+        self.guarantees = Guarantees(context, self.policy, self.link_terms)
+        self.waiting: dict[str, list[Waiting]] = {}
+        self.lease_bytes: Callable[[Pair], int] = lambda pair: 1024
+        """Set by supply: what the demand of this peer's applications makes of a lease."""
+        self.can_come: Callable[[str], bool] = lambda node: False
+        """Set by supply: whether key may be relayed from this key manager soon."""
+        self.why_none: Callable[[str], str] = lambda node: f"none came from KME {node} in time"
+        self.guarantees.committing = lambda pair: leases.committing.get(pair.peer, 0)
+        self._terms: dict[tuple[str, str], Terms] = {}
+        self._links: dict[str, LinkTerms] = {}
+        self._buckets: dict[tuple[str, str], tuple[tuple[Bucket, ...], tuple[Bucket, ...]]] = {}
+        """By what is limited and its name: buckets for bits and for requests."""
+        self._owed: dict[str, int] = {}
+        """Bits of requests that have their right and wait for a lease, by peer."""
+        if self.enforces:
+            leases.reserved_bytes = lambda pair: -(-self.link_terms(pair.peer).reserve_bits // 8)
+
+    # --- what holds ---------------------------------------------------------------------------------------------------
+
+    def terms(self, master: str, slave: str) -> Terms:
+        found = self._terms.get((master, slave))
+        if found is None:
+            if len(self._terms) >= TERMS_LIMIT:
+                self._terms.clear()
+            found = self._terms[master, slave] = self.policy.terms(master, slave)
+        return found
+
+    def link_terms(self, peer: str) -> LinkTerms:
+        """Of the link to a neighbour, by its name in the node file; of a distant key manager what is built in."""
+        found = self._links.get(peer)
+        if found is None:
+            name = self.context.settings.link_names.get(peer)
+            found = self._links[peer] = self.policy.link(name) if name else Policy().link("")
+        return found
+
+    def is_plain(self, master: str, slave: str, node: str) -> bool:
+        """Whether requests of this pair need nothing of this: the edge deals them key by itself."""
+        if not self.enforces:
+            return True
+        terms, settings = self.terms(master, slave), self.context.settings
+        sizes = (terms.key_size_bits, terms.min_key_size_bits, terms.max_key_size_bits)
+        return (
+            sizes == (settings.default_key_bits, settings.min_key_bits, settings.max_key_bits)
+            and terms.bounds is NO_CONSTRAINTS
+            and terms.application_quota is None
+            and terms.pair_quota is None
+            and terms.fallback.verb == "deny"
+            and terms.combine == "none"
+            and terms.lifetime is None
+            and not terms.label
+            and self.link_terms(node).quota is None
+            and not self.guarantees.matters(node, self.directory)
+        )
+
+    def towards(self, node: str) -> tuple[ServiceClass, int, frozenset[str]]:
+        """(best class, its weight, nodes that some rule avoids) of our applications' streams to a key manager: what
+        is relayed first, and round whom."""
+        best, weight, avoided = ServiceClass.BEST_EFFORT, 1, frozenset[str]()
+        if not self.enforces:
+            return best, weight, avoided
+        for application in self.context.settings.applications:
+            for peer in application.peers:
+                if self.directory.get(peer) != node:
+                    continue
+                terms = self.terms(application.id, peer)
+                avoided |= terms.bounds.avoid_nodes
+                if CLASSES.index(terms.service_class) < CLASSES.index(best):
+                    best, weight = terms.service_class, terms.weight
+                elif terms.service_class is best:
+                    weight = max(weight, terms.weight)
+        return best, weight, avoided
+
+    # --- a request ----------------------------------------------------------------------------------------------------
+
+    def local(self, event: KeysWanted) -> label.Label:
+        """Both applications are here: what such a key is, if it may be given. Raises RequestError."""
+        terms = self.terms(event.master, event.slave)
+        terms.key_size(event.size_bits)
+        if terms.combine != "none":
+            text = "keys of two applications at one KME are drawn, not agreed: nothing can be combined with them"
+            raise RequestError(Refusal.UNSUPPORTED, text)
+        key = label.local(self.context.node, self.context.wall_now, Entropy.OS)
+        constraints.check(key, terms.demands(event.demands), self.context.wall_now)
+        self._spend(event, None)
+        return key
+
+    def wanted(self, event: KeysWanted, node: str) -> None:
+        """Answers, or waits as the policy says. Raises RequestError."""
+        terms = self.terms(event.master, event.slave)
+        terms.key_size(event.size_bits)
+        asked = terms.demands(event.demands)
+        quotas = self._spend(event, node)
+        try:
+            self._decide(event, node, terms, asked)
+        except RequestError:
+            quotas.give_back(event.number * event.size_bits, self.context.now)
+            raise
+
+    def _decide(self, event: KeysWanted, node: str, terms: Terms, asked: Constraints) -> None:
+        pair = self.context.pairs.get(node)
+        if pair is None or not pair.compared:
+            if terms.fallback.verb != "wait" and (pair is None or not pair.direct) and not self.can_come(node):
+                raise RequestError(
+                    Refusal.UNAVAILABLE, f"no key is shared with KME {node} yet: its link or path is down"
+                )
+            self._wait(Waiting(event, terms, asked, None), node)
+            return
+        stream = None
+        if self.guarantees.matters(node, self.directory):
+            stream = self.guarantees.join(pair, event.master, event.slave, terms)
+        waiting = Waiting(event, terms, asked, stream)
+        if self._give(waiting, pair):
+            return
+        refusal = self._why_not(waiting, pair)
+        if refusal is None or terms.fallback.verb == "wait" or (not pair.direct and self.can_come(node)):
+            self._wait(waiting, node)
+            return
+        self._let_go(node, waiting)
+        raise refusal
+
+    def _wait(self, waiting: Waiting, node: str) -> None:
+        context, queue = self.context, self.waiting.setdefault(node, [])
+        if len(queue) >= WAITING_LIMIT:
+            raise RequestError(Refusal.RATE_LIMITED, "too many requests wait for key", retry_after_s=1.0)
+        wait_ns = context.settings.request_wait_ns
+        if waiting.terms.fallback.verb == "wait":
+            wait_ns = waiting.terms.fallback.wait_ns
+        if waiting.stream is not None and not waiting.has_right:
+            waiting.ticket = self.guarantees.shares[node].queue(waiting.stream, waiting.bits)
+            if waiting.ticket is None:
+                raise RequestError(Refusal.RATE_LIMITED, "too many requests wait for key", retry_after_s=1.0)
+        waiting.deadline = context.now + wait_ns
+        queue.append(waiting)
+        context.at(waiting.deadline, RequestEnded(waiting.event.request))
+
+    def _give(self, waiting: Waiting, pair: Pair) -> bool:
+        """Takes the keys and answers, if it may and the leases in hand have such key; asks for a lease if not."""
+        context, event = self.context, waiting.event
+        if not waiting.has_right:
+            assert waiting.stream is not None
+            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
+            if not self.guarantees.of(pair).take(waiting.stream, waiting.bits, stock, context.now):
+                return False
+            waiting.has_right = True
+            self._owe(pair.peer, waiting.bits)
+        length = event.size_bits // 8
+        choice = Choice(pair, waiting.asked, context.wall_now)
+        starts = self._preferred(choice, event, length) or choice.take(event.number, length)
+        if starts is None:
+            suits = None if waiting.asked is NO_CONSTRAINTS else choice.suits
+            missing = event.number * length - choice.suiting_bytes()
+            self.leases.want(pair, Purpose.SUPPLY, max(missing, self.lease_bytes(pair)), suits)
+            return False
+        if waiting.stream is not None:
+            self._owe(pair.peer, -waiting.bits)
+        run = pair.own_key.id
+        labels = tuple(choice.label(start, length) for start in starts)
+        # Said once more where the keys leave: nothing is given that is above what was asked.
+        for one in labels:
+            constraints.check(one, waiting.asked, context.wall_now)
+        context.out.answer.append(
+            Deliver(event.request, tuple(Range(run, start, length) for start in starts), labels=labels)
+        )
+        return True
+
+    def _preferred(self, choice: Choice, event: KeysWanted, length: int) -> list[int] | None:
+        if event.preferred is NO_CONSTRAINTS:
+            return None
+        together = constraints.both(choice.demanded, event.preferred)
+        if constraints.contradiction(together):
+            return None
+        return Choice(choice.pair, together, choice.wall_now).take(event.number, length)
+
+    def _why_not(self, waiting: Waiting, pair: Pair) -> RequestError | None:
+        """Why a request that was not answered need not wait for a lease either; None: a lease will do."""
+        event = waiting.event
+        choice = Choice(pair, waiting.asked, self.context.wall_now)
+        if unmet := choice.unmet():
+            return constraints.refusal(unmet)
+        reserve = self.leases.reserved_bytes(pair)
+        leasable = max(0, min(choice.leasable_bytes(), pair.own_key.untouched - reserve)) if pair.is_open else 0
+        missing = waiting.bits // 8 - choice.suiting_bytes()
+        if waiting.has_right and missing <= leasable + self.leases.committing.get(pair.peer, 0):
+            return None
+        what = f"not enough key for {event.master} -> {event.slave}: asked {event.number} x {event.size_bits} bit"
+        if not waiting.has_right:
+            shares = self.guarantees.of(pair)
+            held = shares.held_bits(self.context.now)
+            what += f"; {held} bit are held for guaranteed streams, {shares.reserve_bits} bit for the node itself"
+        details: tuple[dict[str, object], ...] = ()
+        answer = self.guarantees.answers.get(waiting.stream or "")
+        if answer is not None and answer.offer is not None:
+            details = (
+                {"guarantee_offer_bps": answer.offer.rate_bps, "guarantee_offer_burst_bits": answer.offer.burst_bits},
+            )
+        return RequestError(Refusal.NOT_ENOUGH_KEY, what, details, retry_after_s=1.0)
+
+    def _owe(self, peer: str, bits: int) -> None:
+        self._owed[peer] = max(0, self._owed.get(peer, 0) + bits)
+
+    def look(self, pair: Pair) -> None:
+        """Called from time to time."""
+        if self.enforces:
+            self.guarantees.look(pair, self.directory)
+        self.serve(pair)
+
+    # --- what comes later ---------------------------------------------------------------------------------------------
+
+    def serve(self, pair: Pair) -> None:
+        """A lease, fresh key or time has come: those who wait have their turn, by class and in their order."""
+        queue = self.waiting.get(pair.peer)
+        if not queue:
+            return
+        context = self.context
+        shares = self.guarantees.shares.get(pair.peer)
+        if not pair.compared:
+            return
+        for waiting in queue:
+            # It came before the link did.
+            if waiting.stream is None and self.guarantees.matters(pair.peer, self.directory):
+                waiting.stream = self.guarantees.join(pair, waiting.event.master, waiting.event.slave, waiting.terms)
+                shares = self.guarantees.of(pair)
+                waiting.ticket = shares.queue(waiting.stream, waiting.bits)
+                waiting.has_right = False
+        if shares is not None:
+            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
+            served = {one.ticket for one in shares.serve(stock, context.now)}
+            for waiting in queue:
+                if waiting.ticket in served:
+                    waiting.ticket, waiting.has_right = None, True
+                    self._owe(pair.peer, waiting.bits)
+        for waiting in list(queue):
+            if not waiting.has_right:
+                continue
+            try:
+                if self._give(waiting, pair):
+                    queue.remove(waiting)
+            except RequestError as error:
+                self._drop(pair.peer, waiting)
+                context.refuse(waiting.event.request, error)
+
+    def ended(self, event: RequestEnded) -> bool:
+        """The time of a request is over, or its client is gone; False if it is none of ours."""
+        for node, queue in self.waiting.items():
+            for waiting in queue:
+                if waiting.event.request == event.request:
+                    refusal = self._too_late(waiting, node)
+                    self._drop(node, waiting)
+                    self._quotas(waiting.event, node).give_back(waiting.bits, self.context.now)
+                    self.context.refuse(event.request, refusal)
+                    return True
+        return False
+
+    def _drop(self, node: str, waiting: Waiting) -> None:
+        self.waiting[node].remove(waiting)
+        if waiting.ticket is not None and waiting.stream is not None:
+            self.guarantees.shares[node].cancel(waiting.stream, waiting.ticket)
+        self._let_go(node, waiting)
+
+    def _let_go(self, node: str, waiting: Waiting) -> None:
+        """Its part of the stock is for others again."""
+        if waiting.stream is not None and waiting.has_right:
+            self._owe(node, -waiting.bits)
+            waiting.has_right = False
+
+    def _too_late(self, waiting: Waiting, node: str) -> RequestError:
+        pair = self.context.pairs.get(node)
+        refusal = self._why_not(waiting, pair) if pair is not None and pair.compared else None
+        if refusal is not None:
+            return refusal
+        event = waiting.event
+        text = f"not enough key for {event.master} -> {event.slave}: {self.why_none(node)}"
+        return RequestError(Refusal.NOT_ENOUGH_KEY, text, retry_after_s=1.0)
+
+    # --- quotas -------------------------------------------------------------------------------------------------------
+
+    def _spend(self, event: KeysWanted, node: str | None) -> Quotas:
+        """Raises RequestError where a quota is used up; else it is spent."""
+        quotas = self._quotas(event, node)
+        bits = event.number * event.size_bits
+        wait_ns = quotas.spend(bits, self.context.now)
+        if wait_ns is None:
+            text = f"{bits} bit at once: more than a quota of {event.master} -> {event.slave} ever allows"
+            raise RequestError(Refusal.BAD_REQUEST, text)
+        if wait_ns:
+            text = f"a quota of {event.master} -> {event.slave} is used up"
+            raise RequestError(Refusal.RATE_LIMITED, text, retry_after_s=wait_ns / 1e9)
+        return quotas
+
+    def _quotas(self, event: KeysWanted, node: str | None) -> Quotas:
+        terms = self.terms(event.master, event.slave)
+        limits = [
+            self._bucket("application", event.master, terms.application_quota),
+            self._bucket("pair", f"{event.master} -> {event.slave}", terms.pair_quota),
+        ]
+        if node is not None:
+            limits.append(self._bucket("link", node, self.link_terms(node).quota))
+        return Quotas(
+            tuple(chain.from_iterable(bits for bits, _ in limits)),
+            tuple(chain.from_iterable(requests for _, requests in limits)),
+        )
+
+    def _bucket(self, what: str, name: str, quota: Quota | None) -> tuple[tuple[Bucket, ...], tuple[Bucket, ...]]:
+        if quota is None:
+            return (), ()
+        found = self._buckets.get((what, name))
+        if found is None:
+            now = self.context.now
+            bits = () if quota.rate_bps is None else (Bucket(quota.rate_bps, quota.burst_bits, now),)
+            requests = (
+                () if quota.requests_per_s is None else (Bucket(quota.requests_per_s, quota.requests_burst, now),)
+            )
+            found = self._buckets[what, name] = bits, requests
+        return found
+
+
+def _by_settings(settings: NodeSettings) -> Policy:
+    """Where no policy is: the node's own limits hold for everybody."""
+    sizes = {"default": settings.default_key_bits, "min": settings.min_key_bits, "max": settings.max_key_bits}
+    return Policy(limits={f"key_size.{word}": Value(bits, BUILT_IN) for word, bits in sizes.items()})
