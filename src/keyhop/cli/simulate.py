@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -117,6 +118,8 @@ def _writable(trace: Path | None) -> Iterator[Callable[[bytes], object]]:
     if trace is None:
         yield lambda line: None
         return
+    if trace.is_dir() or not trace.name:
+        raise IsADirectoryError(errno.EISDIR, "is a directory: name a file in it", str(trace))
     beside = trace.with_name(f".{trace.name}.new")
     with beside.open("wb") as file:
         try:

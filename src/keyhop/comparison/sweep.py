@@ -17,6 +17,9 @@ from keyhop.comparison.attempt import RUNNER, Result, Task, runner
 from keyhop.comparison.case import Case, Grid, Row, not_applicable, run_id
 from keyhop.comparison.executors import Executor
 from keyhop.comparison.version import code_version
+from keyhop.core.designs import DESIGNS
+from keyhop.simulator import topology
+from keyhop.simulator.workloads import WORKLOADS
 
 MANIFEST = "sweep.json"
 ROWS = "rows.jsonl"
@@ -108,11 +111,20 @@ def _keep(result: Result, rows: BinaryIO, times: BinaryIO, before: Progress) -> 
 def read_manifest(directory: Path) -> Manifest:
     """Raises SweepError."""
     try:
-        return msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError:
         raise SweepError(f"{directory} holds no comparison: it has no {MANIFEST}") from None
     except (msgspec.DecodeError, OSError) as error:
         raise SweepError(f"{directory / MANIFEST} cannot be read: {error}") from None
+    for kind, named, known in (
+        ("design", manifest.grid.designs, DESIGNS),
+        ("workload", manifest.grid.workloads, WORKLOADS),
+        ("topology", manifest.grid.topologies, {*topology.names(), *topology.ALIASES}),
+    ):
+        unknown = [name for name in named if name not in known]
+        if unknown:
+            raise SweepError(f"{directory} cannot be drawn: this program knows no {kind} {unknown[0]}")
+    return manifest
 
 
 def read_rows(directory: Path) -> list[Row]:
