@@ -290,7 +290,7 @@ class Hosted:
 
     def pass_on(self, hop: str, message: Hail | Carried) -> None:
         pair = self.context.pairs.get(hop)
-        if pair is not None and pair.is_open and self._greeted_by(hop):
+        if pair is not None and self._greeted_by(hop):
             self._say(pair, message)
 
     def told(self, peer: str, said: Said) -> None:
@@ -338,7 +338,7 @@ class Hosted:
         if line is None:
             return None
         if not line.distant:
-            return line if self._greeted_by(peer) else None
+            return line if self._greeted_by(peer) and self.context.pairs[peer].is_open else None
         if self.ties.stands(peer):
             return line
         self.ties.want(peer)
@@ -561,7 +561,9 @@ class Hosted:
             self._say(self.context.pairs[peer], said)
 
     def _say(self, pair: Pair, message: Message) -> None:
-        self.context.say(pair, DesignMessage(encode(message)))
+        if pair.is_open:
+            # With the next connection both ends begin anew: what is said between two would come before the greeting.
+            self.context.say(pair, DesignMessage(encode(message)))
 
     def _draw(self) -> float:
         return int.from_bytes(self.context.entropy(4), "big") / (1 << 32)
