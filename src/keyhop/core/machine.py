@@ -112,6 +112,15 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     """Not empty: HKDF with SHA-256 (RFC 5869) of the ranges, with this as `info`."""
 
 
+class Derived(msgspec.Struct, frozen=True, gc=False):
+    """How one key comes out of its range by HKDF with SHA-256 (RFC 5869)."""
+
+    named: Range
+    """What its ID says."""
+    size_bits: int
+    info: bytes
+
+
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """The answer to a request: the ranges whose bits its application gets, or the refusal."""
 
@@ -124,6 +133,8 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
     refusal: RequestError | None = None
     labels: tuple[Label, ...] = ()
     """Of each key, where the request or the policy wants them told."""
+    derived: tuple[Derived, ...] = ()
+    """Of each key, where keys are not the bits of their ranges."""
 
 
 class Notice(msgspec.Struct, frozen=True, gc=False):

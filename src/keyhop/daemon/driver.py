@@ -181,6 +181,9 @@ class Driver:
             bits = (read(ranges[0]),) if len(ranges) == 1 else tuple([read(range) for range in ranges])
             if deliver.made is not None:
                 bits = (key_of(bits, deliver.made.size_bits, deliver.made.derivation),)
+            if deliver.derived:
+                keys = zip(bits, deliver.derived, strict=True)
+                bits = tuple([key_of((parent,), child.size_bits, child.info) for parent, child in keys])
             answers.append((deliver, bits))
 
     # --- out ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ LIMITS = {"default": "key_size", "min": "min_key_size", "max": "max_key_size"}
 UNDONE: dict[str, dict[object, str]] = {
     "fallback": {
         "hybrid": "an exchange by ML-KEM is not there yet: write deny, or wait 5 s",
-        "derive": "no key is stretched yet: write deny, or wait 5 s",
     },
     "combine": {
         "xor": "an exchange by ML-KEM is not there yet: write none",

@@ -164,7 +164,7 @@ def test_a_policy_without_a_word_for_a_pair_leaves_it_to_the_desk() -> None:
     ("text", "named"),
     [
         ("rules: [{name: r, fallback: hybrid}]", "fallback: hybrid"),
-        ("default: {fallback: derive}", "fallback: derive"),
+        ("default: {fallback: hybrid}", "fallback: hybrid"),
         ("rules: [{name: r, combine: xor}]", "combine: xor"),
         ("rules: [{name: r, combine: kdf}]", "combine: kdf"),
         ("rules: []\nlinks: [{link: a, full_store: replace_oldest}]", "full_store: replace_oldest"),

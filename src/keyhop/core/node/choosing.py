@@ -10,6 +10,7 @@ from keyhop.core.label import Label
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.provenance import Provenance, label_of, label_within, unknown
 from keyhop.core.node.run import Segment
+from keyhop.core.node.stretching import PARENT_BYTES
 
 REASONS_LIMIT = 256
 """Blocks and batches looked at to say why none will do."""
@@ -39,6 +40,22 @@ class Choice:
             return None
         for start in starts:
             stock.carve(start, start + length)
+        return starts
+
+    def take_parents(self, number: int) -> list[int] | None:
+        """Starts of so many parents of derived keys, at multiples of their length; or None with nothing taken."""
+        stock = self.pair.stock
+        starts: list[int] = []
+        for low, high in stock.intervals():
+            start = -(-low // PARENT_BYTES) * PARENT_BYTES
+            while start + PARENT_BYTES <= high and len(starts) < number:
+                if not self._reasons_of(self.label(start, PARENT_BYTES)):
+                    starts.append(start)
+                start += PARENT_BYTES
+        if len(starts) < number:
+            return None
+        for start in starts:
+            stock.carve(start, start + PARENT_BYTES)
         return starts
 
     def suits(self, segment: Segment) -> bool:

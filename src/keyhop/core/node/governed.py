@@ -16,6 +16,14 @@ from keyhop.core.node.events import KeysWanted, RequestEnded
 from keyhop.core.node.guarantees import Guarantees
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.stretching import (
+    CHILDREN,
+    PARENT_BYTES,
+    SIZE_LIMIT_BITS,
+    child_of,
+    parent_of,
+    parents_for,
+)
 from keyhop.core.policy_rules import BUILT_IN, LinkTerms, Policy, Quota, ServiceClass, Terms, Value
 from keyhop.core.services.buckets import Bucket, Quotas
 
@@ -27,7 +35,7 @@ TERMS_LIMIT = 65_536
 
 
 class Waiting:
-    __slots__ = ("asked", "deadline", "event", "has_right", "stream", "terms", "ticket")
+    __slots__ = ("asked", "deadline", "derives", "event", "has_right", "stream", "terms", "ticket")
 
     def __init__(self, event: KeysWanted, terms: Terms, asked: Constraints, stream: str | None) -> None:
         self.event = event
@@ -40,6 +48,8 @@ class Waiting:
         """Whether the shares gave it its part of the stock: only the lease is still to come."""
         self.ticket: int | None = None
         """In the shares, while it waits for its part."""
+        self.derives = False
+        """Only what it is derived from is still to come."""
         self.deadline = 0
 
     @property
@@ -175,7 +185,14 @@ class Governed:
             self._wait(waiting, node)
             return
         self._let_go(node, waiting)
-        raise refusal
+        if refusal.reason is not Refusal.NOT_ENOUGH_KEY or not self._may_derive(waiting):
+            raise refusal
+        if self._derive(waiting, pair):
+            return
+        if not self._lease_parents(waiting, pair):
+            raise refusal
+        waiting.derives = True
+        self._wait(waiting, node)
 
     def _wait(self, waiting: Waiting, node: str) -> None:
         context, queue = self.context, self.waiting.setdefault(node, [])
@@ -184,7 +201,7 @@ class Governed:
         wait_ns = context.settings.request_wait_ns
         if waiting.terms.fallback.verb == "wait":
             wait_ns = waiting.terms.fallback.wait_ns
-        if waiting.stream is not None and not waiting.has_right:
+        if waiting.stream is not None and not waiting.has_right and not waiting.derives:
             waiting.ticket = self.guarantees.shares[node].queue(waiting.stream, waiting.bits)
             if waiting.ticket is None:
                 raise RequestError(Refusal.RATE_LIMITED, "too many requests wait for key", retry_after_s=1.0)
@@ -219,6 +236,55 @@ class Governed:
             constraints.check(one, waiting.asked, context.wall_now)
         context.out.answer.append(
             Deliver(event.request, tuple(Range(run, start, length) for start in starts), labels=labels)
+        )
+        return True
+
+    def _may_derive(self, waiting: Waiting) -> bool:
+        """Whether the policy lets it, and it saves key."""
+        event, asked = waiting.event, waiting.asked
+        strict = asked.its_only or asked.max_epsilon is not None
+        saves = parents_for(event.number) * PARENT_BYTES * 8 < waiting.bits
+        return waiting.terms.fallback.verb == "derive" and saves and not strict and event.size_bits <= SIZE_LIMIT_BITS
+
+    def _lease_parents(self, waiting: Waiting, pair: Pair) -> bool:
+        """Nothing to derive from is in hand: whether a lease may bring it."""
+        choice = Choice(pair, waiting.asked, self.context.wall_now)
+        # One more: a lease need not begin where a parent can.
+        wanted = (parents_for(waiting.event.number) + 1) * PARENT_BYTES
+        if choice.leasable_bytes() - self.leases.reserved_bytes(pair) < wanted:
+            return self.leases.pending(pair, Purpose.SUPPLY)
+        suits = None if waiting.asked is NO_CONSTRAINTS else choice.suits
+        return self.leases.want(pair, Purpose.SUPPLY, max(wanted, self.lease_bytes(pair)), suits)
+
+    def _derive(self, waiting: Waiting, pair: Pair) -> bool:
+        """Key is short, and the policy lets it be stretched: fewer bits are taken, and what they give is not ITS."""
+        event, context = waiting.event, self.context
+        parents = parents_for(event.number)
+        bits = parents * PARENT_BYTES * 8
+        choice = Choice(pair, waiting.asked, context.wall_now)
+        if waiting.stream is not None:
+            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
+            if not self.guarantees.of(pair).may_take(waiting.stream, bits, stock, context.now):
+                return False
+        starts = choice.take_parents(parents)
+        if starts is None:
+            return False
+        if waiting.stream is not None:
+            stock = self.guarantees.stock_bits(pair) + bits - self._owed.get(pair.peer, 0)
+            self.guarantees.of(pair).take(waiting.stream, bits, stock, context.now)
+        run, length = pair.own_key.id, event.size_bits // 8
+        places = [starts[at // CHILDREN] + at % CHILDREN for at in range(event.number)]
+        labels = tuple(label.derived([choice.label(place - place % PARENT_BYTES, PARENT_BYTES)]) for place in places)
+        for one in labels:
+            constraints.check(one, waiting.asked, context.wall_now)
+        context.count("keys_derived", event.number)
+        context.out.answer.append(
+            Deliver(
+                event.request,
+                tuple(parent_of(run, place) for place in places),
+                labels=labels,
+                derived=tuple(child_of(run, place, length) for place in places),
+            )
         )
         return True
 
@@ -276,7 +342,7 @@ class Governed:
             return
         for waiting in queue:
             # It came before the link did.
-            if waiting.stream is None and self.guarantees.matters(pair.peer, self.directory):
+            if waiting.stream is None and not waiting.derives and self.guarantees.matters(pair.peer, self.directory):
                 waiting.stream = self.guarantees.join(pair, waiting.event.master, waiting.event.slave, waiting.terms)
                 shares = self.guarantees.of(pair)
                 waiting.ticket = shares.queue(waiting.stream, waiting.bits)
@@ -289,10 +355,10 @@ class Governed:
                     waiting.ticket, waiting.has_right = None, True
                     self._owe(pair.peer, waiting.bits)
         for waiting in list(queue):
-            if not waiting.has_right:
+            if not waiting.has_right and not waiting.derives:
                 continue
             try:
-                if self._give(waiting, pair):
+                if self._derive(waiting, pair) if waiting.derives else self._give(waiting, pair):
                     queue.remove(waiting)
             except RequestError as error:
                 self._drop(pair.peer, waiting)

@@ -30,6 +30,7 @@ from keyhop.core.node.leases import Leases
 from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.run import Run, Segment
+from keyhop.core.node.stretching import child_of, parent_of, view_of
 from keyhop.crypto.keyid import Coordinates
 
 WAITING_LIMIT = 1024
@@ -313,6 +314,7 @@ class Supply:
         stretches, touched = self._stretches(run, event.fetches)
         if stretches:
             taken = [Range(run.id, low, high - low) for low, high in stretches]
+            children: list[Range] = []
             for low, high in stretches:
                 run.used.add(low, high)
             granted, run_id = event.fetches, run.id
@@ -321,13 +323,13 @@ class Supply:
                 for fetch in granted
             ]
         else:
-            taken, granted = self._grant_each(run, event.fetches, touched)
-        if taken:
+            taken, children, granted = self._grant_each(run, event.fetches, touched)
+        if taken or children:
             records: list[Save] = []
             if event.audit is not None:
                 before, after = event.audit
                 records.append(Audit(before + b'","'.join([fetch.ids for fetch in granted]) + after))
-            self._use_up(run, taken, records, touched)
+            self._use_up(run, taken, children, records, touched)
 
     def _stretches(self, run: Run, fetches: Sequence[Fetch]) -> tuple[list[tuple[int, int]], dict[int, Segment]]:
         """All that is asked for, [start, end) in order, with the segments it lies in, if every key may be given.
@@ -359,9 +361,13 @@ class Supply:
 
     def _grant_each(
         self, run: Run, fetches: Sequence[Fetch], touched: dict[int, Segment]
-    ) -> tuple[list[Range], list[Fetch]]:
-        """What is given of these requests, in the order they came, and to which; the others are refused."""
+    ) -> tuple[list[Range], list[Range], list[Fetch]]:
+        """What is given of these requests, in the order they came, and to which; the others are refused.
+
+        (bytes of keys; bytes that stand for derived keys, whose parents' bytes are needed still; granted requests)
+        """
         taken: list[Range] = []
+        children: list[Range] = []
         granted: list[Fetch] = []
         for fetch in fetches:
             chosen = self._choose(run, fetch.keys, touched)
@@ -371,18 +377,40 @@ class Supply:
             # At once: who asks for the same key in this very moment comes too late.
             for _, start, length in chosen:
                 run.used.add(start, start + length)
-            taken += chosen
             granted.append(fetch)
-            self.context.out.answer.append(Deliver(fetch.request, chosen))
-        return joined(taken), granted
+            derived = self._of_children(fetch, run)
+            if derived is None:
+                taken += chosen
+            else:
+                children += chosen
+            self.context.out.answer.append(derived or Deliver(fetch.request, chosen))
+        return joined(taken), joined(children), granted
+
+    def _of_children(self, fetch: Fetch, run: Run) -> Deliver | None:
+        """The answer to a request for derived keys; None if there are none in it."""
+        view = view_of(run.id)
+        if not any(number == view for number, _, _ in fetch.keys):
+            return None
+        parents = tuple(parent_of(run.id, start) for _, start, _ in fetch.keys)
+        children = tuple(child_of(run.id, start, length) for _, start, length in fetch.keys)
+        return Deliver(fetch.request, parents, derived=children)
 
     def _choose(self, run: Run, keys: Sequence[Coordinates], touched: dict[int, Segment]) -> tuple[Range, ...] | None:
         """The ranges of these keys, if each is leased and unused; the segments they lie in are added to `touched`."""
-        run_id = run.id
+        run_id, view = run.id, view_of(run.id)
         chosen: list[Range] = []
+        if len({number == view for number, _, _ in keys}) > 1:
+            # Derived and other keys in one request: nobody was given them together.
+            return None
         for number, start, length in keys:
             end = start + length
-            covering = run.leased(start, end, Purpose.SUPPLY) if number == run_id.number else None
+            if number == view:
+                # A child is marked by one byte of its parent, all of which is leased.
+                parent = parent_of(run_id, start)
+                covering = run.leased(parent.start, parent.end, Purpose.SUPPLY)
+                length, end = 1, start + 1
+            else:
+                covering = run.leased(start, end, Purpose.SUPPLY) if number == run_id.number else None
             if covering is None or run.used.touches(start, end):
                 return None
             chosen.append(Range(run_id, start, length))
@@ -394,12 +422,23 @@ class Supply:
                 return None
         return tuple(chosen)
 
-    def _use_up(self, run: Run, ranges: list[Range], records: list[Save], touched: dict[int, Segment]) -> None:
+    def _use_up(
+        self,
+        run: Run,
+        taken: list[Range],
+        children: list[Range],
+        records: list[Save],
+        touched: dict[int, Segment],
+    ) -> None:
         """What these keys leave behind: marks, records, a book entry, and segments of which nothing is left."""
         context = self.context
+        ranges = taken + children
         context.save(*map(Used, ranges), *records)
-        context.out.wipe += ranges
+        # The other children of a parent need its bytes: they go with their segment.
+        context.out.wipe += taken
         run.book.move(State.RESERVED_APP, Action.SUPPLY, sum(range.length for range in ranges))
         for segment in touched.values():
             if context.used_up(run, segment):
+                if children:
+                    context.out.wipe.append(run.range(segment))
                 context.book(run)

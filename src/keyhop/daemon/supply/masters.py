@@ -339,7 +339,15 @@ class Masters:
                     Refusal.UNAVAILABLE, "the link went down while the request waited", retry_after_s=1.0
                 )
             order = account.orders.get((number, size_bits)) or self._order(account, number, size_bits)
-            _, _, key_ids, read = self._make(order, (), [range.start for range in deliver.ranges])
+            if deliver.derived:
+                children = [derived.named for derived in deliver.derived]
+                starts = [child.start for child in children]
+                view = children[0].run.number
+                key_ids, read = account.seal.seal_all(view, starts, order.length, account.pair), list(bits)
+                for parent in set(deliver.ranges):
+                    self._vault.wipe(parent)
+            else:
+                _, _, key_ids, read = self._make(order, (), [range.start for range in deliver.ranges])
             delivery = order.delivery
         if self._audit is not None:
             try:

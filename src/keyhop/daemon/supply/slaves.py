@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from keyhop.core.label import Entropy, Label, local
+from keyhop.core.label import Entropy, Label, derived, local
 from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, NodeId, Range, Refusal, RequestError
 from keyhop.core.node.desk import Allowance
@@ -254,6 +254,8 @@ class Slaves:
         wall_now = time.monotonic_ns() + context.wall_ahead_ns
         terms = self._governed.terms(fetching.master, fetching.caller) if self._governed.enforces else None
         labels = [self._label(range, wall_now) for range in deliver.ranges]
+        if deliver.derived:
+            labels = [label and derived([label]) for label in labels]
         if any(label is None for label in labels):
             return keys
         lifetime = terms.lifetime if terms is not None else None
