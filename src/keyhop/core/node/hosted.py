@@ -256,10 +256,12 @@ class Hosted:
                     raise PeerError(f"{said.kx.word} of the {'pair' if said.kx.distant else 'link'}, on the other one")
                 kx = msgspec.structs.replace(said.kx, cargo=self.cargo.arrive(said.load))
                 try:
-                    self.step(KxArrived(peer, kx))
+                    moves = self.site.step(KxArrived(peer, kx), self.context.now)
                 except (LookupError, ValueError, TypeError) as error:
                     text = f"{said.kx.word} that its design does not say so ({type(error).__name__})"
                     raise PeerError(text) from None
+                self._done(moves)
+                self._renew_lost()
             case _:
                 self.applications.told(peer, said, distant=distant)
 

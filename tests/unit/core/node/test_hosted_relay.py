@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
+from keyhop.core.composed.messages import Kx
 from keyhop.core.composed.site import Site
 from keyhop.core.designs import DESIGNS, no_relay, not_hosted
 from keyhop.core.machine import Deliver
-from keyhop.core.model import NANOSECONDS, AppId, NodeId, Range, RunId
+from keyhop.core.messages import DesignMessage
+from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError, Range, RunId
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.hosted_cargo import FIRST_RUN
+from keyhop.core.node.hosted_messages import Hail, Spoken, encode
 from keyhop.core.node.store import Store
 from keyhop.core.node.vault import BlockName
 from keyhop.core.policy.relay import NoRelay
+from keyhop.core.policy.synchronisation import Verb
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.world import Answered, World
 
@@ -254,3 +259,35 @@ def test_a_pair_waits_for_whole_pads_where_its_design_would_derive_them() -> Non
     line = Line3("kisti")
     line.exchange("a")
     assert all(site.links[peer].book.F == 0 for site in line.sites() for peer in site.links)
+
+
+@pytest.mark.parametrize(
+    "kx",
+    [
+        Kx("RELAY", Verb.TAKE, number=1),
+        Kx("RELAY", Verb.TAKE, number=1, counts=(0,) * 9, names=("", "x", "y")),
+        Kx("NO SUCH WORD", Verb.TAKE, number=1),
+        Kx("STORED", Verb.AGREE, number=1, counts=(1, 1), distant=True),
+    ],
+)
+def test_nonsense_of_a_neighbour_is_an_error_of_the_peer(kx: Kx) -> None:
+    line = Line3("nict")
+    process = line.world.processes[NodeId("b")]
+    hosted = process.node.hosted
+    assert hosted is not None
+    number = hosted.site.links["a"].talk._next_heard
+    said = Spoken(msgspec.structs.replace(kx, number=number))
+    with pytest.raises(PeerError):
+        hosted.heard(process.node.context.pairs["a"], DesignMessage(encode(said)))
+
+
+def test_a_word_before_the_greeting_is_an_error_of_the_peer() -> None:
+    line = Line3("nict")
+    process = line.world.processes[NodeId("b")]
+    hosted = process.node.hosted
+    assert hosted is not None
+    pair = process.node.context.pairs["a"]
+    hosted.opened(pair)
+    for said in (Spoken(Kx("PURGE", Verb.DESTROY)), Hail("x", "b", 3, "nict", b"life", b"")):
+        with pytest.raises(PeerError):
+            hosted.heard(pair, DesignMessage(encode(said)))
