@@ -227,7 +227,7 @@ BAD_LABELS = {
     "of an unnumbered block": lambda length: pack([[length, 0, [["k-m", -2, 1e-9, ""]], []]]),
     "of an age below 0": lambda length: pack([[length, -1, [["k-m", 0, 1e-9, ""]], []]]),
     "in too many pieces": lambda length: pack(
-        [[length - 64, 0, [["k-m", 0, 1e-9, ""]], []], *[[1, 0, [["k-m", 0, 1e-9, ""]], []]] * 64]
+        [[length - 256, 0, [["k-m", 0, 1e-9, ""]], []], *[[1, 0, [["k-m", 0, 1e-9, ""]], []]] * 256]
     ),
 }
 

@@ -82,7 +82,7 @@ def test_the_text_names_every_frame_type() -> None:
         (messages.PATH_LIMIT, "path: list(≤32) of name"),
         (messages.APPLICATIONS_PER_NODE, "list(≤4096) of str"),
         (messages.APPLICATION_NAME_LIMIT, "at most 256 characters"),
-        (messages.LABEL_PIECES_LIMIT, "a list of 1 to 64 pieces"),
+        (messages.LABEL_PIECES_LIMIT, "a list of 1 to 256 pieces"),
         (messages.LABEL_TERMS_LIMIT, "terms: list(≤64) of LabelTerm"),
         (messages.LABEL_PATHS_LIMIT, "paths: list(≤8) of"),
         (messages.LABELS_LIMIT_BYTES, "labels: bytes(≤131,072)"),

@@ -111,10 +111,12 @@ class Key:
     Overwriting is best effort: Python may have made copies that nobody can reach.
     """
 
-    __slots__ = ("_bits", "_id", "_wiped")
+    __slots__ = ("_bits", "_id", "_wiped", "extension")
 
-    def __init__(self, key_id: UUID, bits: bytes | bytearray) -> None:
+    def __init__(self, key_id: UUID, bits: bytes | bytearray, extension: Mapping[str, Any] | None = None) -> None:
         self._id = key_id
+        self.extension: Mapping[str, Any] = extension or {}
+        """What the key manager says of it, such as `keyhop_grade`: where the request or its policy wants that."""
         self._bits = bytearray(bits)
         self._wiped = False
 
@@ -366,7 +368,7 @@ def _path(other: str, operation: Operation) -> str:
 def _keys(response: Response) -> list[Key]:
     try:
         container = wire.decode_container(response.body)
-        keys = [Key(UUID(entry.key_ID), entry.key) for entry in container.keys]
+        keys = [Key(UUID(entry.key_ID), entry.key, entry.key_extension) for entry in container.keys]
     except wire.MalformedAnswer as error:
         raise _protocol_error(response, str(error)) from None
     except ValueError:

@@ -32,7 +32,7 @@ CIPHERTEXT_LIMIT_BYTES = 262_144
 DESIGN_LIMIT_BYTES = 65_536
 MANIFEST_LIMIT_BYTES = 4096
 """Each node of a path sends on what it got and a ciphertext beside it: that must fit into a frame."""
-LABEL_PIECES_LIMIT = 64
+LABEL_PIECES_LIMIT = 256
 LABEL_TERMS_LIMIT = 64
 LABEL_PATHS_LIMIT = 8
 """What is said of a batch: so many pieces of it, of each so many blocks, and paths beside its own."""

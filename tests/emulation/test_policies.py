@@ -1,0 +1,152 @@
+"""Nodes with a policy file: real processes, real TLS, classes under overload, demands over relay, refused files."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.emulation.small_labs import emulated, exchange, kme, link_place, make
+
+from keyhop import KeyhopError
+from keyhop.emulator import lab as labs
+from keyhop.emulator import module, processes
+from keyhop.emulator.lab import Lab
+
+RATE_BPS = 160_000
+"""Of the link; one direction is driven, and a node promises nine twentieths of it."""
+KEY_BITS = 256
+GOLD_BPS = 8_000
+SECONDS = 12.0
+LINE = """apiVersion: keyhop/v1
+name: line
+nodes:
+  a: {sae: [gold, iron]}
+  b: {sae: [far, near]}
+  c: {sae: [end]}
+links:
+  - {id: ab, ends: [a, b], length: 25 km, rate: 40 kbps}
+  - {id: bc, ends: [b, c], length: 25 km, rate: 40 kbps}
+"""
+RULES = f"""apiVersion: keyhop/v1
+rules:
+  - {{name: gold, application: gold, peer: far, class: guaranteed, rate: {GOLD_BPS} bps, burst: 4096 bit}}
+  - {{name: end, application: gold, peer: end, label: true, fallback: wait 10 s}}
+default:
+  key_size: {{max: 4096}}
+"""
+
+
+def with_policy(directory: Path, rules: str) -> Callable[[str], str]:
+    policy = directory / "policy.yml"
+    policy.write_text(rules)
+
+    def change(text: str) -> str:
+        return text.replace("driver: emulated\n", "driver: emulated\n  vendor: acme\n") + f"policy: {policy}\n"
+
+    return change
+
+
+def declared(lab: Lab) -> None:
+    """The modules declare an epsilon; of key from before the lab began they say nothing, so there is none."""
+    for link, epsilon in zip(lab.state.links, (1e-10, 1e-11), strict=True):
+        told = msgspec.structs.replace(emulated(lab, link.id), epsilon=epsilon, prefill_bytes=0, block_bytes=8000)
+        module.create(link_place(lab, link.id), told)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Lab]:
+    lab = make(tmp_path, LINE, node_files=with_policy(tmp_path, RULES))
+    declared(lab)
+    labs.start(lab, one_process=True)
+    try:
+        yield lab
+    finally:
+        labs.stop(lab)
+
+
+class Asker(threading.Thread):
+    """One application that asks at a rate, whatever it gets."""
+
+    def __init__(self, lab: Lab, master: str, slave: str, rate_bps: int, size_bits: int = KEY_BITS) -> None:
+        super().__init__()
+        self.lab, self.master, self.slave = lab, master, slave
+        self.period_s = size_bits / rate_bps
+        self.size_bits = size_bits
+        self.given = self.refused = 0
+        self.why: set[str] = set()
+
+    def run(self) -> None:
+        with kme(self.lab, self.master) as door:
+            began = time.monotonic()
+            due = began
+            while due < began + SECONDS:
+                time.sleep(max(0.0, due - time.monotonic()))
+                try:
+                    door.get_key(self.slave, size=self.size_bits)
+                    self.given += 1
+                except KeyhopError as error:
+                    self.refused += 1
+                    self.why.add(str(error))
+                due += self.period_s
+
+
+@pytest.mark.emulation
+def test_a_guarantee_holds_and_best_effort_keeps_its_floor_when_twice_as_much_is_asked(line: Lab) -> None:
+    exchange(line, "gold", "far", 1)
+    time.sleep(3)
+    # What lies in stock is drawn first, so that the link's rate is all there is.
+    drain = Asker(line, "iron", "near", 4_000_000, 4096)
+    drain.run()
+    assert drain.refused, "the stock is drawn"
+    gold = Asker(line, "gold", "far", GOLD_BPS * 98 // 100)
+    others = [Asker(line, "iron", "near", RATE_BPS, 1024), Asker(line, "iron", "far", RATE_BPS, 1024)]
+    for asker in (gold, *others):
+        asker.start()
+    for asker in (gold, *others):
+        asker.join()
+    assert gold.refused == 0, gold.why
+    assert gold.given >= SECONDS * GOLD_BPS * 0.98 / KEY_BITS * 0.95
+    floor_bits = 0.1 * RATE_BPS / 2 * SECONDS
+    assert sum(asker.given for asker in others) * 1024 >= floor_bits
+    assert sum(asker.refused for asker in others) > 0, "there was not enough for all"
+
+
+@pytest.mark.emulation
+def test_a_relayed_key_is_labelled_and_demands_on_it_count(line: Lab) -> None:
+    keys = exchange(line, "gold", "end", 2, 30)
+    assert len(keys) == 2
+    with kme(line, "gold") as near, kme(line, "end") as far:
+        key = near.get_keys("end", mandatory={"keyhop_max_epsilon": "1.1e-10", "keyhop_vendor": "acme"})[0]
+        told = key.extension
+        assert told["keyhop_path"] == [["a", "b", "c"]] and told["keyhop_trust"] == "full"
+        assert told["keyhop_epsilon"] == 1.1e-10 and told["keyhop_grade"] == "its"
+        fetched = far.fetch_key("gold", key.id)
+        assert fetched == key and fetched.extension["keyhop_path"] == told["keyhop_path"]
+    with kme(line, "iron") as near:
+        for demand in ({"keyhop_max_epsilon": 1e-11}, {"keyhop_max_hops": 1}, {"keyhop_avoid_node": "b"}):
+            with pytest.raises(KeyhopError, match="could be met"):
+                near.get_keys("end", mandatory=demand)
+        with pytest.raises(KeyhopError, match="are supported"):
+            near.get_keys("end", mandatory={"acme_colour": "blue"})
+        with pytest.raises(KeyhopError, match="64 to 4096"):
+            near.get_key("end", size=8192)
+        assert near.status("end").max_key_size_bits == 4096
+
+
+@pytest.mark.emulation
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("rules: [{name: r, class: golden}]", "class: 'golden' is not known"),
+        ("rules: [{name: r, combine: xor}]", "combine: xor has no effect on nodes"),
+    ],
+)
+def test_a_node_does_not_start_with_a_policy_that_it_cannot_follow(tmp_path: Path, rules: str, said: str) -> None:
+    lab = make(tmp_path, LINE, node_files=with_policy(tmp_path, f"apiVersion: keyhop/v1\n{rules}\n"))
+    with pytest.raises(processes.NodeFailure) as failed:
+        labs.start(lab, one_process=True)
+    assert said in str(failed.value)
