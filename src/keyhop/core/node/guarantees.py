@@ -42,14 +42,15 @@ class Guarantees:
         self.committing: Callable[[Pair], int] = lambda pair: 0
         """Bytes of leases whose commit is under way."""
         self._joined: dict[str, dict[str, ServiceClass]] = {}
+        self._weights: dict[str, int] = {}
         self._told: set[str] = set()
         """Streams that people were told have no guarantee."""
         self.streams: list[tuple[AppId, AppId, Terms]] = []
-        """All of a better class than best effort."""
+        """All that are not like any other: of a better class than best effort, or of another weight."""
         for application in context.settings.applications:
             for peer in sorted(application.peers):
                 terms = policy.terms(application.id, peer)
-                if terms.service_class is not ServiceClass.BEST_EFFORT:
+                if terms.service_class is not ServiceClass.BEST_EFFORT or _weight(terms) > 1:
                     self.streams.append((application.id, peer, terms))
 
     def matters(self, node: str, directory: Mapping[AppId, NodeId]) -> bool:
@@ -82,7 +83,7 @@ class Guarantees:
         stream, shares = stream_of(master, slave), self.of(pair)
         joined = self._joined.setdefault(pair.peer, {})
         if stream not in joined:
-            weight = terms.weight * (1 << CATEGORIES - terms.category)
+            weight = self._weights[stream] = _weight(terms)
             contract = self._admit(pair, stream, terms) if terms.service_class is ServiceClass.GUARANTEED else None
             guaranteed = terms.service_class is ServiceClass.GUARANTEED
             reached = ServiceClass.BEST_EFFORT if guaranteed and contract is None else terms.service_class
@@ -107,7 +108,9 @@ class Guarantees:
             stream = self.join(pair, master, slave, terms)
             refused = self._joined[pair.peer][stream] is not terms.service_class
             if refused and (contract := self._admit(pair, stream, terms)) is not None:
-                shares.rejoin(stream, ServiceClass.GUARANTEED, self.context.now, contract=contract)
+                shares.rejoin(
+                    stream, ServiceClass.GUARANTEED, self.context.now, contract=contract, weight=_weight(terms)
+                )
                 self._joined[pair.peer][stream] = ServiceClass.GUARANTEED
                 if stream in self._told:
                     self._told.discard(stream)
@@ -120,7 +123,8 @@ class Guarantees:
         self._told.add(stream)
         for peer, joined in self._joined.items():
             if joined.get(stream) is ServiceClass.GUARANTEED:
-                self.shares[peer].rejoin(stream, ServiceClass.BEST_EFFORT, self.context.now)
+                weight = self._weights[stream]
+                self.shares[peer].rejoin(stream, ServiceClass.BEST_EFFORT, self.context.now, weight=weight)
                 joined[stream] = ServiceClass.BEST_EFFORT
         text = f"{stream} loses its guarantee: link {link} gives too little"
         self.context.notice("KH-2104", text, stream.partition(" -> ")[0])
@@ -168,6 +172,11 @@ class Guarantees:
             return pair.rate_bps * 9 // 20, 2 * (pair.period_ns or UNKNOWN_GAP_NS)
         rates = [rate_bps for _, _, rate_bps in self.path(pair.peer)]
         return min(rates, default=0) // 2, RELAY_GAP_NS
+
+
+def _weight(terms: Terms) -> int:
+    """A better category counts as twice the weight."""
+    return terms.weight << CATEGORIES - terms.category
 
 
 def _link(one: str, other: str) -> str:

@@ -120,6 +120,70 @@ def test_other_peers_of_a_node_with_classes_are_dealt_key_by_the_edge() -> None:
     assert supply.grant("b2", "a2") is None and supply.grant("b2", "c2") is not None
 
 
+def test_those_of_a_class_who_wait_are_served_by_weight_and_category() -> None:
+    rules = """
+rules:
+  - {name: heavy, application: a1, peer: b1, class: prioritised, weight: 2, category: 4}
+default: {class: prioritised, fallback: wait 20 s}
+"""
+    network = Network("ab", rules.replace("category: 4}", "category: 4, fallback: wait 20 s}"))
+    network.run(2)
+    waiting = {pair: [network.ask(*pair, size_bits=1024) for _ in range(400)] for pair in (GOLD, SILVER)}
+    network.report("a", "b", RATE_BPS, int(BLOCK_S * 1e9))
+    network.run(1)
+    for _ in range(8):
+        network.block("a", "b", 8192)
+        network.run(1.2)
+    gold, silver = (sum(request in network.answers for request in waiting[pair]) for pair in (GOLD, SILVER))
+    assert silver and 3 <= gold / silver <= 5, "twice the weight, one category better"
+
+
+def test_a_guarantee_over_a_relay_is_kept_out_of_the_pool_that_is_filled_ahead() -> None:
+    rules = """
+rules: [{name: gold, application: a1, peer: c1, class: guaranteed, rate: 4 kbps, burst: 1024 bit}]
+"""
+    network = Network("abc", rules)
+    network.run(1)
+    for link in (("a", "b"), ("b", "c")):
+        network.report(*link, RATE_BPS, int(BLOCK_S * 1e9))
+        network.block(*link, 65_536)
+    network.run(12)
+    guarantees = network.node("a").supply.governed.guarantees
+    assert guarantees._joined["c"]["a1 -> c1"] is ServiceClass.GUARANTEED
+    assert set(guarantees.promises.streams["a1 -> c1"][1]) == {"a-b", "b-c"}
+    given = late = 0
+    others: list[int] = []
+    for step in range(200):
+        if step % 4 == 0:
+            for link in (("a", "b"), ("b", "c")):
+                network.block(*link, int(RATE_BPS * BLOCK_S / 8))
+        request = network.ask("a1", "c1") if step % 2 == 0 else 0
+        others += [network.ask("a2", "c1", size_bits=2048), network.ask("a2", "c2", size_bits=2048)]
+        network.run(0.05)
+        if request:
+            network.run(0.01)
+            answered = network.answers.get(request)
+            given += answered is not None and answered.deliver.refusal is None
+            late += answered is None
+    assert (given, late) == (100, 0)
+    network.run(3)
+    refused = sum(network.answers[request].deliver.refusal is not None for request in others)
+    assert 0 < refused < len(others), "the others got what was left"
+
+
+def test_a_guarantee_is_not_promised_beyond_the_slowest_link_of_its_path() -> None:
+    network = Network("abc", "rules: [{name: gold, application: a1, peer: c1, class: guaranteed, rate: 30 kbps}]")
+    network.run(1)
+    network.report("a", "b", RATE_BPS, int(BLOCK_S * 1e9))
+    network.report("b", "c", RATE_BPS // 4, int(BLOCK_S * 1e9))
+    for link in (("a", "b"), ("b", "c")):
+        network.block(*link, 65_536)
+    network.run(12)
+    guarantees = network.node("a").supply.governed.guarantees
+    answer = guarantees.answers["a1 -> c1"]
+    assert answer.narrowest == "b-c" and answer.offer is not None and answer.offer.rate_bps <= RATE_BPS // 8
+
+
 @pytest.mark.parametrize("wish", ["guaranteed, rate: 8 kbps", "prioritised", "best_effort"])
 def test_pools_of_global_key_are_filled_in_the_order_of_class(wish: str) -> None:
     """Two destinations behind one link with little key: which is filled first."""
