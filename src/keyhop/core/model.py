@@ -79,6 +79,8 @@ class Purpose(StrEnum):
 
     SUPPLY = "supply"
     PAD = "pad"
+    DERIVE = "derive"
+    """Keys are derived from it, several from one piece; nothing else is made of it."""
     DESIGN = "design"
     """The stock of another design than our own, whose parts deal it out."""
 

@@ -20,14 +20,14 @@ MANY = {"number": 100, "size": 8192}
 
 def test_what_the_stock_cannot_give_is_derived_from_a_little_of_it_and_both_ends_have_the_same() -> None:
     async def work(net: Wired) -> None:
-        before = net.alice.pair.own_key.untouched + net.alice.pair.stock.left
+        before = net.alice.pair.own_key.untouched + net.alice.pair.stock.left + net.alice.pair.parents.total()
         status, given = await ask(net.alice, "sae-a", "sae-b", "enc_keys", MANY)
         assert status == 200 and len({key["key"] for key in given["keys"]}) == 100
         for key in given["keys"]:
             told = key["key_extension"]
             assert told["keyhop_grade"] == "computational" and told["keyhop_combined"] is True
             assert "keyhop_epsilon" not in told and told["keyhop_share_epsilon"] == 1e-10
-        taken = before - net.alice.pair.own_key.untouched - net.alice.pair.stock.left
+        taken = before - net.alice.pair.own_key.untouched - net.alice.pair.stock.left - net.alice.pair.parents.total()
         assert taken == -(-100 // CHILDREN) * 32, "four parents of 32 bytes"
         ids = [{"key_ID": key["key_ID"]} for key in reversed(given["keys"])]
         for some in (ids[:1], ids[1:60], ids[60:]):

@@ -11,6 +11,7 @@ from keyhop.core.node.run import GONE, UNTOUCHED, Run
 RESERVED = {
     Purpose.SUPPLY: State.RESERVED_APP,
     Purpose.PAD: State.RESERVED_INTERNAL,
+    Purpose.DERIVE: State.RESERVED_APP,
     Purpose.DESIGN: State.RESERVED_APP,
 }
 """The state of what is leased."""
@@ -69,7 +70,7 @@ class Burning:
             kept += [(a, b) for a, b in ((low, cut_low), (cut_high, high)) if a < b]
         for low, high in kept:
             pair.stock.add(low, high)
-        for held in (pair.pads, pair.hosted):
+        for held in (pair.pads, pair.parents, pair.hosted):
             for low, high in list(held.within(start, end)):
                 lost += high - low
                 held.remove(low, high)

@@ -44,9 +44,9 @@ class Choice:
 
     def take_parents(self, number: int) -> list[int] | None:
         """Starts of so many parents of derived keys, at multiples of their length; or None with nothing taken."""
-        stock = self.pair.stock
+        leased = self.pair.parents
         starts: list[int] = []
-        for low, high in stock.intervals():
+        for low, high in leased:
             start = -(-low // PARENT_BYTES) * PARENT_BYTES
             while start + PARENT_BYTES <= high and len(starts) < number:
                 if not self._reasons_of(self.label(start, PARENT_BYTES)):
@@ -55,7 +55,7 @@ class Choice:
         if len(starts) < number:
             return None
         for start in starts:
-            stock.carve(start, start + PARENT_BYTES)
+            leased.remove(start, start + PARENT_BYTES)
         return starts
 
     def suits(self, segment: Segment) -> bool:

@@ -9,7 +9,7 @@ from keyhop.core import constraints, label
 from keyhop.core.constraints import NO_CONSTRAINTS, Constraints
 from keyhop.core.label import Entropy
 from keyhop.core.machine import Deliver
-from keyhop.core.model import AppId, NodeId, Purpose, Range, Refusal, RequestError
+from keyhop.core.model import Action, AppId, NodeId, Purpose, Range, Refusal, RequestError, State
 from keyhop.core.node.choosing import Choice
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.events import KeysWanted, RequestEnded
@@ -30,6 +30,8 @@ from keyhop.core.services.buckets import Bucket, Quotas
 CLASSES = (ServiceClass.GUARANTEED, ServiceClass.PRIORITISED, ServiceClass.BEST_EFFORT)
 WAITING_LIMIT = 1024
 """Requests of one peer that wait."""
+PARENTS_BYTES = 1024
+"""Kept in hand to derive from, where a policy lets keys be derived: when key is short it is too late."""
 TERMS_LIMIT = 65_536
 """Pairs of applications whose terms are remembered; beyond it they are looked up anew."""
 
@@ -79,6 +81,8 @@ class Governed:
         self._links: dict[str, LinkTerms] = {}
         self._buckets: dict[tuple[str, str], tuple[tuple[Bucket, ...], tuple[Bucket, ...]]] = {}
         """By what is limited and its name: buckets for bits and for requests."""
+        rules = (*self.policy.rules, self.policy.default)
+        self._derives = any(self.policy.terms_of(rule).fallback.verb == "derive" for rule in rules)
         self._owed: dict[str, int] = {}
         """Bits of requests that have their right and wait for a lease, by peer."""
         if self.enforces:
@@ -225,7 +229,9 @@ class Governed:
         if starts is None:
             suits = None if waiting.asked is NO_CONSTRAINTS else choice.suits
             missing = event.number * length - choice.suiting_bytes()
-            self.leases.want(pair, Purpose.SUPPLY, max(missing, self.lease_bytes(pair)), suits)
+            # Nothing is leased for a request that all of the stock would not answer.
+            if missing <= choice.leasable_bytes() - self.leases.reserved_bytes(pair):
+                self.leases.want(pair, Purpose.SUPPLY, max(missing, self.lease_bytes(pair)), suits)
             return False
         if waiting.stream is not None:
             self._owe(pair.peer, -waiting.bits)
@@ -248,42 +254,40 @@ class Governed:
 
     def _lease_parents(self, waiting: Waiting, pair: Pair) -> bool:
         """Nothing to derive from is in hand: whether a lease may bring it."""
-        choice = Choice(pair, waiting.asked, self.context.wall_now)
+        context = self.context
+        if self.leases.pending(pair, Purpose.DERIVE):
+            return True
+        choice = Choice(pair, waiting.asked, context.wall_now)
         # One more: a lease need not begin where a parent can.
         wanted = (parents_for(waiting.event.number) + 1) * PARENT_BYTES
-        if choice.leasable_bytes() - self.leases.reserved_bytes(pair) < wanted:
-            return self.leases.pending(pair, Purpose.SUPPLY)
+        if waiting.stream is not None:
+            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
+            if not self.guarantees.of(pair).may_take(waiting.stream, wanted * 8, stock, context.now):
+                return False
         suits = None if waiting.asked is NO_CONSTRAINTS else choice.suits
-        return self.leases.want(pair, Purpose.SUPPLY, max(wanted, self.lease_bytes(pair)), suits)
+        return self.leases.want(pair, Purpose.DERIVE, wanted, suits)
 
     def _derive(self, waiting: Waiting, pair: Pair) -> bool:
         """Key is short, and the policy lets it be stretched: fewer bits are taken, and what they give is not ITS."""
         event, context = waiting.event, self.context
-        parents = parents_for(event.number)
-        bits = parents * PARENT_BYTES * 8
         choice = Choice(pair, waiting.asked, context.wall_now)
-        if waiting.stream is not None:
-            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
-            if not self.guarantees.of(pair).may_take(waiting.stream, bits, stock, context.now):
-                return False
-        starts = choice.take_parents(parents)
+        starts = choice.take_parents(parents_for(event.number))
         if starts is None:
             return False
-        if waiting.stream is not None:
-            stock = self.guarantees.stock_bits(pair) + bits - self._owed.get(pair.peer, 0)
-            self.guarantees.of(pair).take(waiting.stream, bits, stock, context.now)
-        run, length = pair.own_key.id, event.size_bits // 8
+        run, length = pair.own_key, event.size_bits // 8
         places = [starts[at // CHILDREN] + at % CHILDREN for at in range(event.number)]
         labels = tuple(label.derived([choice.label(place - place % PARENT_BYTES, PARENT_BYTES)]) for place in places)
         for one in labels:
             constraints.check(one, waiting.asked, context.wall_now)
+        run.book.move(State.RESERVED_APP, Action.SUPPLY, len(starts) * PARENT_BYTES)
+        context.book(run)
         context.count("keys_derived", event.number)
         context.out.answer.append(
             Deliver(
                 event.request,
-                tuple(parent_of(run, place) for place in places),
+                tuple(parent_of(run.id, place) for place in places),
                 labels=labels,
-                derived=tuple(child_of(run, place, length) for place in places),
+                derived=tuple(child_of(run.id, place, length) for place in places),
             )
         )
         return True
@@ -327,6 +331,8 @@ class Governed:
         """Called from time to time."""
         if self.enforces:
             self.guarantees.look(pair, self.directory)
+            if pair.is_open and self._derives and pair.parents.total() < PARENTS_BYTES:
+                self.leases.want(pair, Purpose.DERIVE, PARENTS_BYTES)
         self.serve(pair)
 
     # --- what comes later ---------------------------------------------------------------------------------------------

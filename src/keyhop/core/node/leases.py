@@ -37,7 +37,7 @@ class Leases:
         self.committing: dict[str, int] = {}
         """Bytes leased for supply that may not be spent yet: their commit is under way."""
         self.on_lent: list[Callable[[Pair, Purpose], None]] = []
-        self.purposes = {Purpose.SUPPLY, Purpose.PAD}
+        self.purposes = {Purpose.SUPPLY, Purpose.PAD, Purpose.DERIVE}
         """What a peer may ask for."""
         self.reserved_bytes: Callable[[Pair], int] = lambda pair: 0
         """Set by supply, if a policy says so: what of the stock applications cannot touch."""
@@ -74,7 +74,7 @@ class Leases:
         total = 0
         under_way = self.asked.get(pair.peer, {}).values()
         taken = {start for asked in under_way for start, _ in asked.spans}
-        left = pair.own_key.untouched - (self.reserved_bytes(pair) if purpose is Purpose.SUPPLY else 0)
+        left = pair.own_key.untouched - (0 if purpose is Purpose.PAD else self.reserved_bytes(pair))
         for segment in pair.own_key.oldest_untouched():
             if segment.start in taken:
                 # For the other purpose: the peer grants them once.
@@ -164,6 +164,8 @@ class Leases:
                     pair.stock.add(start, start + length)
                 case Purpose.PAD:
                     pair.pads.add(start, start + length)
+                case Purpose.DERIVE:
+                    pair.parents.add(start, start + length)
                 case Purpose.DESIGN:
                     pair.hosted.add(start, start + length)
         if purpose is Purpose.DESIGN:

@@ -99,7 +99,7 @@ class Lifecycle:
 
     def live(self, pair: Pair) -> Extents:
         """What of our run can still be spent in this process."""
-        return Extents([*pair.stock.intervals(), *pair.pads, *pair.hosted, *self.reserved(pair)])
+        return Extents([*pair.stock.intervals(), *pair.pads, *pair.parents, *pair.hosted, *self.reserved(pair)])
 
     def _end_leases(self, pair: Pair) -> None:
         context, run = self.context, pair.own_key

@@ -98,6 +98,8 @@ class Pair:
         """What applications may be given now of our own run: leased for supply."""
         self.pads = Extents()
         """Leased for pads, of our own run."""
+        self.parents = Extents()
+        """Leased to derive keys from, of our own run."""
         self.hosted = Extents()
         """Leased for the stock of another design, of our own run, and not used up yet."""
         self.failures = 0

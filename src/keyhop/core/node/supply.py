@@ -82,6 +82,7 @@ class Supply:
         self.hosted: Host | None = None
         """Whoever deals out the stock of another design than our own, where one runs here."""
         leases.on_lent.append(lambda pair, purpose: self.serve(pair) if purpose is Purpose.SUPPLY else None)
+        leases.on_lent.append(lambda pair, purpose: self.governed.serve(pair) if purpose is Purpose.DERIVE else None)
 
     # --- rights -------------------------------------------------------------------------------------------------------
 
@@ -405,9 +406,9 @@ class Supply:
         for number, start, length in keys:
             end = start + length
             if number == view:
-                # A child is marked by one byte of its parent, all of which is leased.
+                # A child is marked by one byte of its parent, all of which is leased for nothing else.
                 parent = parent_of(run_id, start)
-                covering = run.leased(parent.start, parent.end, Purpose.SUPPLY)
+                covering = run.leased(parent.start, parent.end, Purpose.DERIVE)
                 length, end = 1, start + 1
             else:
                 covering = run.leased(start, end, Purpose.SUPPLY) if number == run_id.number else None

@@ -12,7 +12,9 @@ from keyhop.core.constraints import NO_CONSTRAINTS, UNMET, admits
 from keyhop.core.epsilon import bound, epsilon
 from keyhop.core.label import Grade
 from keyhop.core.model import NodeId, Refusal
+from keyhop.core.node.events import Coordinates, Fetch, KeysFetched
 from keyhop.core.node.provenance import label_within
+from keyhop.core.node.stretching import view_of
 
 # --- demands of requests ----------------------------------------------------------------------------------------------
 
@@ -332,3 +334,45 @@ def test_bounds_hold_for_local_keys_too() -> None:
 def test_the_bound_is_compared_in_exact_units() -> None:
     assert demands(max_epsilon=1e-10).max_epsilon == bound("1e-10") == epsilon(1e-10)
     assert demands() is NO_CONSTRAINTS
+
+
+# --- derived keys -----------------------------------------------------------------------------------------------------
+
+
+def coordinates(network: Network, number: int, start: int, length: int) -> bool:
+    """Whether the far node hands out a key of this place."""
+    request = network.world.request()
+    fetch = Fetch(request, (Coordinates(number, start, length),))
+    network.world.processes[NodeId("b")].feed(KeysFetched("a", [fetch]))
+    network.run(0.3)
+    return network.answers[request].deliver.refusal is None
+
+
+def test_a_place_leased_for_keys_is_no_parent_and_one_leased_for_parents_is_no_key() -> None:
+    network = governed("default: {fallback: derive}")
+    given = network.asked("a1", "b1", number=100, size_bits=8192)
+    assert given.refusal is None and len(given.derived) == 100
+    plain = network.asked("a1", "b1")
+    place = plain.ranges[0]
+    assert not coordinates(network, view_of(place.run), place.start - place.start % 32, 32)
+    parent = given.ranges[0]
+    assert not coordinates(network, parent.run.number, parent.start, 32), "a parent is given to nobody"
+    child = given.derived[0].named
+    assert coordinates(network, child.run.number, child.start, child.length)
+    assert not coordinates(network, child.run.number, child.start, child.length), "once"
+    assert coordinates(network, place.run.number, place.start, place.length), "the key is still there"
+
+
+def test_parents_are_burnt_by_a_restart_as_all_leases_are_and_given_children_can_be_fetched() -> None:
+    network = governed("default: {fallback: derive}")
+    given = network.asked("a1", "b1", number=128, size_bits=8192)
+    assert given.derived
+    process = network.world.processes[NodeId("a")]
+    process.crash()
+    network.run(0.1)
+    process.start()
+    network.run(8)
+    again = network.asked("a1", "b1", number=128, size_bits=8192)
+    assert again.derived and not {one.start for one in given.ranges} & {one.start for one in again.ranges}
+    child = given.derived[7].named
+    assert coordinates(network, child.run.number, child.start, child.length)
