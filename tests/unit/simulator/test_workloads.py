@@ -79,7 +79,7 @@ def test_every_path_has_the_same_demand(name: str) -> None:
     assert sorted(bits.values()) == pytest.approx([6e6] * 3, rel=0.1)
 
 
-@pytest.mark.parametrize("name", set(WORKLOADS) - {"W4"})
+@pytest.mark.parametrize("name", sorted(set(WORKLOADS) - {"W4"}))
 def test_categories_and_security_levels_are_spread(name: str) -> None:
     made = scenario(name, P2P, SLOW_BPS, 1.0, 300, 1)
     expected = {1} if name == "W6" else {1, 2, 3, 4, 5}
