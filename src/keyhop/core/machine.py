@@ -133,8 +133,8 @@ class Deliver(msgspec.Struct, frozen=True, gc=False):
     refusal: RequestError | None = None
     labels: tuple[Label, ...] = ()
     """Of each key, where the request or the policy wants them told."""
-    derived: tuple[Derived, ...] = ()
-    """Of each key, where keys are not the bits of their ranges."""
+    derived: tuple[Derived | None, ...] = ()
+    """Of each key, where some are not the bits of their ranges."""
 
 
 class Notice(msgspec.Struct, frozen=True, gc=False):

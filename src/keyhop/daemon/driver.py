@@ -183,7 +183,9 @@ class Driver:
                 bits = (key_of(bits, deliver.made.size_bits, deliver.made.derivation),)
             if deliver.derived:
                 keys = zip(bits, deliver.derived, strict=True)
-                bits = tuple([key_of((parent,), child.size_bits, child.info) for parent, child in keys])
+                bits = tuple(
+                    [key_of((found,), child.size_bits, child.info) if child else found for found, child in keys]
+                )
             answers.append((deliver, bits))
 
     # --- out ----------------------------------------------------------------------------------------------------------

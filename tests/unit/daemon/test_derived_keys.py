@@ -90,6 +90,21 @@ def test_derived_keys_and_others_of_one_stock_never_share_a_byte() -> None:
     wired(work, policy=policy("default: {fallback: derive}"))
 
 
+def test_derived_keys_and_others_are_fetched_in_one_request() -> None:
+    async def work(net: Wired) -> None:
+        _, plain = await ask(net.alice, "sae-a", "sae-b", "enc_keys", {"number": 2, "size": 8192})
+        _, derived = await ask(net.alice, "sae-a", "sae-b", "enc_keys", MANY)
+        given = [plain["keys"][0], *derived["keys"][:3], plain["keys"][1]]
+        status, fetched = await ask(
+            net.bob, "sae-b", "sae-a", "dec_keys", {"key_IDs": [{"key_ID": key["key_ID"]} for key in given]}
+        )
+        assert status == 200 and [key["key"] for key in fetched["keys"]] == [key["key"] for key in given]
+        grades = [key["key_extension"]["keyhop_grade"] for key in fetched["keys"]]
+        assert grades == ["its", *["computational"] * 3, "its"]
+
+    wired(work, policy=policy(DERIVE))
+
+
 def test_derived_keys_are_in_the_audit_log_of_both_ends(tmp_path: Path) -> None:
     async def work(net: Wired) -> None:
         keys = await net.alice.enc("sae-a", "sae-b", 100, 8192)

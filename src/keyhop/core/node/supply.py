@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from keyhop.core.constraints import NO_CONSTRAINTS, UNMET
 from keyhop.core.designs import Running
-from keyhop.core.machine import Audit, Deliver, Save, Used
+from keyhop.core.machine import Audit, Deliver, Derived, Save, Used
 from keyhop.core.model import (
     NANOSECONDS,
     Action,
@@ -376,33 +376,28 @@ class Supply:
                 self.context.refuse(fetch.request, RequestError(Refusal.NOT_FOUND, NOT_FOUND))
                 continue
             # At once: who asks for the same key in this very moment comes too late.
-            for _, start, length in chosen:
-                run.used.add(start, start + length)
+            for place in chosen:
+                run.used.add(place.start, place.end)
             granted.append(fetch)
-            derived = self._of_children(fetch, run)
-            if derived is None:
-                taken += chosen
-            else:
-                children += chosen
-            self.context.out.answer.append(derived or Deliver(fetch.request, chosen))
+            found = [self._found(run, *key) for key in fetch.keys]
+            for place, (_, child) in zip(chosen, found, strict=True):
+                (taken if child is None else children).append(place)
+            bits, derived = tuple(range for range, _ in found), tuple(child for _, child in found)
+            answer = Deliver(fetch.request, bits, derived=derived if any(derived) else ())
+            self.context.out.answer.append(answer)
         return joined(taken), joined(children), granted
 
-    def _of_children(self, fetch: Fetch, run: Run) -> Deliver | None:
-        """The answer to a request for derived keys; None if there are none in it."""
-        view = view_of(run.id)
-        if not any(number == view for number, _, _ in fetch.keys):
-            return None
-        parents = tuple(parent_of(run.id, start) for _, start, _ in fetch.keys)
-        children = tuple(child_of(run.id, start, length) for _, start, length in fetch.keys)
-        return Deliver(fetch.request, parents, derived=children)
+    @staticmethod
+    def _found(run: Run, number: int, start: int, length: int) -> tuple[Range, Derived | None]:
+        """The bits that make a key, and how, where it is not these bits."""
+        if number == view_of(run.id):
+            return parent_of(run.id, start), child_of(run.id, start, length)
+        return Range(run.id, start, length), None
 
     def _choose(self, run: Run, keys: Sequence[Coordinates], touched: dict[int, Segment]) -> tuple[Range, ...] | None:
-        """The ranges of these keys, if each is leased and unused; the segments they lie in are added to `touched`."""
+        """What each of these keys uses up, if all are leased and unused; their segments are added to `touched`."""
         run_id, view = run.id, view_of(run.id)
         chosen: list[Range] = []
-        if len({number == view for number, _, _ in keys}) > 1:
-            # Derived and other keys in one request: nobody was given them together.
-            return None
         for number, start, length in keys:
             end = start + length
             if number == view:

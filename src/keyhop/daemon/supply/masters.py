@@ -340,7 +340,7 @@ class Masters:
                 )
             order = account.orders.get((number, size_bits)) or self._order(account, number, size_bits)
             if deliver.derived:
-                children = [derived.named for derived in deliver.derived]
+                children = [derived.named for derived in deliver.derived if derived is not None]
                 starts = [child.start for child in children]
                 view = children[0].run.number
                 key_ids, read = account.seal.seal_all(view, starts, order.length, account.pair), list(bits)

@@ -255,7 +255,8 @@ class Slaves:
         terms = self._governed.terms(fetching.master, fetching.caller) if self._governed.enforces else None
         labels = [self._label(range, wall_now) for range in deliver.ranges]
         if deliver.derived:
-            labels = [label and derived([label]) for label in labels]
+            children = zip(labels, deliver.derived, strict=True)
+            labels = [derived([label]) if label and child else label for label, child in children]
         if any(label is None for label in labels):
             return keys
         lifetime = terms.lifetime if terms is not None else None
