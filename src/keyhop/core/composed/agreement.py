@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from keyhop.core.composed.messages import BlockArrived, Kx
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.policy.synchronisation import Stamps, StampSequence, Verb
 
 if TYPE_CHECKING:
@@ -241,6 +242,9 @@ class Compared:
             alike = []
         # Taken before: the answer did not reach a master that has restarted since.
         before = [n for n, _ in offered if n in self._taken]
+        over = [number for number in alike if asides[number] > self._pickup[number].bits]
+        if over:
+            raise Malformed(f"block {over[0]}: more of it is to be set aside than it has")
         for number in alike:
             if self._third:
                 self._confirmed[number] = asides[number]
@@ -275,6 +279,8 @@ class Compared:
 
     def _answered(self, message: Kx) -> None:
         line = self._line
+        if any(named in self._pickup and named not in self._asides for named in message.counts[1:]):
+            raise Malformed("an answer names blocks that were not offered")
         self._asking = False
         number, *rest = message.counts
         for alike in rest[:number]:

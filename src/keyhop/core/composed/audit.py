@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.messages import Kx
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.units import Units
 from keyhop.core.policy.synchronisation import TwoPhaseCommit, Verb
 
@@ -36,7 +37,13 @@ class Audit:
         self.rounds += 1
         ranges = tuple((start, start + length) for start, length in stretches)
         digests = tuple(self._line.site.digest(self._line, units) for units in ranges)
-        self._line.talk.ask(Kx("AUDIT", Verb.AGREE, ranges=ranges, counts=digests), self._answered)
+
+        def answered(answer: Kx) -> None:
+            if not set(answer.ranges) <= set(ranges):
+                raise Malformed("stretches differ that nobody has asked about")
+            self._answered(answer)
+
+        self._line.talk.ask(Kx("AUDIT", Verb.AGREE, ranges=ranges, counts=digests), answered)
 
     def _asked(self, message: Kx) -> Kx:
         line = self._line

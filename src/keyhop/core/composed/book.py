@@ -23,6 +23,14 @@ class Book:
     def __repr__(self) -> str:
         return f"Book({', '.join(f'{letter}={getattr(self, letter)}' for letter in LETTERS)})"
 
+    def move(self, letter: str, bits: int) -> None:
+        """So many bits more under this letter."""
+        if letter not in LETTERS:
+            raise ValueError(f"letter {letter!r}: must be one of {LETTERS}")
+        if bits < 0:
+            raise ValueError(f"{bits} bits under {letter}: must be 0 or more")
+        setattr(self, letter, getattr(self, letter) + bits)
+
     @property
     def entered(self) -> int:
         return self.N + self.T if self.distant else self.G

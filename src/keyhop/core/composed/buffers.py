@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.dealing import PIECE_BITS, Common, direction
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.serving import Taken, Then
+from keyhop.core.composed.shapes import BUFFERS
 from keyhop.core.composed.units import Queue, Units
 from keyhop.core.policy.refill import Buffers, Sated
 from keyhop.core.policy.synchronisation import Move, StoreLoad, Verb
@@ -20,7 +22,6 @@ OFFERED = "offered "
 """Units of a LOAD that no answer has come for, by buffer."""
 BOUND = "bound "
 """Units of a LOAD whose answer was lost: common again, but the peer may use them in this direction."""
-BUFFERS = ("incoming", "outgoing", "application")
 APPLICATION = "/application"
 
 
@@ -30,6 +31,10 @@ class Loads(Common):
     def label(self, stream: str, outgoing: bool) -> str:
         line = self._line
         return direction(line.own, line.peer) if outgoing else direction(line.peer, line.own)
+
+    def lends(self, label: str) -> bool:
+        incoming = self.label("", False)
+        return label in (incoming, incoming + APPLICATION)
 
 
 class Loaded:
@@ -72,7 +77,7 @@ class Loaded:
         return None
 
     def fetch(self, name: Name) -> Taken | str | None:
-        if name.unit_bits != self.slots.unit_bits:
+        if name.unit_bits != self.slots.unit_bits or not self.lends(name.label):
             return None
         pool = self.slots.pool(name.label)
         if not pool.remove(name.ranges):
@@ -80,6 +85,9 @@ class Loaded:
             if not pool.remove(name.ranges):
                 return None
         return Taken(self.slots, name.ranges, name.label)
+
+    def lends(self, label: str) -> bool:
+        return self._line.dealing.lends(label)
 
     def restarted(self) -> None:
         pass
@@ -155,7 +163,7 @@ class Loaded:
         ranges = tuple((move.start, move.start + move.length) for move in chosen)
         line.talk.ask(
             Kx("LOAD", Verb.ASSIGN, ranges=ranges, names=tuple(move.to for move in chosen)),
-            lambda answer: self._settled(chosen, answer.ranges),
+            lambda answer: self._settled(chosen, tuple(sorted(answer.ranges))),
             given_up=lambda: self._settled(chosen, None),
             repeat_ns=self._part.answer_ns,
             tries=1,
@@ -165,7 +173,9 @@ class Loaded:
         """LOAD-ACK; None: silence."""
         run = self._run
         self._loading = False
-        units = None if moved is None else {unit for low, high in moved for unit in range(low, high)}
+        # Of what was offered, whatever the peer names.
+        offered_units = {unit for move in load for unit in range(move.start, move.start + move.length)}
+        units = None if moved is None else {unit for unit in offered_units if inside(unit, moved)}
         for move in self._part.answered(load, units):
             for to in (move.to,) if move.to else BUFFERS:
                 offered = run.pool(OFFERED + to)
@@ -226,6 +236,12 @@ class Loaded:
             found.append((low, stop, labels[low // piece % 2]))
             low = stop
         return found
+
+
+def inside(unit: int, ranges: tuple[Units, ...]) -> bool:
+    """Whether one of these ascending ranges has it."""
+    at = bisect_right(ranges, (unit, 1 << 63)) - 1
+    return at >= 0 and ranges[at][0] <= unit < ranges[at][1]
 
 
 def within(queue: Queue, wanted: Units) -> tuple[Units, ...]:

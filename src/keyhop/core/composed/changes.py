@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from keyhop.core.composed.messages import Kx
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.policy.synchronisation import Phase, TwoPhaseCommit, Verb
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
 
+OPEN_LIMIT = 64
+"""Changes that a coordinator has proposed and not decided."""
 KEPT_OUTCOMES = 256
 OUTCOME_NS = 1_000_000_000
 """Between two questions for the outcome of a change that is still open (K)."""
@@ -152,6 +155,8 @@ class Committed:
     def _prepare(self, message: Kx) -> Kx:
         change = _change(message)
         known = self.log.get(change.number)
+        if known is None and len(self._open) >= OPEN_LIMIT:
+            raise Malformed(f"change {change.number}: {OPEN_LIMIT} are open, one at a time may be")
         if known is None:
             known = "prepared" if self._subject.votes(change) else "aborted"
             self._write(change.number, known)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from keyhop.core.composed.messages import Kx, StreamOpened
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.policy.synchronisation import Verb
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
 
 CLOSED = -1
+SESSIONS_LIMIT = 4096
+"""Of one peer."""
 SOON_NS = 1_000_000
 """What changes within this time is said at once (K)."""
 
@@ -78,6 +81,9 @@ class Connections:
         self._line.talk.ask(Kx("CONNECT", Verb.ASSIGN, names=said, counts=rates), lambda answer: None, given_up=unheard)
 
     def _told(self, message: Kx) -> Kx:
+        fresh = {name for name, rate in zip(message.names, message.counts, strict=True) if rate != CLOSED}
+        if len(self._theirs.keys() | fresh) > SESSIONS_LIMIT:
+            raise Malformed(f"{len(fresh)} more sessions of {self._line.peer}: {SESSIONS_LIMIT} may be open")
         for name, rate in zip(message.names, message.counts, strict=True):
             if rate == CLOSED:
                 self._theirs.pop(name, None)

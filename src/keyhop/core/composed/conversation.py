@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from keyhop.core.composed.messages import Kx, Said
+from keyhop.core.composed.shapes import NUMBER_LIMIT, Malformed, check, check_answer
 from keyhop.core.policy.synchronisation import Verb
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class Conversation:
         return len(self._asking)
 
     def hear(self, message: Kx) -> None:
+        """Raises ValueError, before anything has changed, where the peer may not say this."""
+        self._vet(message)
         self._pay_heard(message)
         if message.kind == "answer":
             asked = self._asking.pop(message.number, None)
@@ -173,6 +176,18 @@ class Conversation:
             message = self._unpaid.popleft()
             self._unsaid.discard((message.kind, message.number))
             self._send(message)
+
+    def _vet(self, message: Kx) -> None:
+        if not 0 <= message.number <= NUMBER_LIMIT or (message.spent_bits and not self.tag_bits):
+            raise Malformed(f"{message.word[:32]!r} number {message.number} with {message.spent_bits} bit of tags")
+        if message.kind == "answer":
+            asked = self._asking.get(message.number)
+            if asked is not None:
+                check_answer(message, asked.message.word)
+        elif message.word in self.handlers or (message.word == REPEAT and message.kind == "tell"):
+            check(message, master=self._line.master)
+        else:
+            raise Malformed(f"{message.word[:32]!r}: no word of design {self._line.design.name} on this line")
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

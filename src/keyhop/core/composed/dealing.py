@@ -25,6 +25,10 @@ class Dealing(Protocol):
         """The pool that a stream draws from at this end; the peer's name for it is the same."""
         ...
 
+    def lends(self, label: str) -> bool:
+        """Whether the peer may take from a pool of this name: never from one that this end takes from."""
+        ...
+
     def opened(self, stream: StreamOpened) -> None: ...
 
     def retuned(self, stream: str, rate_bps: int) -> None: ...
@@ -52,6 +56,9 @@ class Common:
 
     def label(self, stream: str, outgoing: bool) -> str:
         return ""
+
+    def lends(self, label: str) -> bool:
+        return not label
 
     def opened(self, stream: StreamOpened) -> None:
         pass
@@ -89,6 +96,9 @@ class Directed(Common):
     def label(self, stream: str, outgoing: bool) -> str:
         line = self._line
         return direction(line.own, line.peer) if outgoing else direction(line.peer, line.own)
+
+    def lends(self, label: str) -> bool:
+        return label.partition("/")[0] == direction(self._line.peer, self._line.own)
 
 
 def direction(source: str, destination: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.messages import Kx
+from keyhop.core.composed.relaying import place_of
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.routing import LinkState
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 SYN_NS = 5 * NANOSECONDS
 """A SYN that is not answered by then was dropped (K)."""
+RESERVATIONS_LIMIT = 4096
+"""Streams on one link."""
 HALF_OPEN_NS = 2 * SYN_NS
 """After this a node frees what a SYN reserved and no answer confirmed (K)."""
 
@@ -48,9 +53,9 @@ class DeclaredRates:
         self.reserved: dict[str, dict[Key, Reserved]] = {peer: {} for peer in site.links}
         """By link; both ends of it hold the same."""
         for link in site.links.values():
-            link.talk.handlers["SYN"] = self._syn
-            link.talk.handlers["SYN-ACK"] = self._syn_acknowledged
-            link.talk.handlers["FIN"] = self._fin
+            link.talk.handlers["SYN"] = partial(self._syn, link.peer)
+            link.talk.handlers["SYN-ACK"] = partial(self._syn_acknowledged, link.peer)
+            link.talk.handlers["FIN"] = partial(self._fin, link.peer)
 
     def declare(self, stream: str, peer: str, rate_bps: int, pinned: tuple[str, ...]) -> None:
         """`pinned`: the path of a stream that has one. It is chosen once, by the first SYN (K)."""
@@ -103,11 +108,16 @@ class DeclaredRates:
             if not entry.rate_bps:
                 del self.reserved[peer][key]
 
-    def _syn(self, message: Kx) -> None:
+    def _syn(self, peer: str, message: Kx) -> None:
         stream, pinned, *path = message.names
-        at = path.index(self._site.node)
+        at = place_of(self._site, tuple(path), peer)
         key, rate_bps = (path[0], stream), message.counts[0]
-        self._reserve(path[at - 1], key, rate_bps)
+        ends = at + 1 == len(path)
+        if (message.to == self._site.node or not int(pinned)) is not ends or message.to in path[: at if ends else -1]:
+            raise Malformed(f"SYN to {message.to[:64]!r}, which is not where its path leads")
+        if key not in self.reserved[peer] and len(self.reserved[peer]) >= RESERVATIONS_LIMIT:
+            raise Malformed(f"stream {stream[:64]!r}: {RESERVATIONS_LIMIT} may reserve on a link")
+        self._reserve(peer, key, rate_bps)
         if message.to != self._site.node:
             self._pass_syn(key, message.to, rate_bps, tuple(path[: at + 1]), tuple(path) if int(pinned) else ())
             return
@@ -127,9 +137,9 @@ class DeclaredRates:
         if held is not None:
             held.confirmed = True
 
-    def _syn_acknowledged(self, message: Kx) -> None:
+    def _syn_acknowledged(self, peer: str, message: Kx) -> None:
         stream, *path = message.names
-        at = path.index(self._site.node)
+        at = place_of(self._site, tuple(path), peer, back=True)
         self._confirm(path[at + 1], (path[0], stream))
         if at:
             self._pass_back(message)
@@ -141,9 +151,9 @@ class DeclaredRates:
         self.reserved[hop].pop(key, None)
         self._site.links[hop].talk.tell(Kx("FIN", Verb.GIVE_BACK, names=(key[1], *path)))
 
-    def _fin(self, message: Kx) -> None:
+    def _fin(self, peer: str, message: Kx) -> None:
         stream, *path = message.names
-        at = path.index(self._site.node)
-        self.reserved[path[at - 1]].pop((path[0], stream), None)
+        at = place_of(self._site, tuple(path), peer)
+        self.reserved[peer].pop((path[0], stream), None)
         if at + 1 < len(path):
             self._pass_fin((path[0], stream), tuple(path))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.messages import Kx
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.policy.synchronisation import Verb
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
     from keyhop.core.composed.site import Site
 
+HOMES_LIMIT = 65_536
+"""Applications in the directory."""
 Found = Callable[[str], None]
 """Called with the node; empty where nobody serves the application."""
 
@@ -45,8 +49,8 @@ class Directory:
             self._submit("REGISTER", application, self._registered)
 
     def paired(self, line: Line) -> None:
-        line.talk.handlers["REGISTER"] = self._registered
-        line.talk.handlers["WITHDRAW"] = self._withdrawn
+        line.talk.handlers["REGISTER"] = partial(self._submitted, line.peer, self._registered)
+        line.talk.handlers["WITHDRAW"] = partial(self._submitted, line.peer, self._withdrawn)
         line.talk.handlers["LOOKUP"] = self._asked
         if line.peer == self.server and self._own:
             # A new line to it: what it was told over an older one is gone.
@@ -90,6 +94,15 @@ class Directory:
         line = self._site.line(self.server, True)
         if line is not None:
             line.talk.tell(message)
+
+    def _submitted(self, peer: str, here: Callable[[Kx], None], message: Kx) -> None:
+        """Every node speaks for its own applications."""
+        application, node = message.names
+        if node != peer or self.homes.get(application, peer) != peer:
+            raise Malformed(f"{message.word} of application {application[:64]!r} by {peer}, who does not serve it")
+        if application not in self.homes and len(self.homes) >= HOMES_LIMIT:
+            raise Malformed(f"application {application[:64]!r}: {HOMES_LIMIT} may be registered")
+        here(message)
 
     def _registered(self, message: Kx) -> None:
         application, node = message.names

@@ -8,6 +8,12 @@ import msgspec
 
 from keyhop.core.composed.messages import Answered, KeyFetched, Name
 from keyhop.core.composed.serving import Taken
+from keyhop.core.composed.units import count, disjoint
+from keyhop.core.designs import Design
+from keyhop.core.model import RequestError
+from keyhop.core.policy.fallback import ByCategory, Hybrid
+from keyhop.core.policy.formatting import Kdf
+from keyhop.core.policy.priority import ResponseWeight
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
@@ -19,33 +25,67 @@ class Children:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._left: dict[Name, set[int]] = {}
-        """By name of the first child."""
+        self._fetched: dict[Name, set[int]] = {}
+        """By name of the first child: those that have been fetched."""
 
     def __len__(self) -> int:
-        return len(self._left)
+        return len(self._fetched)
 
     def begin(self, line: Line, event: KeyFetched) -> None:
         """The first one comes: the parents are taken for all of them."""
         line.book.D += event.name.taken_bits
-        self._left[first(event.name)] = set(range(event.name.keys))
+        self._fetched[first(event.name)] = set()
         self.fetch(line, event)
 
     def fetch(self, line: Line, event: KeyFetched) -> bool:
         """Whether there is a record, so that this is the answer."""
         name, answers = event.name, self._site.moves.answer
-        left = self._left.get(first(name))
-        if left is None:
+        fetched = self._fetched.get(first(name))
+        if fetched is None:
             return False
-        if name.child not in left:
+        if name.child in fetched or not 0 <= name.child < name.keys:
             answers.append(Answered(event.request, refusal=f"key {name.child} of {name.keys} is gone or never was"))
             return True
-        left.remove(name.child)
+        fetched.add(name.child)
         line.book.F += name.size_bits
         answers.append(Answered(event.request, name))
-        if not left:
-            del self._left[first(name)]
+        if len(fetched) == name.keys:
+            del self._fetched[first(name)]
         return True
+
+
+def wrong(line: Line, name: Name) -> str:
+    """Why the peer cannot have named such a key; empty if it can."""
+    form = line.design.formatting.supply
+    size, taken, derived = name.size_bits, name.taken_bits, name.derived_bits
+    if min(size, taken, derived, name.joined_bits) < 0 or name.keys < 1 or not 0 <= name.child < name.keys:
+        return "no key has such sizes"
+    if name.keys > 1 and not isinstance(form, Kdf):
+        return f"{name.keys} keys of one name: design {line.design.name} gives one at a time"
+    if name.joined_bits not in (0, size):
+        return f"{name.joined_bits} bit joined with a key of {size}: must be as many, or 0"
+    if not name.ranges:
+        made = isinstance(line.design.fallback, Hybrid | ByCategory) or (not size and needs_none(line.design))
+        return "" if made and derived == size and not taken and name.keys == 1 else "a key that is made of nothing"
+    if derived not in (0, size * name.keys):
+        return f"{derived} bit derived for {name.keys} keys of {size} bit: must be {size * name.keys} bit, or 0"
+    try:
+        disjoint(name.ranges)
+        run = line.run_of(name.label, name.unit_bits)
+        parents = form.parents(name.keys, size) if derived and isinstance(form, Kdf) else 1
+    except (RequestError, ValueError) as error:
+        return str(error)
+    if not line.serving.lends(name.label):
+        return f"pool {name.label!r} is not one that {line.peer} takes from"
+    given = count(name.ranges) * run.unit_bits
+    if taken != given or (size > taken and not derived) or parents * run.unit_bits > taken:
+        return f"a key of {size} bit out of {taken} bit: its ranges have {given} bit"
+    return ""
+
+
+def needs_none(design: Design) -> bool:
+    """Whether applications may go on without key."""
+    return isinstance(design.priority, ResponseWeight)
 
 
 def first(name: Name) -> Name:
@@ -86,11 +126,14 @@ class Fetches:
         if why := site.unregistered(event.stream):
             site.moves.answer.append(Answered(event.request, refusal=why))
             return True
+        if self.children.fetch(line, event):
+            return True
+        if why := wrong(line, name):
+            site.moves.answer.append(Answered(event.request, refusal=why))
+            return True
         if not name.ranges:
             site.book(line, name)
             site.moves.answer.append(Answered(event.request, name))
-            return True
-        if self.children.fetch(line, event):
             return True
         taken = line.serving.fetch(name)
         if isinstance(taken, Taken):

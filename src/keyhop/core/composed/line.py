@@ -93,6 +93,10 @@ class Run:
             found = self.pools[label] = Queue()
         return found
 
+    def known(self, label: str) -> Queue | None:
+        """None: no such pool has been made."""
+        return self.pools.get(label) if label else self.free
+
     @property
     def units(self) -> int:
         return self.free.level + sum(pool.level for pool in self.pools.values()) + self.held
@@ -151,7 +155,10 @@ class Line:
     def run_of(self, label: str, unit_bits: int = 0) -> Run:
         """The run in which a pool lies."""
         owner = label.partition(">")[0] if self.distant else ""
-        return self._runs[unit_bits or self.run.unit_bits, owner]
+        run = self._runs.get((unit_bits or self.run.unit_bits, owner))
+        if run is None:
+            raise ValueError(f"{label!r} of {unit_bits} bit units: no run of {self}")
+        return run
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -229,10 +236,11 @@ class Line:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def gone(self, ranges: tuple[Units, ...], letter: str, run: Run | None = None) -> None:
-        """Ranges that were taken out of a queue leave the stock for good."""
+    def gone(self, ranges: tuple[Units, ...], letter: str, run: Run | None = None, *, over_bits: int = 0) -> None:
+        """Ranges that were taken out of a queue leave the stock for good; so much of them is given up (O)."""
         bits = count(ranges) * (run or self.run).unit_bits
-        setattr(self.book, letter, getattr(self.book, letter) + bits)
+        self.book.move(letter, bits - over_bits)
+        self.book.move("O", over_bits)
         if letter in SPENT:
             self.spent(run or self.run, "", ranges)
         self.site.cargo.gone(self, run or self.run, ranges, letter)

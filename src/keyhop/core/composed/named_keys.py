@@ -11,6 +11,7 @@ from keyhop.core.composed.units import Units, count
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Run
 
+NUMBER_DIGITS = 32
 CANDIDATES = 1024
 """Keys that are merged into one, at most (K)."""
 
@@ -58,7 +59,7 @@ class Stock:
 
     def whole(self, name: str) -> Units | None:
         """Where the key of this number lies, if it is one."""
-        if not name.isdecimal():
+        if not (name.isascii() and name.isdecimal()) or name != str(int(name[:NUMBER_DIGITS])):
             return None
         return int(name) * self.key_units, (int(name) + 1) * self.key_units
 
@@ -67,6 +68,10 @@ class Stock:
         if units is None:
             return self._odd.get(name)
         return Key(name, (units,)) if self._run.free.has((units,)) else None
+
+    def may_name(self, name: str) -> bool:
+        """Whether what comes of a change may have this name: neither that of a whole key nor of one that is here."""
+        return bool(name) and not name.isdecimal() and name not in self._odd
 
     def oldest(self, number: int) -> list[Key]:
         """So many whole keys, or those there are."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.serving import PENDING, Pending, Taken, Then, never
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.units import Units, count
 from keyhop.core.policy.storage import FixedBlock
 from keyhop.core.policy.synchronisation import AppNegotiated, Hold, Verb
@@ -68,6 +69,9 @@ class Negotiated:
     def fetch(self, name: Name) -> Taken | str | None:
         hold = self._fetchable.pop(name.ranges, None)
         return NOT_RESERVED if hold is None else self.get(name.ranges, hold.by)
+
+    def lends(self, label: str) -> bool:
+        return not label
 
     def restarted(self) -> None:
         """Blocks in memory are gone (S: volatile)."""
@@ -159,6 +163,8 @@ class Negotiated:
 
     def _offered(self, message: Kx) -> Kx:
         """The peer's application has reserved these at its end."""
+        if not message.to.startswith(f"{self._line.peer}/"):
+            raise Malformed(f"{OFFER} by {message.to[:64]!r}, no application of {self._line.peer}")
         if not self.reserve(message.ranges, message.to):
             return Kx(BUSY, Verb.GIVE_BACK, ranges=self._lacking(message.ranges[0][0]), ok=False, tags=0)
         self._fetchable[message.ranges] = self._reserved[message.ranges]

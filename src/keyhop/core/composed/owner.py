@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.serving import PENDING, Pending, Taken, Then
-from keyhop.core.composed.units import Units
+from keyhop.core.composed.shapes import Malformed
+from keyhop.core.composed.units import Units, count
 from keyhop.core.policy.division import EncDec
 from keyhop.core.policy.relay import NoRelay, RelayXor
 from keyhop.core.policy.storage import MultiSizeBlock
@@ -23,6 +24,8 @@ PATIENCE_NS = 20_000_000_000
 """Of one that waits and says nothing of how long (K)."""
 APPLICATION_NS = 500_000_000
 """So long the owner keeps a request of the other end's application; then it is asked again, or nobody waits (K)."""
+QUEUE_LIMIT = 65_536
+"""Who wait for key of one link."""
 LATE_TRIES = 50
 LATE_NS = 100_000_000
 """Between two looks for what has not been agreed at this end yet."""
@@ -69,7 +72,8 @@ class Owned:
         self._queues: dict[int, deque[Waiting]] = {}
         """By rank, the least first."""
         self._number = 0
-        self._wanted: dict[int, Then] = {}
+        self._wanted: dict[int, tuple[int, Then]] = {}
+        """By number: units, and who waits for them."""
         self.claim: Callable[[str, int], bool] | None = None
         """Takes bits off the reservation of a flow, if it has so many."""
         self.rank_of: Callable[[str], int] = lambda stream: 0
@@ -138,11 +142,13 @@ class Owned:
                 head.then(None if ranges is None else Taken(run, ranges, ""))
 
     def fetch(self, name: Name) -> Taken | str | None:
+        """The owner named it and it is free here, or it is of what the owner has lent to the other end."""
         run = self._line.run
-        for label in ("", LENT):
-            if run.pool(label).remove(name.ranges):
-                return Taken(run, name.ranges, "")
-        return None
+        there = self.lends(name.label) and run.pool(LENT if self.owns else "").remove(name.ranges)
+        return Taken(run, name.ranges, "") if there else None
+
+    def lends(self, label: str) -> bool:
+        return not label
 
     def restarted(self) -> None:
         self._queues.clear()
@@ -151,8 +157,9 @@ class Owned:
     def _want(self, bits: int, then: Then, rank: int, patience_ns: int, flow: str) -> Pending:
         line = self._line
         self._number += 1
-        self._wanted[self._number] = then
-        counts = (self._number, -(-bits // line.run.unit_bits), rank, patience_ns)
+        units = -(-bits // line.run.unit_bits)
+        self._wanted[self._number] = units, then
+        counts = (self._number, units, rank, patience_ns)
         line.talk.tell(Kx("WANT", Verb.ASSIGN, to=flow, counts=counts))
         return PENDING
 
@@ -175,6 +182,14 @@ class Owned:
     def _asked(self, message: Kx) -> None:
         number, units, rank, patience_ns = message.counts
         run = self._line.run
+        if not self.owns:
+            raise Malformed(f"WANT of the key of a link that {self._line.peer} owns")
+        if units * run.unit_bits > self._line.settings.capacity_bits:
+            raise Malformed(f"{units} units wanted of a store of {self._line.settings.capacity_bits} bit")
+        if message.to and not message.to.startswith(f"{self._line.peer}/") and self.claim is None:
+            raise Malformed(f"key wanted for {message.to[:64]!r}, no stream of {self._line.peer}")
+        if sum(map(len, self._queues.values())) >= QUEUE_LIMIT:
+            raise Malformed(f"{QUEUE_LIMIT} wait for key of this link: no more may")
         if self._claimed(message.to, units * run.unit_bits) or (
             not self._before(rank) and units * run.unit_bits <= self.unreserved_bits
         ):
@@ -195,19 +210,23 @@ class Owned:
         return ranges
 
     def _granted(self, message: Kx, tries: int = 0) -> None:
-        line, run = self._line, self._line.run
+        line, run, number = self._line, self._line.run, message.counts[0]
+        units, then = self._wanted.get(number, (0, None))
+        given = count(message.ranges)
+        if self.owns or (message.ok and then is not None and given != units):
+            raise Malformed(f"{given} units granted of number {number}: {units} were wanted, of the link's owner")
         if not message.ok:
-            then = self._wanted.pop(message.counts[0], None)
+            self._wanted.pop(number, None)
             if then is not None:
                 then(None)
             return
         if not run.free.remove(message.ranges):
             if tries < LATE_TRIES:
                 line.site.later(LATE_NS, self._granted, message, tries + 1)
-            elif (then := self._wanted.pop(message.counts[0], None)) is not None:
+            elif self._wanted.pop(number, None) is not None and then is not None:
                 then(None)
             return
-        then = self._wanted.pop(message.counts[0], None)
+        self._wanted.pop(number, None)
         if then is None:
             # Whoever wanted it is gone with a restart.
             line.gone(message.ranges, "Y")

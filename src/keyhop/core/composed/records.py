@@ -151,7 +151,7 @@ class Records(DealtSessions):
         if change.word == PURGE:
             # What has not come yet could not go.
             return change.counts[0] <= self._line.run.end
-        return self._part.votes(change.counts[0], self.mark())
+        return self._part.votes(change.counts[0], self.mark()) and self.has_room()
 
     def carry_out(self, change: Change) -> None:
         if change.word != PURGE:

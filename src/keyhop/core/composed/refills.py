@@ -9,6 +9,7 @@ from keyhop.core.composed.dealing import Common, direction
 from keyhop.core.composed.messages import Kx, StreamOpened
 from keyhop.core.composed.serving import FromPool, Taken, Then, never, subtract
 from keyhop.core.composed.sessions import NOBODY
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.units import Units, count
 from keyhop.core.policy.refill import Buffer, LowHigh, PerSession
 from keyhop.core.policy.sharing import Proportional, Vessel
@@ -25,6 +26,8 @@ BUFFER_S = 4
 """And at least what it draws in so many seconds (K)."""
 KEY_BITS = 512
 """What QKDNetSim cuts its store into (C)."""
+POOLS_LIMIT = 4096
+"""Buffers of one link."""
 RESERVED_CLASS = "guaranteed"
 """Streams of this class come through ETSI 004 and have a buffer of their own (K)."""
 
@@ -64,6 +67,10 @@ class Refilled(Common):
     def lasts(self, label: str) -> bool:
         """At the master: whether the buffer is still wanted at both ends."""
         return label in self.connections.active()
+
+    def holds(self, label: str) -> bool:
+        """Whether there can be a buffer of this name."""
+        return label != NOBODY
 
     # --- refills ------------------------------------------------------------------------------------------------------
 
@@ -141,6 +148,12 @@ class Refilled(Common):
     def _proposed(self, message: Kx) -> Kx:
         """At the slave: all of it, or nothing."""
         number, *lengths = message.counts
+        if self._is_proposer() or any(not self.holds(label) for label in message.names):
+            raise Malformed(
+                f"{self.word} by {self._line.peer}: the lower name moves key, to buffers that both ends have"
+            )
+        if len(self._line.run.pools.keys() | set(message.names)) > POOLS_LIMIT:
+            raise Malformed(f"{self.word} to {len(message.names)} more buffers: {POOLS_LIMIT} are enough")
         if self._answered is not None and self._answered[0] == number:
             return self._answered[1]
         run = self._line.run
@@ -244,6 +257,10 @@ class Buffers(Refilled):
         opened = self.connections.own.get(stream)
         return stream if opened is not None and opened.asks is outgoing else NOBODY
 
+    def lends(self, label: str) -> bool:
+        opened = self.connections.own.get(label)
+        return bool(label) and label != NOBODY and (opened is None or not opened.asks)
+
 
 class FromBuffer(FromPool):
     """No read is longer than its two ends have agreed, or the threshold would not cover it (QCC)."""
@@ -322,6 +339,10 @@ class DirectedBuffers(Refilled):
         if stream in self._reserved():
             return stream if self.connections.own[stream].asks is outgoing else NOBODY
         return self._out if outgoing else self._in
+
+    def lends(self, label: str) -> bool:
+        opened = self.connections.own.get(label)
+        return bool(label) and label not in (self._out, NOBODY) and (opened is None or not opened.asks)
 
     def opened(self, stream: StreamOpened) -> None:
         if stream.service_class == RESERVED_CLASS:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.messages import KeyAsked, Kx, Name, StreamOpened
 from keyhop.core.composed.owner import Owned
 from keyhop.core.composed.serving import Pending, Taken, Then
+from keyhop.core.composed.shapes import Malformed
+from keyhop.core.composed.units import count
 from keyhop.core.policy.relay import HopByHop
 from keyhop.core.policy.synchronisation import Verb
 
@@ -23,8 +26,13 @@ BATCH_BITS = 65_536
 """At most so much at once (K)."""
 TAG_BATCH_BITS = 4096
 """For tags a small batch may bring as much as one of this size would: the next ones need none then (K)."""
+POOLS_LIMIT = 65_536
+"""Of one pair, that relayed key makes."""
 OUTSTANDING_NS = 20_000_000_000
 """Of a batch so old nothing is expected any more, but when its answer comes, both runs have it."""
+
+
+Path: TypeAlias = tuple[str, ...]
 
 
 class Relaying(Protocol):
@@ -214,6 +222,8 @@ class HopWise(Unconnected):
 
     patience_ns = HOP_WAIT_NS
     batch_bits = BATCH_BITS
+    stretches = False
+    """Whether a pad may be derived from less than it covers."""
     word = "RELAY"
     """What this design calls such a message."""
 
@@ -439,14 +449,25 @@ class HopWise(Unconnected):
             return cargo.gather(payload, link, pad, parcel.bits, parcel.load) is not None
         return cargo.uncover(payload, link, pad, parcel.bits, parcel.load)
 
-    def _arrived(self, sender: str, message: Kx) -> None:
+    def _arrived(self, peer: str, message: Kx) -> None:
         parcel, pad = read_relay(message, self._site.now)
-        at = parcel.path.index(self._site.node)
-        if parcel.path[at - 1 : at] != (sender,):
-            # Nobody speaks for another link: its pads would be spent.
-            return
-        link = self._site.links[sender]
+        at = place_of(self._site, parcel.path, peer)
+        link = self._site.links[peer]
+        self.check(link, parcel, pad, at)
         self._unpad(link, parcel, pad, at)
+
+    def check(self, link: Line, parcel: Parcel, pad: Name, at: int) -> None:
+        """Raises Malformed where the neighbour may not send this: nothing of it fails any more once it waits."""
+        run = link.run_of(pad.label, pad.unit_bits)
+        if not link.serving.lends(pad.label):
+            raise Malformed(f"a pad of pool {pad.label[:64]!r}: {link.peer} does not take from it")
+        if count(pad.ranges) * run.unit_bits != pad.taken_bits or parcel.aside > parcel.bits:
+            raise Malformed(f"{count(pad.ranges)} units and {parcel.aside} bit aside do not make up the parcel")
+        if parcel.bits > pad.taken_bits and not (self.stretches and self._site.cargo.derives):
+            raise Malformed(f"{parcel.bits} bit under a pad of {pad.taken_bits}: pads are as long as what they cover")
+        line = self._site.pairs.get(parcel.path[0]) if at + 1 == len(parcel.path) else None
+        if line is not None and len(line.run_of(f"{line.peer}>").pools) >= POOLS_LIMIT:
+            raise Malformed(f"a key for flow {parcel.flow[:64]!r}: {POOLS_LIMIT} pools are enough")
 
     def _unpad(self, link: Line, parcel: Parcel, pad: Name, at: int, tries: int = 0) -> None:
         site = self._site
@@ -495,7 +516,8 @@ class HopWise(Unconnected):
             return
         # Whether every pad on the way was a one-time pad; where none is ever derived nobody says so.
         parcel = parcel._replace(its=all(its))
-        if self._young[line.peer].pop(parcel.number, None) is not None:
+        young = self._young.get(line.peer)
+        if young is not None and young.pop(parcel.number, None) is not None:
             self._young_bits[line.peer] -= parcel.bits
         if self._part.payload == "local" or self.promotes(parcel):
             line.book.T += parcel.bits
@@ -513,12 +535,30 @@ class HopWise(Unconnected):
             run.weaken(start)
 
 
+def place_of(site: Site, path: Path, peer: str, *, back: bool = False) -> int:
+    """Where this site is on a path that a neighbour names: right after that neighbour, or on the way back before it.
+
+    Who speaks decides which link is meant: or a neighbour could have key of another link opened and sent to itself.
+    Raises Malformed.
+    """
+    if site.node not in path or len(set(path)) < len(path):
+        raise Malformed(f"path {' '.join(path)[:256]}: must have {site.node} and every other node once")
+    at = path.index(site.node)
+    beside = at + 1 if back else at - 1
+    if not 0 <= beside < len(path) or path[beside] != peer:
+        raise Malformed(f"path {' '.join(path)[:256]}: {peer}, who says so, is not next to {site.node} on it")
+    following = path[max(0, at - 1) : at + 2]
+    if any(node != site.node and node not in site.links for node in following):
+        raise Malformed(f"path {' '.join(path)[:256]}: {site.node} has no such neighbours")
+    if any(frozenset(hop) not in site.network.rates for hop in pairwise(path)):
+        raise Malformed(f"path {' '.join(path)[:256]}: there are no such links")
+    return at
+
+
 def spend(link: Line, pad: Taken, parcel: Parcel, letter: str) -> None:
     """What of the last units of a pad is more than the parcel has is given up with them (O)."""
     over = max(0, pad.bits - parcel.bits)
-    link.gone(pad.ranges, letter, pad.run)
-    setattr(link.book, letter, getattr(link.book, letter) - over)
-    link.book.O += over
+    link.gone(pad.ranges, letter, pad.run, over_bits=over)
 
 
 def relay_message(parcel: Parcel, pad: Name, load: int = 0, word: str = "RELAY") -> Kx:

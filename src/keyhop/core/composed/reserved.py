@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.messages import KeyAsked, Kx, StreamOpened
 from keyhop.core.composed.owner import Owned
-from keyhop.core.composed.relaying import BATCH_BITS, OUTSTANDING_NS, HopWise, Parcel
+from keyhop.core.composed.relaying import BATCH_BITS, OUTSTANDING_NS, HopWise, Parcel, place_of
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.priority import CLASSES, StrictPriority
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 GUARANTEED = CLASSES[0]
 RESERVE_SECONDS = 2
 """A guaranteed flow reserves what it asks for in so much time, at least its largest key twice (K)."""
+MARKS_LIMIT = 4096
+"""Flows on one link."""
 TIMEOUT_NS = 60 * NANOSECONDS
 """What nobody has used or renewed for so long is free again (K)."""
 RENEW_NS = TIMEOUT_NS // 2
@@ -85,10 +88,10 @@ class Reserving(HopWise):
         for link in site.links.values():
             self._attach(link)
             link.talk.handlers |= {
-                "RESV": self._asked,
-                "RESV-OK": self._went_well,
-                "RESV-FAIL": self._failed,
-                "RELEASE": self._released,
+                "RESV": partial(self._asked, link.peer),
+                "RESV-OK": partial(self._went_well, link.peer),
+                "RESV-FAIL": partial(self._went_wrong, link.peer),
+                "RELEASE": partial(self._released, link.peer),
             }
 
     def _attach(self, link: Line) -> None:
@@ -166,9 +169,9 @@ class Reserving(HopWise):
         flow = self._flows.get(stream)
         return flow is not None and flow.held
 
-    def _answered(self, key: str, *, held: bool) -> None:
+    def _answered(self, key: str, path: Path, *, held: bool) -> None:
         flow = self._flows.get(key.partition("/")[2])
-        if flow is None:
+        if flow is None or flow.path != path:
             return
         flow.waits, flow.held = False, held
         if not held:
@@ -183,10 +186,21 @@ class Reserving(HopWise):
 
     # --- on the way ---------------------------------------------------------------------------------------------------
 
-    def _asked(self, message: Kx) -> None:
+    def _place(self, peer: str, message: Kx, *, back: bool = False) -> int:
+        """Raises Malformed."""
+        at = place_of(self._site, message.names, peer, back=back)
+        if not message.to.startswith(f"{message.names[0]}/"):
+            raise Malformed(f"{message.word} for {message.to[:64]!r}: must be a flow of {message.names[0]}")
+        return at
+
+    def _asked(self, peer: str, message: Kx) -> None:
         """RESV from the node before: the link between may be this node's, then the next one."""
-        at = message.names.index(self._site.node)
-        if self._mark(message, message.names[at - 1]):
+        at = self._place(peer, message)
+        for hop in (peer, *message.names[at + 1 : at + 2]):
+            marks = self._marks.get(hop, {})
+            if message.to not in marks and len(marks) >= MARKS_LIMIT:
+                raise Malformed(f"flow {message.to[:64]!r}: {MARKS_LIMIT} may reserve on the link to {hop}")
+        if self._mark(message, peer):
             self._forward(message)
         else:
             self._back(message, "RESV-FAIL")
@@ -206,20 +220,26 @@ class Reserving(HopWise):
         path = message.names
         at = path.index(self._site.node)
         if at == 0:
-            self._answered(message.to, held=word == "RESV-OK")
+            self._answered(message.to, path, held=word == "RESV-OK")
             return
         answer = Kx(word, Verb.GIVE_BACK, to=message.to, counts=message.counts, names=path)
         self._site.links[path[at - 1]].talk.tell(answer)
 
-    def _went_well(self, message: Kx) -> None:
+    def _went_well(self, peer: str, message: Kx) -> None:
+        self._place(peer, message, back=True)
         self._back(message, "RESV-OK")
+
+    def _went_wrong(self, peer: str, message: Kx) -> None:
+        self._place(peer, message, back=True)
+        self._failed(message)
 
     def _failed(self, message: Kx) -> None:
         """Nothing stays marked on this node's links of the path."""
         self._unmark(message)
         self._back(message, "RESV-FAIL")
 
-    def _released(self, message: Kx) -> None:
+    def _released(self, peer: str, message: Kx) -> None:
+        self._place(peer, message)
         self._release(message)
 
     def _release(self, message: Kx) -> None:
@@ -250,12 +270,14 @@ class Reserving(HopWise):
             known.used_ns = self._site.now
             return True
         there = stock.unreserved_bits + stock.reserved_bits
-        free = self._admission.free(there, sum(mark.target_bits for mark in marks.values()))
+        others = sum(mark.target_bits for key, mark in marks.items() if key != message.to)
+        free = self._admission.free(there, others)
         if not self._admission.offer(bits, [free]).admitted:
             return False
         marks[message.to] = Mark(bits, self._site.now)
-        stock.reserved_bits += bits
-        self._site.later(TIMEOUT_NS, self._look, hop, message.to)
+        stock.reserved_bits += bits - (0 if known is None else known.held_bits)
+        if known is None:
+            self._site.later(TIMEOUT_NS, self._look, hop, message.to)
         return True
 
     def _unmark(self, message: Kx) -> None:

@@ -10,6 +10,7 @@ from keyhop.core.composed.messages import Kx, Name, StreamOpened
 from keyhop.core.composed.named_keys import Key, Stock
 from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.serving import NO_RECORD, PENDING, Pending, Taken, Then
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.units import Units, count
 from keyhop.core.policy.division import Purpose
 from keyhop.core.policy.formatting import Held, Reshaping, SplitMerge
@@ -27,6 +28,8 @@ CHANGED, CONFLICT, UNKNOWN = "CHANGED", "CONFLICT", "UNKNOWN"
 """How a change is answered: done, crossing, or of a key that is not here."""
 REFILL_NS = 100_000_000
 """Between two requests for internal keys, when one has failed (K)."""
+STREAMS_LIMIT = 4096
+"""Of one peer."""
 KEPT_DEAD = 4096
 """Names of keys that were lost with an answer, so that the peer can be told (K)."""
 
@@ -115,12 +118,16 @@ class Reshaped:
     def fetch(self, name: Name) -> Taken | str | None:
         run = self._line.run
         if name.label:
-            return Taken(run, name.ranges, name.label) if run.pool(name.label).remove(name.ranges) else None
+            there = self.lends(name.label) and run.pool(name.label).remove(name.ranges)
+            return Taken(run, name.ranges, name.label) if there else None
         if name.ranges not in self._assigned:
             return NO_RECORD
         del self._assigned[name.ranges]
         run.held -= count(name.ranges)
         return Taken(run, name.ranges, "")
+
+    def lends(self, label: str) -> bool:
+        return label in ("", self.internal(self._line.peer))
 
     def restarted(self) -> None:
         self._filling = False
@@ -281,6 +288,11 @@ class Reshaped:
     # --- how this end is asked ----------------------------------------------------------------------------------------
 
     def _asked(self, message: Kx) -> Kx:
+        new = {SPLIT: message.names[1:], MERGE: message.names[:1]}.get(message.word, ())
+        if any(not self.stock.may_name(name) or name in self._changes for name in new):
+            raise Malformed(f"{message.word}: a new key must have a name that none has, and that is no number")
+        if message.word == INTERNAL and message.to != self._line.peer:
+            raise Malformed(f"{INTERNAL} for {message.to[:64]!r}: must be for {self._line.peer}, who asks")
         names = message.names[1:] if message.word == MERGE else message.names[:1]
         if message.word in (DELETE, INTERNAL, EXTERNAL):
             names = message.names
@@ -336,6 +348,8 @@ class Reshaped:
         return units is not None and units[1] <= self._line.run.end and name not in self._changes
 
     def _new_app(self, message: Kx) -> None:
+        if message.names[0] not in self.streams and len(self.streams) >= STREAMS_LIMIT:
+            raise Malformed(f"stream {message.names[0][:64]!r}: {STREAMS_LIMIT} may be open")
         self.streams[message.names[0]] = message.counts
 
     def _stream_closed(self, message: Kx) -> None:

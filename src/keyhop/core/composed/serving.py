@@ -58,6 +58,10 @@ class Serving(Protocol):
         """At the other end, by name; None: not here yet; a text: why never."""
         ...
 
+    def lends(self, label: str) -> bool:
+        """Whether the peer may name key of this pool."""
+        ...
+
     def restarted(self) -> None: ...
 
 
@@ -81,7 +85,11 @@ class FromPool:
 
     def fetch(self, name: Name) -> Taken | str | None:
         run = self._line.run_of(name.label)
-        return Taken(run, name.ranges, name.label) if run.pool(name.label).remove(name.ranges) else None
+        pool = run.known(name.label) if self.lends(name.label) else None
+        return Taken(run, name.ranges, name.label) if pool is not None and pool.remove(name.ranges) else None
+
+    def lends(self, label: str) -> bool:
+        return self._line.dealing.lends(label)
 
     def restarted(self) -> None:
         pass
@@ -127,7 +135,7 @@ class Asked:
             # What the peer lacks is a hole there: it is of no use here.
             usable = subtract(ranges, answer.ranges)
             run.free.put_back(usable)
-            line.gone(answer.ranges, "Y")
+            line.gone(subtract(ranges, usable), "Y")
             then(None)
 
         def given_up() -> None:
@@ -148,6 +156,9 @@ class Asked:
         del self._assigned[name.ranges]
         self._line.run.held -= count(name.ranges)
         return Taken(self._line.run, name.ranges, "")
+
+    def lends(self, label: str) -> bool:
+        return not label
 
     def restarted(self) -> None:
         pass

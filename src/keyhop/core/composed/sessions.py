@@ -22,6 +22,8 @@ NOBODY = "-"
 """A pool that is always empty: of a session that this end does not know, or may not take from."""
 PADS = ""
 """The key manager's own share where others' keys pass: pads never come out of a session's pool."""
+RULES_LIMIT = 4096
+"""That have been agreed on and are not in force yet."""
 QUANTUM_BITS = 256
 """Dealt to one session at a time (NECTEC, K)."""
 DEAL = "SESSIONS"
@@ -153,6 +155,12 @@ class DealtSessions(Common):
         # One direction: who asks takes, who is told follows.
         return pools[0] if opened is not None and opened.asks is outgoing else NOBODY
 
+    def lends(self, label: str) -> bool:
+        if any(isinstance(part, EncDec) for part in self._line.design.divisions):
+            return label.endswith(f"/{direction(self._line.peer, self._line.own)}")
+        opened = self.connections.own.get(label)
+        return bool(label) and label != NOBODY and (opened is None or not opened.asks)
+
     def opened(self, stream: StreamOpened) -> None:
         self.connections.opened(stream)
 
@@ -213,7 +221,11 @@ class DealtSessions(Common):
     # --- the subject of changes ---------------------------------------------------------------------------------------
 
     def votes(self, change: Change) -> bool:
-        return self.cursor <= change.counts[0]
+        return self.cursor <= change.counts[0] and self.has_room()
+
+    def has_room(self) -> bool:
+        """Whether another rule may wait for its turn."""
+        return len(self._rules) < RULES_LIMIT
 
     def mark(self) -> int:
         """The last unit dealt."""

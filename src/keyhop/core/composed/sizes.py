@@ -62,6 +62,9 @@ class Sized(Common):
         line = self._line
         return direction(line.own, line.peer) if outgoing else direction(line.peer, line.own)
 
+    def lends(self, label: str) -> bool:
+        return label == direction(self._line.peer, self._line.own)
+
     def levels(self, way: str) -> dict[int, int]:
         """Keys of each size."""
         run = self._line.run_of(way)
@@ -112,6 +115,8 @@ class FromSizes:
         return Taken(run, tuple(ranges), way)
 
     def fetch(self, name: Name) -> Taken | str | None:
+        if not self.lends(name.label):
+            return None
         run = self._line.run_of(name.label)
         queues = [(self._store(run, name.label, units), units) for units in name.ranges]
         if not all(queue.has([units]) for queue, units in queues):
@@ -120,6 +125,9 @@ class FromSizes:
             queue.remove([units])
         self._line.intake.check()
         return Taken(run, name.ranges, name.label)
+
+    def lends(self, label: str) -> bool:
+        return self._dealing.lends(label)
 
     def restarted(self) -> None:
         pass

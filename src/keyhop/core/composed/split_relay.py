@@ -12,6 +12,7 @@ from keyhop.core.composed.cargo import PAD, Payload
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.relaying import HopWise, Parcel, relay_message
 from keyhop.core.composed.serving import Taken
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.policy.relay import HopByHop, SplitPath
 from keyhop.core.policy.synchronisation import Verb
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
     from keyhop.core.composed.site import Site
 
+HALVES_LIMIT = 65_536
+"""That wait for their pads or for what is under them."""
 REMEMBERED = 4096
 """Joins of which the far end still knows what became of them."""
 
@@ -120,6 +123,13 @@ class SplitRelay(HopWise):
 
     def _straight(self, line: Line, message: Kx) -> None:
         number, bits, aside = message.counts
+        if aside > bits or bits % line.run.unit_bits:
+            raise Malformed(f"{bits} bit, {aside} of them aside: must be whole units, and no more aside than there are")
+        if (line.peer, number) not in self._halves and len(self._halves) >= HALVES_LIMIT:
+            raise Malformed(f"{len(self._halves)} halves wait for their pads: {HALVES_LIMIT} may")
+        other = self._halves.get((line.peer, number))
+        if other is not None and (other.bits, other.aside) != (bits, aside):
+            raise Malformed(f"{bits} bit whose pad has {other.bits}: must be as many")
         self._half(line, number, Half(True, bits, aside, message.cargo))
 
     def _half(self, line: Line, number: int, half: Half) -> None:

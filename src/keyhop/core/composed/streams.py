@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.buffers import within
@@ -10,8 +11,10 @@ from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.dealing import Directed, direction
 from keyhop.core.composed.declared import SYN_NS, DeclaredRates
 from keyhop.core.composed.messages import KeyAsked, Kx, StreamOpened
-from keyhop.core.composed.relaying import HOP_WAIT_NS, HopWise, Parcel
+from keyhop.core.composed.relaying import HOP_WAIT_NS, HopWise, Parcel, place_of
 from keyhop.core.composed.serving import Taken
+from keyhop.core.composed.shapes import Malformed
+from keyhop.core.composed.units import Queue
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.relay import HopByHop
@@ -97,10 +100,12 @@ class Streams(HopWise):
         self._thirsty: dict[str, None] = {}
         """Streams that may have to send."""
         self._were_let_in: set[str] = set()
+        self._entered: dict[str, Queue] = {}
+        """Destination -> where key of this source has entered."""
         self._arrivals: deque[tuple[int, Line, str, int, int]] = deque()
         """At the destination: (when, line, pool, start, end)."""
         for link in site.links.values():
-            link.talk.handlers["ACK"] = self._acknowledged
+            link.talk.handlers["ACK"] = partial(self._acknowledged, link.peer)
 
     # --- what the site asks -------------------------------------------------------------------------------------------
 
@@ -156,6 +161,7 @@ class Streams(HopWise):
 
     def parted(self, peer: str) -> None:
         super().parted(peer)
+        self._entered.pop(peer, None)
         for name in [name for name, connection in self.connections.items() if connection.peer == peer]:
             connection = self.connections[name]
             for number in (*connection.flight, *connection.late):
@@ -172,6 +178,8 @@ class Streams(HopWise):
         connection = self.connections.get(stream)
         if connection is None:
             return False
+        if path[-1] != connection.peer:
+            raise Malformed(f"a path to {path[-1]} for stream {stream}, which goes to {connection.peer}")
         self._were_let_in.add(stream)
         connection.path, connection.rate_bps = path, rate_bps
         if connection.asked_bps == rate_bps:
@@ -270,8 +278,10 @@ class Streams(HopWise):
         if parts and run.pool(label).remove(parts):
             line.gone(parts, "X", run)
 
-    def _acknowledged(self, message: Kx) -> None:
-        stream, *path = message.names
+    def _acknowledged(self, peer: str, message: Kx) -> None:
+        stream, *way = message.names
+        path = tuple(way)
+        place_of(self._site, path, peer, back=True)
         if path[0] != self._site.node:
             self._back(message)
             return
@@ -280,6 +290,9 @@ class Streams(HopWise):
         if connection is None:
             return
         in_time = number in connection.flight
+        sent = connection.flight.get(number) or connection.late.get(number)
+        if sent is not None and (sent.bits != bits or path != connection.path):
+            raise Malformed(f"{bits} bit of number {number} are acknowledged: {sent.bits} were sent, on another path")
         segment = connection.flight.pop(number, None) or connection.late.pop(number, None)
         if segment is None:
             return
@@ -293,6 +306,8 @@ class Streams(HopWise):
             return
         label = line.dealing.label(stream, True)
         run = line.run_of(label)
+        # Out of order at most: what lies where key lay before would be given twice.
+        self._entered.setdefault(line.peer, Queue()).put(start, start + bits // run.unit_bits)
         site.cargo.enter(Payload(site.node, line.peer, number), line, run, start)
         run.end = max(run.end, start + bits // run.unit_bits)
         line.book.N += bits

@@ -24,6 +24,8 @@ class Stretching(HopWise):
     The spent units are booked R, the derived bits F, and what came under such a pad is not ITS any more.
     """
 
+    stretches = True
+
     def __init__(self, site: Site, part: HopByHop, derive: Derive, kdf: Kdf) -> None:
         super().__init__(site, part)
         self._derive = derive

@@ -6,6 +6,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.relaying import HopQueue, HopWise, Parcel
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.sizes import Sized
 from keyhop.core.policy.priority import ResponseWeight, Waiting
 from keyhop.core.policy.refill import LowHigh
@@ -14,7 +15,7 @@ from keyhop.core.policy.storage import MultiSizeBlock
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
-    from keyhop.core.composed.messages import StreamOpened
+    from keyhop.core.composed.messages import Name, StreamOpened
     from keyhop.core.composed.serving import Taken
     from keyhop.core.composed.site import Site
 
@@ -59,6 +60,11 @@ class Supplements(HopWise):
         self._refill = refill
         self._priority = priority
         self._filling: set[tuple[str, int]] = set()
+
+    def check(self, link: Line, parcel: Parcel, pad: Name, at: int) -> None:
+        super().check(link, parcel, pad, at)
+        if parcel.flow not in map(str, self._storage.sizes):
+            raise Malformed(f"key for a store of {parcel.flow[:32]!r} bit: must be one of {self._storage.sizes}")
 
     def queue(self) -> HopQueue:
         return ByRank()

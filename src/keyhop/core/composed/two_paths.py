@@ -173,9 +173,12 @@ class TwoPaths(HopWise):
             super().received(parcel)
             return
         key = parcel.path[0], parcel.number
-        other = self._halves.pop(key, None)
+        other = self._halves.get(key)
         if other is not None:
-            super().received(parcel)
+            # One path alone never brings both halves.
+            if other.path != parcel.path:
+                del self._halves[key]
+                super().received(parcel)
         elif key not in self._given_up:
             self._halves[key] = parcel
             self._site.later(JOIN_NS, self._give_up, key)

@@ -10,6 +10,7 @@ from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.negotiated import neighbours
 from keyhop.core.composed.purposes import OWN, TRANSIT, Purposed
 from keyhop.core.composed.serving import Taken, Then
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.units import Units, count
 from keyhop.core.policy.division import Purpose
 from keyhop.core.policy.synchronisation import Serving as View
@@ -25,6 +26,8 @@ KEPT_USES = 8192
 """Uses of which a crossing one may still be heard (K)."""
 PADS = frozenset(("", OWN, TRANSIT))
 """The key manager's own streams."""
+BEHIND_LIMIT = 4096
+"""Notices of units that have not entered yet."""
 ASK_NS = 1_000_000_000
 """Between two requests of one end for another set (K)."""
 
@@ -32,13 +35,24 @@ ASK_NS = 1_000_000_000
 class Stretch:
     """One set, and what this end knows of it."""
 
-    __slots__ = ("length", "ranges", "run", "view")
+    __slots__ = ("heard", "heard_last", "length", "ranges", "run", "view")
 
     def __init__(self, run: Run, ranges: tuple[Units, ...]) -> None:
         self.run = run
         self.ranges = ranges
         self.length = count(ranges)
         self.view = View()
+        self.heard = 0
+        """Units that the peer has said it took."""
+        self.heard_last = -1
+        """The last of them, by number in the set."""
+
+    def follows(self, indexes: list[int], head: bool, part: WorkingSet) -> bool:
+        """Whether the peer of this end may take these next; ascending."""
+        if part.ends == "same":
+            return indexes[0] > self.heard_last
+        first = self.length - self.heard - len(indexes) if head else self.heard
+        return indexes == list(range(first, first + len(indexes)))
 
     def left(self, part: WorkingSet) -> int:
         """Units that this end may still take of it."""
@@ -132,6 +146,8 @@ class TakenFirst:
         self._spoilt: dict[tuple[str, tuple[Units, ...]], None] = {}
         self._behind: deque[Kx] = deque()
         """Notices of units that have not entered at this end yet."""
+        self.refused = 0
+        """Notices that meant no units of a set, once it was known."""
         self._asked_ns = -ASK_NS
         line.talk.handlers[WS] = self._hear
         line.talk.handlers[USED] = self._hear
@@ -184,11 +200,13 @@ class TakenFirst:
             use.name = name
 
     def fetch(self, name: Name) -> Taken | str | None:
+        if not self.lends(name.label):
+            return None
         owner = _owner(name.label)
         run = self._line.run_of(name.label)
         if not name.label.startswith(">") and not self._line.distant:
-            pads = run.pool(name.label)
-            return Taken(run, name.ranges, name.label) if pads.remove(name.ranges) else None
+            pads = run.known(name.label)
+            return Taken(run, name.ranges, name.label) if pads is not None and pads.remove(name.ranges) else None
         key = owner, name.ranges
         if key not in self._theirs and key not in self._spoilt:
             return None
@@ -198,6 +216,13 @@ class TakenFirst:
         del self._theirs[key]
         run.held -= count(name.ranges)
         return Taken(run, name.ranges, name.label)
+
+    def lends(self, label: str) -> bool:
+        """Of sets, or of pads in the peer's direction."""
+        line = self._line
+        if label in (f"{run.owner}>" for run in self._runs()):
+            return True
+        return not line.distant and bool(label) and line.dealing.lends(label)
 
     def ready(self) -> list[Units]:
         """What this end may still take, in sets or not, of the first run."""
@@ -210,7 +235,13 @@ class TakenFirst:
 
     def fresh(self) -> None:
         """Units have entered: notices of them may have come before."""
-        while self._behind and self._act(self._behind[0]):
+        while self._behind:
+            try:
+                if not self._act(self._behind[0]):
+                    break
+            except Malformed:
+                # Which units make a set is known only now; whoever said it is not here to be told.
+                self.refused += 1
             self._behind.popleft()
         self._prepare()
 
@@ -279,6 +310,10 @@ class TakenFirst:
     # --- what the peer says -------------------------------------------------------------------------------------------
 
     def _hear(self, message: Kx) -> None:
+        if message.to not in (f"{run.owner}>" for run in self._runs()):
+            raise Malformed(f"{message.word} of {message.to[:64]!r}: no run of this line")
+        if len(self._behind) >= BEHIND_LIMIT:
+            raise Malformed(f"{message.word}: {BEHIND_LIMIT} wait for units that have not entered")
         if self._behind or not self._act(message):
             self._behind.append(message)
         else:
@@ -305,6 +340,7 @@ class TakenFirst:
     def _used(self, run: Run, ranges: tuple[Units, ...]) -> None:
         line = self._line
         units = [unit for low, high in ranges for unit in range(low, high)]
+        self._check_used(run, units)
         crossing = []
         for unit in units:
             use = self._uses.get((run.owner, unit))
@@ -312,6 +348,7 @@ class TakenFirst:
                 assert use is not None
                 crossing.append(unit)
                 self._spoil(use)
+                del self._uses[run.owner, unit]
         if not crossing:
             self._theirs[run.owner, ranges] = None
             return
@@ -320,6 +357,26 @@ class TakenFirst:
         lost = neighbours([unit for unit in units if unit not in crossing])
         run.held -= count(lost)
         line.gone(lost, "C", run)
+
+    def _check_used(self, run: Run, units: list[int]) -> None:
+        """A peer takes each unit once, from its end of a set on. Raises Malformed, and nothing has changed."""
+        by_set: dict[int, list[int]] = {}
+        for unit in units:
+            for number, one in enumerate(self._sets):
+                index = one.index(unit) if one.run is run else None
+                if index is not None:
+                    by_set.setdefault(number, []).append(index)
+                    break
+            else:
+                if (run.owner, unit) not in self._uses:
+                    raise Malformed(f"{USED} of unit {unit}, which is in no set")
+        sets = [(self._sets[number], sorted(indexes)) for number, indexes in by_set.items()]
+        for one, indexes in sets:
+            if not one.follows(indexes, self._head, self._part):
+                raise Malformed(f"{USED} of units {one.unit(indexes[0])} and on, out of their turn")
+        for one, indexes in sets:
+            one.heard += len(indexes)
+            one.heard_last = max(one.heard_last, indexes[-1])
 
     def _told(self, run: Run, unit: int, served: bool) -> bool:
         """Whether it collides. A use in a later set says that the peer is through with those before."""

@@ -14,6 +14,7 @@ from keyhop.core.composed.cargo import ONE_LINK, Payload
 from keyhop.core.composed.messages import Kx, Name
 from keyhop.core.composed.relaying import OUTSTANDING_NS, Unconnected
 from keyhop.core.composed.serving import Taken
+from keyhop.core.composed.shapes import Malformed
 from keyhop.core.policy.refill import LowHigh
 from keyhop.core.policy.synchronisation import Verb
 
@@ -69,7 +70,7 @@ class XorRelay(Unconnected):
                 "SET": partial(self._set, peer),
                 "SET-OK": partial(self._confirmed, peer),
                 "READY": partial(self._ready, peer),
-                "USED": partial(self._used, peer),
+                "FILES-USED": partial(self._used, peer),
             }
         self.learned()
 
@@ -135,7 +136,7 @@ class XorRelay(Unconnected):
         path = self._path(line.peer)
         if self._fill is not None and line.distant and path is not None:
             files = taken.bits // line.run.unit_bits
-            self._site.links[path[1]].talk.tell(Kx("USED", Verb.TAKE, counts=(files,), names=(line.peer,)))
+            self._site.links[path[1]].talk.tell(Kx("FILES-USED", Verb.TAKE, counts=(files,), names=(line.peer,)))
 
     def _under_way(self, peer: str) -> int:
         return sum(self._expected.get(peer, {}).values())
@@ -173,6 +174,11 @@ class XorRelay(Unconnected):
         """Both ends have it: only now may it be supplied (K)."""
         number, start, request = message.counts
         (peer,) = message.names
+        self._check_pair(relay, peer)
+        waiting = self._early.get(peer, {})
+        end = start + self._padded.get((relay, number), 0)
+        if any(start < first + one and first < end for first, (_, one, _) in waiting.items()):
+            raise Malformed(f"files from {start} on: others are there already")
         self._forget(peer, request)
         files = self._padded.pop((relay, number), None)
         line = self._site.line(peer, True)
@@ -203,7 +209,7 @@ class XorRelay(Unconnected):
     def _pass_over(self, line: Line, start: int) -> None:
         run, early = line.run_of(f"{line.own}>"), self._early.get(line.peer, {})
         if start in early:
-            run.end = min(early)
+            run.end = max(run.end, min(early))
             self._enter_confirmed(line, early)
 
     # --- the terminal that is given to --------------------------------------------------------------------------------
@@ -211,6 +217,8 @@ class XorRelay(Unconnected):
     def _set(self, relay: str, message: Kx, looks: int = 0) -> None:
         """The link's file is the pair's from now on: promoted, in the order in which the relay node says so."""
         number, files, _ = message.counts
+        if not looks:
+            self._check_pair(relay, message.names[0])
         taken = self._spend(relay, message, "T", lambda: self._set(relay, message, looks + 1), looks)
         (source,) = message.names
         site = self._site
@@ -225,9 +233,17 @@ class XorRelay(Unconnected):
         beginning = site.cargo.stamp(line)
         site.links[relay].talk.tell(Kx("SET-OK", Verb.AGREE, counts=(number, start), cargo=beginning))
 
+    def _check_pair(self, relay: str, peer: str) -> None:
+        """Raises Malformed where the pair's key does not come over this node."""
+        path = self._path(peer)
+        if path is None or frozenset((relay, peer)) not in self._site.network.rates:
+            raise Malformed(f"files of a pair with {peer[:64]!r} over {relay}: there is no such way")
+
     def _spend(self, relay: str, message: Kx, letter: str, again: Callable[[], None], looks: int) -> Taken | None:
         """Takes the files of the link that are named; None if they are not here yet."""
         link = self._site.links[relay]
+        if not link.serving.lends(message.to):
+            raise Malformed(f"files of pool {message.to[:64]!r}: {relay} does not take from it")
         name = Name(False, message.to, message.ranges, 0, 0, unit_bits=link.run.unit_bits)
         taken = link.serving.fetch(name)
         if not isinstance(taken, Taken):
@@ -289,6 +305,8 @@ class XorRelay(Unconnected):
         joining = self._joining.get(number)
         if joining is None:
             return
+        if terminal != (joining.destination if start >= 0 else joining.source):
+            raise Malformed(f"files {number} confirmed by {terminal}, who is not the end that does")
         if start >= 0:
             joining = joining._replace(start=start, load=message.cargo)
         else:
@@ -306,7 +324,7 @@ class XorRelay(Unconnected):
         pair = source, message.names[0]
         if self._fill is None or pair not in self._levels:
             return
-        self._levels[pair] -= message.counts[0]
+        self._levels[pair] = max(0, self._levels[pair] - message.counts[0])
         if self._fill.due(self._levels[pair], 0) and pair not in self._round:
             self._round.append(pair)
             self._build()

@@ -83,7 +83,10 @@ def test_nobody_speaks_for_the_link_of_another() -> None:
     pad = Name(False, label, ((start, start + 1),), 256, 256, unit_bits=256)
     forged = relay_message(parcel, pad)
     before = line.run.units
-    one.step(KxArrived("c", Kx(forged.word, forged.verb, 1, forged.ranges, forged.to, forged.counts, forged.names)), 1)
+    with pytest.raises(ValueError, match="c, who says so, is not next to b"):
+        one.step(
+            KxArrived("c", Kx(forged.word, forged.verb, 1, forged.ranges, forged.to, forged.counts, forged.names)), 1
+        )
     assert line.run.units == before
     one.step(KxArrived("a", Kx(forged.word, forged.verb, 1, forged.ranges, forged.to, forged.counts, forged.names)), 2)
     assert line.run.units < before

@@ -17,12 +17,12 @@ class Two(Bench):
     def __init__(self) -> None:
         super().__init__(DESIGNS["nict"], tag_bits=0)
         self.heard: list[int] = []
-        self.line("B", "A").talk.handlers["WORD"] = lambda message: self.heard.append(message.counts[0])
+        self.line("B", "A").talk.handlers["CONFIRM"] = lambda message: self.heard.append(message.counts[0])
 
     def tell(self, number: int) -> None:
         site = self.sites["A"]
         site.now, site.moves = self.now, Moves()
-        self.line("A", "B").talk.tell(Kx("WORD", Verb.AGREE, counts=(number,)))
+        self.line("A", "B").talk.tell(Kx("CONFIRM", Verb.AGREE, counts=(number,)))
         self.perform("A", site.moves)
 
 
@@ -35,12 +35,12 @@ def test_a_lost_notice_is_said_again_when_the_next_one_shows_the_gap() -> None:
     assert two.heard == [1, 2, 3]
 
 
-@pytest.mark.parametrize("lost", ["WORD", REPEAT])
+@pytest.mark.parametrize("lost", ["CONFIRM", REPEAT])
 def test_a_gap_is_named_again_when_what_closes_it_was_lost(lost: str) -> None:
     two = Two()
     two.tell(1)
     two.go(1)
-    two.lose = lambda node, said: said.message.number == 2 and said.message.word == "WORD"
+    two.lose = lambda node, said: said.message.number == 2 and said.message.word == "CONFIRM"
     two.tell(2)
     two.lose = lambda node, said: said.message.word == lost and two.now < 5 * SECOND and said.message.number != 3
     two.tell(3)
