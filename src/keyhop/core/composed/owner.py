@@ -186,8 +186,6 @@ class Owned:
             raise Malformed(f"WANT of the key of a link that {self._line.peer} owns")
         if units * run.unit_bits > self._line.settings.capacity_bits:
             raise Malformed(f"{units} units wanted of a store of {self._line.settings.capacity_bits} bit")
-        if message.to and not message.to.startswith(f"{self._line.peer}/") and self.claim is None:
-            raise Malformed(f"key wanted for {message.to[:64]!r}, no stream of {self._line.peer}")
         if sum(map(len, self._queues.values())) >= QUEUE_LIMIT:
             raise Malformed(f"{QUEUE_LIMIT} wait for key of this link: no more may")
         if self._claimed(message.to, units * run.unit_bits) or (
