@@ -119,7 +119,7 @@ class SessionAsked(msgspec.Struct, frozen=True, gc=False):
     rate_bps: int = 1000
     size_bits: int = 256
     """The largest key it will ask for."""
-    service_class: str = "best_effort"
+    service_class: Literal["guaranteed", "prioritised", "best_effort"] = "best_effort"
     category: int = 3
 
 

@@ -190,6 +190,8 @@ class Hosted:
                 pair.peer,
             )  # fmt: skip
             return
+        if stock.life:
+            raise PeerError("a second greeting in one connection")
         stock.life = said.life
         news = [self.network.learn(pair.peer, peer, rate) for peer, rate in said.links if peer != pair.peer]
         self.step(LinkRenewed(pair.peer))

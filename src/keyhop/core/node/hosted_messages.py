@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from keyhop.core.composed.messages import Kx, Name
-from keyhop.core.messages import DESIGN_LIMIT_BYTES, LINKS_PER_NODE, NAME_LIMIT, Byte, Number, Span
-from keyhop.core.model import PeerError
+from keyhop.core.messages import (
+    APPLICATION_NAME_LIMIT,
+    DESIGN_LIMIT_BYTES,
+    LINKS_PER_NODE,
+    NAME_LIMIT,
+    Byte,
+    Number,
+    Span,
+)
+from keyhop.core.model import POSITION_LIMIT, PeerError
 
 LIFE_BYTES = 8
+KEY_ID_CHARACTERS = 36
+RATE_LIMIT_BPS = 10**12
+SIZE_LIMIT_BITS = 1 << 20
+CATEGORIES = 5
+RANGES_PER_KEY = 4096
+PIECES_PER_PARENT = 255
+"""Keys of one parent: as many as one expansion has (RFC 5869)."""
+
+StreamName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2 * APPLICATION_NAME_LIMIT + 1)]
+"""master>slave"""
+Rate: TypeAlias = Annotated[int, Meta(ge=0, le=RATE_LIMIT_BPS)]
+Size: TypeAlias = Annotated[int, Meta(ge=1, le=SIZE_LIMIT_BITS)]
+Category: TypeAlias = Annotated[int, Meta(ge=1, le=CATEGORIES)]
 
 NodeName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=NAME_LIMIT)]
 Life: TypeAlias = Annotated[bytes, Meta(max_length=LIFE_BYTES)]
@@ -49,28 +70,28 @@ class Spoken(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
 class Opened(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=4):
     """A pair of applications, registered at the sender, whose master asks there."""
 
-    stream: str
-    rate_bps: int
-    size_bits: int
-    service_class: str
-    category: int
+    stream: StreamName
+    rate_bps: Rate
+    size_bits: Size
+    service_class: Literal["guaranteed", "prioritised", "best_effort"]
+    category: Category
 
 
 class Named(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
     """A key that the sender has given to a master, under the ID that its slave will come with."""
 
-    key_id: str
-    stream: str
+    key_id: Annotated[str, Meta(max_length=KEY_ID_CHARACTERS)]
+    stream: StreamName
     name: Name
 
 
 class Retuned(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=6):
-    stream: str
-    rate_bps: int
+    stream: StreamName
+    rate_bps: Rate
 
 
 class Closed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=7):
-    stream: str
+    stream: StreamName
 
 
 class Hail(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=8):
@@ -127,3 +148,22 @@ def decode_said(payload: bytes) -> Said:
         return _said_decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"what a distant site says does not decode: {error}") from None
+
+
+def check_name(name: Name) -> None:
+    """Whether it can be a key at all: bits that are there, each once. Raises PeerError."""
+    at = total = 0
+    for start, end in sorted(name.ranges):
+        if not at <= start < end:
+            raise PeerError(f"a key of the ranges {name.ranges[:4]}: must rise, hold something and not overlap")
+        at, total = end, total + end - start
+    sizes = (name.size_bits, name.taken_bits, name.unit_bits)
+    if not name.ranges or len(name.ranges) > RANGES_PER_KEY or at > POSITION_LIMIT * 8 or min(sizes) < 1:
+        raise PeerError("a key without bits, or of more than can be")
+    derived = name.derived_bits > 0
+    if name.size_bits > SIZE_LIMIT_BITS or name.taken_bits > total * name.unit_bits:
+        raise PeerError(f"a key of {name.size_bits} bits of {name.taken_bits}, in {total} units of {name.unit_bits}")
+    if not derived and name.size_bits > name.taken_bits:
+        raise PeerError(f"a key of {name.size_bits} bits of {name.taken_bits}: it would be short")
+    if name.derived_bits < 0 or not 1 <= name.keys <= PIECES_PER_PARENT:
+        raise PeerError(f"{name.keys} keys of one parent: 1 to {PIECES_PER_PARENT} are legal")

@@ -18,11 +18,11 @@ from keyhop.core.composed.site import Site
 from keyhop.core.composed.units import Units
 from keyhop.core.designs import Design, no_relay
 from keyhop.core.machine import Audit, Deliver, Made
-from keyhop.core.model import Action, PeerError, Range, Refusal, RequestError
+from keyhop.core.model import Action, AppId, PeerError, Range, Refusal, RequestError
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import KeysWanted, RecordsFetched, SessionAsked
 from keyhop.core.node.hosted_cargo import HostedCargo
-from keyhop.core.node.hosted_messages import Closed, Named, Opened, Retuned, Said, encode
+from keyhop.core.node.hosted_messages import Closed, Named, Opened, Retuned, Said, check_name, encode
 from keyhop.core.node.hosted_stock import use
 from keyhop.core.node.local import NOT_FOUND, random_uuid
 from keyhop.core.node.supply import Supply
@@ -34,7 +34,9 @@ RATE_BPS = 1000
 CATEGORY = 3
 """Of applications that have said nothing of their need for security."""
 NAMED_LIMIT = 65_536
-"""Keys that were given to their master and that nobody has fetched here, per peer."""
+"""Keys that were given to their master and that nobody has fetched here."""
+STREAMS_LIMIT = 65_536
+"""Pairs of applications."""
 
 
 class Asking(NamedTuple):
@@ -104,17 +106,25 @@ class HostedSupply:
 
     def told(self, peer: str, said: Opened | Retuned | Closed | Named, *, distant: bool) -> None:
         """What the other end says of its applications. Raises PeerError."""
+        master, _, slave = said.stream.partition(">")
+        if AppId(slave) not in self.supply.applications or self.supply.directory.get(AppId(master)) not in (None, peer):
+            raise PeerError(f"{type(said).__name__} of {said.stream!r}: not a master of {peer} and a slave of ours")
+        known = self._sites.site.streams.get(said.stream)
+        if known is not None and known.peer != peer:
+            raise PeerError(f"{type(said).__name__} of {said.stream!r}, which {known.peer} has opened")
         match said:
             case Opened():
+                if known is None and len(self._sites.site.streams) >= STREAMS_LIMIT:
+                    raise PeerError(f"{STREAMS_LIMIT} pairs of applications are open: no more may be")
                 self._open(peer, said, asks=False)
             case Retuned():
                 self._sites.step(StreamRetuned(said.stream, said.rate_bps))
             case Closed():
                 self._sites.step(StreamClosed(said.stream))
             case Named():
-                waiting = sum(record.peer == peer for record in self.named.values())
-                if waiting >= NAMED_LIMIT:
-                    raise PeerError(f"{waiting} keys wait to be fetched: {NAMED_LIMIT} may wait")
+                if said.key_id in self.named or len(self.named) >= NAMED_LIMIT:
+                    raise PeerError(f"a key ID that is known, or more than {NAMED_LIMIT} keys that wait to be fetched")
+                check_name(said.name)
                 if said.name.distant is not distant:
                     raise PeerError(f"a key of the {'pair' if said.name.distant else 'link'}, named on the other one")
                 self.named[said.key_id] = Record(peer, said.stream, said.name)

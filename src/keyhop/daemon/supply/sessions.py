@@ -11,12 +11,14 @@ import base64
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from keyhop.core.model import Refusal, RequestError
 from keyhop.core.node.events import SessionAsked
+from keyhop.core.node.hosted_messages import CATEGORIES, RATE_LIMIT_BPS, SIZE_LIMIT_BITS
 from keyhop.daemon.driver import Driver
 from keyhop.daemon.routes import Later
 from keyhop.daemon.supply.counter import Counter
@@ -32,10 +34,10 @@ class Session(msgspec.Struct, forbid_unknown_fields=True, tag_field="do", tag="s
     verb: Literal["open", "retune", "close"]
     master: str
     slave: str
-    rate_bps: int = 1000
-    size_bits: int = 256
+    rate_bps: Annotated[int, Meta(ge=0, le=RATE_LIMIT_BPS)] = 1000
+    size_bits: Annotated[int, Meta(ge=1, le=SIZE_LIMIT_BITS)] = 256
     service_class: Literal["guaranteed", "prioritised", "best_effort"] = "best_effort"
-    category: int = 3
+    category: Annotated[int, Meta(ge=1, le=CATEGORIES)] = 3
 
 
 class Key(msgspec.Struct, forbid_unknown_fields=True, tag_field="do", tag="key"):
@@ -104,8 +106,8 @@ class LocalDoor:
             while line := await reader.readline():
                 writer.write(_encode(await self._answer(line)) + b"\n")
                 await writer.drain()
-        except (ValueError, ConnectionError):
-            # A line that never ends, or a client that is gone.
+        except (ValueError, ConnectionError, asyncio.CancelledError):
+            # A line that never ends, a client that is gone, or the end of this node.
             pass
         finally:
             self._talks.discard(task)
