@@ -142,7 +142,7 @@ def test_a_relayed_key_is_labelled_and_demands_on_it_count(line: Lab) -> None:
     ("rules", "said"),
     [
         ("rules: [{name: r, class: golden}]", "class: 'golden' is not known"),
-        ("rules: [{name: r, combine: xor}]", "combine: xor has no effect on nodes"),
+        ("rules: []\nlinks: [{link: ab, full_store: drop_new}]", "full_store: drop_new has no effect on nodes"),
     ],
 )
 def test_a_node_does_not_start_with_a_policy_that_it_cannot_follow(tmp_path: Path, rules: str, said: str) -> None:

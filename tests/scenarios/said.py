@@ -8,6 +8,7 @@ from keyhop.core.machine import Put, Remove, Save
 from keyhop.core.messages import (
     AgreeBlock,
     AnswerBlock,
+    AnswerExchange,
     AnswerLease,
     AnswerReserve,
     Confirm,
@@ -15,6 +16,7 @@ from keyhop.core.messages import (
     Grant,
     Hello,
     NameSecret,
+    OfferExchange,
     Placement,
     Plain,
     Proof,
@@ -137,6 +139,10 @@ def tagged(message: object, sender: str, receiver: str) -> str:
             return f"Statement: {used or 'nothing used'}; floor {message.floor}"
         case NameSecret():
             return f"NameSecret {message.epoch}, tag key {message.key_position}"
+        case OfferExchange():
+            return f"OfferExchange {message.number}"
+        case AnswerExchange():
+            return f"AnswerExchange {message.number}"
         case RelayBatch():
             payload = f"{len(message.ciphertext)} bytes under" if message.ciphertext else "the bytes themselves at"
             manifest = decode_manifest(message.manifest)

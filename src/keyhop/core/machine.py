@@ -113,12 +113,15 @@ class Made(msgspec.Struct, frozen=True, gc=False):
 
 
 class Derived(msgspec.Struct, frozen=True, gc=False):
-    """How one key comes out of its range by HKDF with SHA-256 (RFC 5869)."""
+    """How one key comes out of its range by HKDF with SHA-256 (RFC 5869), alone or with an exchange."""
 
     named: Range
     """What its ID says."""
     size_bits: int
     info: bytes
+    exchange: int = 0
+    view: int = 0
+    """Not 0: the exchange of this number takes part, in the way that `core/node/exchanges.py` gives this number."""
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):

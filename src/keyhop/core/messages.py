@@ -177,7 +177,9 @@ class State(Strict, frozen=True, gc=False, array_like=True):
             | Statement
             | NameSecret
             | RelayBatch
-            | DesignMessage,
+            | DesignMessage
+            | OfferExchange
+            | AnswerExchange,
             ...,
         ],
         Meta(max_length=MESSAGES_PER_FRAME),
@@ -268,6 +270,18 @@ class RelayBatch(Message, frozen=True, gc=False, array_like=True, tag=7):
     """What source and destination agree on; relays pass it on unread."""
     labels: Labels
     """Of all `length` bytes: what each sender so far knows of the bytes at its pads."""
+
+
+class OfferExchange(Message, frozen=True, gc=False, array_like=True, tag=10):
+    """A fresh public key of ML-KEM-768, for keys of the sender's run that are combined with it."""
+
+    number: Annotated[int, Meta(ge=0, le=4095)]
+    public_key: Annotated[bytes, Meta(min_length=1184, max_length=1184)]
+
+
+class AnswerExchange(Message, frozen=True, gc=False, array_like=True, tag=11):
+    number: Annotated[int, Meta(ge=0, le=4095)]
+    ciphertext: Annotated[bytes, Meta(min_length=1088, max_length=1088)]
 
 
 # --- untagged messages ------------------------------------------------------------------------------------------------
@@ -366,6 +380,8 @@ TaggedMessage: TypeAlias = (
     | NameSecret
     | RelayBatch
     | DesignMessage
+    | OfferExchange
+    | AnswerExchange
 )
 
 

@@ -37,11 +37,12 @@ from keyhop.daemon.audit import AuditError, AuditLog
 from keyhop.daemon.configuration import NodeFile, PeerListener, SupplyListener, link_id
 from keyhop.daemon.devices import DeviceError, Devices, MakeModule, Module
 from keyhop.daemon.driver import Driver
+from keyhop.daemon.exchange import MlKem, is_supported
 from keyhop.daemon.http import HttpServer
 from keyhop.daemon.linkkey import LinkKey, LinkKeyError
 from keyhop.daemon.listener import Patience
 from keyhop.daemon.peers import PeerFiles, Peers
-from keyhop.daemon.policies import PolicyError, node_policy
+from keyhop.daemon.policies import PolicyError, needs_exchange, node_policy
 from keyhop.daemon.registered import RegisteredIdentities, identities
 from keyhop.daemon.signing import NodeIdentity, SigningError
 from keyhop.daemon.store.anchor import Anchor, open_anchor
@@ -88,6 +89,7 @@ class NodeProcess:
         self.on_report: list[Callable[[Module], None]] = []
         self.audit: AuditLog | None = None
         self.policy: Policy | None = None
+        self.kem = MlKem() if is_supported() else None
         self.address: tuple[str, int] = ("", 0)
         self.peer_address: tuple[str, int] = ("", 0)
         self.store: Store
@@ -140,7 +142,11 @@ class NodeProcess:
         anchor, secrets = self._make_node(node_key)
         self._open.callback(self.vault.close)
         self._open_audit()
-        self.driver = Driver(self.node, self.vault, self.store, send=self.peers.send, close=self.peers.close)
+        self.driver = Driver(
+            self.node, self.vault, self.store, send=self.peers.send, close=self.peers.close, kem=self.kem
+        )
+        if self.kem is not None:
+            self._open.callback(self.kem.close)
         self._open.push_async_callback(self.driver.stop)
         self.driver.on_notice.append(self._noticed)
         self.driver.on_committed.append(self._take_audit)
@@ -240,6 +246,7 @@ class NodeProcess:
             now=(now := time.monotonic_ns()),
             restored=anchor.reason if anchor.restored else "",
             wall_ahead_ns=time.time_ns() - now,
+            kem=self.kem,
         )
         return anchor, secrets
 
@@ -248,7 +255,10 @@ class NodeProcess:
             return None
         path = self.path(self.file.policy)
         try:
-            return node_policy(self.file, path)
+            policy = node_policy(self.file, path)
+            if self.kem is None and needs_exchange(policy):
+                raise StartError("policy: hybrid and combine need ML-KEM, which this OpenSSL does not have")
+            return policy
         except (FileError, PolicyError) as error:
             raise StartError(f"policy: {error}") from None
 

@@ -15,13 +15,14 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import NamedTuple
 
-from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Send
+from keyhop.core.machine import Close, Deliver, Derived, Frame, Notice, Output, Send
 from keyhop.core.model import Refusal, RequestError
 from keyhop.core.node.events import Fetch, KeysFetched, Woke
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import Store
 from keyhop.crypto.derivation import key_of
 from keyhop.crypto.keyid import Coordinates
+from keyhop.daemon.exchange import MlKem
 from keyhop.daemon.vault import NodeVault
 
 Bits = tuple[bytes, ...]
@@ -58,9 +59,11 @@ class Driver:
         send: Callable[[str, int, Frame], None],
         close: Callable[[str, int, str], None],
         clock: Callable[[], int] = time.monotonic_ns,
+        kem: MlKem | None = None,
     ) -> None:
         self.node = node
         self.vault = vault
+        self.kem = kem
         self._store = store
         self._send = send
         self._close = close
@@ -178,15 +181,25 @@ class Driver:
         answers, read = self._waiting_answers, self.vault.read
         for deliver in self._waiting.answer[len(answers) :]:
             ranges = deliver.ranges
-            bits = (read(ranges[0]),) if len(ranges) == 1 else tuple([read(range) for range in ranges])
+            if deliver.derived:
+                bits = tuple([read(range) if range.length else b"" for range in ranges])
+            else:
+                bits = (read(ranges[0]),) if len(ranges) == 1 else tuple([read(range) for range in ranges])
             if deliver.made is not None:
                 bits = (key_of(bits, deliver.made.size_bits, deliver.made.derivation),)
             if deliver.derived:
-                keys = zip(bits, deliver.derived, strict=True)
-                bits = tuple(
-                    [key_of((found,), child.size_bits, child.info) if child else found for found, child in keys]
-                )
+                bits = tuple([self._made(*key) for key in zip(bits, deliver.derived, strict=True)])
             answers.append((deliver, bits))
+
+    def _made(self, found: bytes, key: Derived | None) -> bytes:
+        """A key that is not the bits of its range, out of these."""
+        if key is None:
+            return found
+        if not key.view:
+            return key_of((found,), key.size_bits, key.info)
+        assert self.kem is not None
+        pair = self.node.context.pairs[key.named.run.peer]
+        return self.kem.make(found, key, ours=key.named.run.number & 1 == pair.own_key.id.number & 1)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 

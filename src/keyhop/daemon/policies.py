@@ -12,13 +12,6 @@ from keyhop.files.policy import load_policy
 LIMITS = {"default": "key_size", "min": "min_key_size", "max": "max_key_size"}
 
 UNDONE: dict[str, dict[object, str]] = {
-    "fallback": {
-        "hybrid": "an exchange by ML-KEM is not there yet: write deny, or wait 5 s",
-    },
-    "combine": {
-        "xor": "an exchange by ML-KEM is not there yet: write none",
-        "kdf": "an exchange by ML-KEM is not there yet: write none",
-    },
     "full_store": {
         "drop_new": "modules are not told to stop, so that this is the same: write stop",
         "replace_oldest": "only what is past its lifetime is destroyed yet: write stop, and set lifetimes.block",
@@ -57,6 +50,11 @@ def node_policy(node: NodeFile, path: Path) -> Policy:
     policy = load_policy(path, limits_of(node))
     check(policy)
     return policy
+
+
+def needs_exchange(policy: Policy) -> bool:
+    terms = [policy.terms_of(rule) for rule in (*policy.rules, policy.default)]
+    return any(one.combine != "none" or one.fallback.verb == "hybrid" for one in terms)
 
 
 def _check(word: str, value: Value) -> None:

@@ -163,10 +163,6 @@ def test_a_policy_without_a_word_for_a_pair_leaves_it_to_the_desk() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("rules: [{name: r, fallback: hybrid}]", "fallback: hybrid"),
-        ("default: {fallback: hybrid}", "fallback: hybrid"),
-        ("rules: [{name: r, combine: xor}]", "combine: xor"),
-        ("rules: [{name: r, combine: kdf}]", "combine: kdf"),
         ("rules: []\nlinks: [{link: a, full_store: replace_oldest}]", "full_store: replace_oldest"),
         ("rules: []\nlinks: [{link: a, full_store: drop_new}]", "full_store: drop_new"),
     ],

@@ -19,6 +19,7 @@ from keyhop.core.node.vault import BlockName
 from keyhop.core.policy_rules import Policy
 from keyhop.daemon.audit import AuditLog
 from keyhop.daemon.driver import Driver
+from keyhop.daemon.exchange import MlKem
 from keyhop.daemon.routes import Later
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.supply.counter import Counter
@@ -63,8 +64,9 @@ class End:
             request_wait_ns=WAIT_NS,
             policy=policy,
         )
-        self.node = Node(settings, DESIGNS["keyhop"], self.vault, os.urandom, snapshot, start=1, now=0)
-        self.driver = Driver(self.node, self.vault, self.store, send=self._send, close=self._close)
+        self.kem = MlKem()
+        self.node = Node(settings, DESIGNS["keyhop"], self.vault, os.urandom, snapshot, start=1, now=0, kem=self.kem)
+        self.driver = Driver(self.node, self.vault, self.store, send=self._send, close=self._close, kem=self.kem)
         if audit is not None:
             self.driver.on_committed.append(self._take_audit)
         self.counter = Counter(self.driver, audit, kme_ids={name: f"kme-{name}"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from keyhop.core import constraints
 from keyhop.core.constraints import NO_CONSTRAINTS, Constraints, Unmet
@@ -19,16 +19,20 @@ REASONS_LIMIT = 256
 class Choice:
     """Of one pair's own run, for one kind of demand."""
 
-    __slots__ = ("demanded", "ends", "pair", "wall_now")
+    __slots__ = ("becomes", "demanded", "ends", "pair", "wall_now")
 
-    def __init__(self, pair: Pair, demanded: Constraints, wall_now: int) -> None:
+    def __init__(
+        self, pair: Pair, demanded: Constraints, wall_now: int, becomes: Callable[[Label], Label] = lambda key: key
+    ) -> None:
+        """`becomes`: what a key of the stock is when it leaves, where it is combined with something."""
         self.pair = pair
+        self.becomes = becomes
         self.demanded = demanded
         self.wall_now = wall_now
         self.ends = tuple(sorted((pair.own, pair.peer)))
 
     def label(self, start: int, length: int) -> Label:
-        return label_within(self.pair.own_key.origins, start, start + length, self.ends, self.wall_now)
+        return self.becomes(label_within(self.pair.own_key.origins, start, start + length, self.ends, self.wall_now))
 
     def take(self, number: int, length: int) -> list[int] | None:
         """Starts of so many keys out of the leases in hand, or None with nothing taken."""
@@ -131,7 +135,7 @@ class Choice:
         return not self._reasons(known)
 
     def _reasons(self, known: Provenance | None) -> tuple[Unmet, ...]:
-        return self._reasons_of(label_of(known or unknown(self.ends, self.wall_now)))
+        return self._reasons_of(self.becomes(label_of(known or unknown(self.ends, self.wall_now))))
 
     def _reasons_of(self, key: Label) -> tuple[Unmet, ...]:
         return constraints.admits(key, self.demanded, self.wall_now)

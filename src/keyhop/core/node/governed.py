@@ -8,11 +8,12 @@ from itertools import chain
 from keyhop.core import constraints, label
 from keyhop.core.constraints import NO_CONSTRAINTS, Constraints
 from keyhop.core.label import Entropy
-from keyhop.core.machine import Deliver
+from keyhop.core.machine import Deliver, Derived
 from keyhop.core.model import Action, AppId, NodeId, Purpose, Range, Refusal, RequestError, State
 from keyhop.core.node.choosing import Choice
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.events import KeysWanted, RequestEnded
+from keyhop.core.node.exchanges import ALONE_VIEW, COMBINED, Exchanges, made_with
 from keyhop.core.node.guarantees import Guarantees
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.pair import Pair
@@ -61,11 +62,17 @@ class Waiting:
 
 class Governed:
     def __init__(
-        self, context: Context, leases: Leases, policy: Policy | None, directory: Mapping[AppId, NodeId]
+        self,
+        context: Context,
+        leases: Leases,
+        policy: Policy | None,
+        directory: Mapping[AppId, NodeId],
+        exchanges: Exchanges,
     ) -> None:
         self.context = context
         self.leases = leases
         self.directory = directory
+        self.exchanges = exchanges
         self.policy = policy or _by_settings(context.settings)
         self.enforces = policy is not None
         """Without a policy only the demands of requests count."""
@@ -75,6 +82,8 @@ class Governed:
         """Set by supply: what the demand of this peer's applications makes of a lease."""
         self.can_come: Callable[[str], bool] = lambda node: False
         """Set by supply: whether key may be relayed from this key manager soon."""
+        self.can_name: Callable[[str], bool] = lambda node: True
+        """Set by the node: whether this key manager is known to hold what our key IDs are sealed with."""
         self.why_none: Callable[[str], str] = lambda node: f"none came from KME {node} in time"
         self.guarantees.committing = lambda pair: leases.committing.get(pair.peer, 0)
         self._terms: dict[tuple[str, str], Terms] = {}
@@ -82,6 +91,7 @@ class Governed:
         self._buckets: dict[tuple[str, str], tuple[tuple[Bucket, ...], tuple[Bucket, ...]]] = {}
         """By what is limited and its name: buckets for bits and for requests."""
         rules = (*self.policy.rules, self.policy.default)
+        self._exchanges = any(_needs_exchange(self.policy.terms_of(rule)) for rule in rules)
         self._derives = any(self.policy.terms_of(rule).fallback.verb == "derive" for rule in rules)
         self._owed: dict[str, int] = {}
         """Bits of requests that have their right and wait for a lease, by peer."""
@@ -162,6 +172,9 @@ class Governed:
         terms = self.terms(event.master, event.slave)
         terms.key_size(event.size_bits)
         asked = terms.demands(event.demands)
+        if terms.combine != "none" and event.size_bits > SIZE_LIMIT_BITS:
+            text = f"size {event.size_bits}: keys that are combined have at most {SIZE_LIMIT_BITS} bit"
+            raise RequestError(Refusal.BAD_REQUEST, text)
         quotas = self._spend(event, node)
         try:
             self._decide(event, node, terms, asked)
@@ -189,6 +202,8 @@ class Governed:
             self._wait(waiting, node)
             return
         self._let_go(node, waiting)
+        if refusal.reason is Refusal.NOT_ENOUGH_KEY and self._exchange_alone(waiting, pair):
+            return
         if refusal.reason is not Refusal.NOT_ENOUGH_KEY or not self._may_derive(waiting):
             raise refusal
         if self._derive(waiting, pair):
@@ -224,7 +239,12 @@ class Governed:
             waiting.has_right = True
             self._owe(pair.peer, waiting.bits)
         length = event.size_bits // 8
-        choice = Choice(pair, waiting.asked, context.wall_now)
+        view, exchange = COMBINED.get(waiting.terms.combine, 0), self.exchanges.live(pair)
+        if view and exchange is None:
+            # Never without: the exchange is under way.
+            self.exchanges.look(pair)
+            return False
+        choice = self._choice(waiting, pair)
         starts = self._preferred(choice, event, length) or choice.take(event.number, length)
         if starts is None:
             suits = None if waiting.asked is NO_CONSTRAINTS else choice.suits
@@ -240,8 +260,53 @@ class Governed:
         # Said once more where the keys leave: nothing is given that is above what was asked.
         for one in labels:
             constraints.check(one, waiting.asked, context.wall_now)
-        context.out.answer.append(
-            Deliver(event.request, tuple(Range(run, start, length) for start in starts), labels=labels)
+        made: tuple[Derived, ...] = ()
+        if view and exchange is not None:
+            made = tuple(made_with(run, view, exchange, start, length) for start in starts)
+            self.exchanges.book(pair.peer, len(starts) * length, ours=True)
+        ranges = tuple(Range(run, start, length) for start in starts)
+        context.out.answer.append(Deliver(event.request, ranges, labels=labels, derived=made))
+        return True
+
+    def _choice(self, waiting: Waiting, pair: Pair) -> Choice:
+        """Among keys as they leave: combined, where the policy says so."""
+        combine = waiting.terms.combine
+        if combine == "none":
+            return Choice(pair, waiting.asked, self.context.wall_now)
+        other = self._exchanged(pair)
+        becomes = label.xored if combine == "xor" else label.derived
+        return Choice(pair, waiting.asked, self.context.wall_now, lambda key: becomes([key, other]))
+
+    def _exchanged(self, pair: Pair) -> label.Label:
+        """The share of the exchange, or what it will be."""
+        ends = (NodeId(min(pair.own, pair.peer)), NodeId(max(pair.own, pair.peer)))
+        own = self.exchanges.own.get(pair.peer)
+        number, born = (own.number, own.born) if own is not None else (0, self.context.now)
+        return label.exchanged("ml_kem", "-".join(ends), number, ends, born + self.context.wall_ahead_ns)
+
+    def _exchange_alone(self, waiting: Waiting, pair: Pair) -> bool:
+        """Key is short, and the policy lets an exchange go alone: what it gives is not QKD key at all."""
+        event, exchange, asked = waiting.event, self.exchanges.live(pair), waiting.asked
+        if waiting.terms.fallback.verb != "hybrid" or exchange is None or event.size_bits > SIZE_LIMIT_BITS:
+            return False
+        if not self.can_name(pair.peer):
+            # A first lease is still to be acknowledged: with it comes the word that the other end can read our IDs.
+            self.leases.want(pair, Purpose.SUPPLY, self.lease_bytes(pair))
+            return False
+        key = self._exchanged(pair)
+        if constraints.admits(key, asked, self.context.wall_now):
+            return False
+        run, length = pair.own_key.id, event.size_bits // 8
+        starts = self.exchanges.alone(pair, event.number, length)
+        self.exchanges.book(pair.peer, event.number * length, ours=True)
+        self.context.count("keys_of_exchanges", event.number)
+        self.context.out.answer.append(
+            Deliver(
+                event.request,
+                tuple(Range(run, start, 0) for start in starts),
+                labels=(key,) * event.number,
+                derived=tuple(made_with(run, ALONE_VIEW, exchange, start, length) for start in starts),
+            )
         )
         return True
 
@@ -298,14 +363,19 @@ class Governed:
         together = constraints.both(choice.demanded, event.preferred)
         if constraints.contradiction(together):
             return None
-        return Choice(choice.pair, together, choice.wall_now).take(event.number, length)
+        return Choice(choice.pair, together, choice.wall_now, choice.becomes).take(event.number, length)
 
     def _why_not(self, waiting: Waiting, pair: Pair) -> RequestError | None:
         """Why a request that was not answered need not wait for a lease either; None: a lease will do."""
         event = waiting.event
-        choice = Choice(pair, waiting.asked, self.context.wall_now)
+        choice = self._choice(waiting, pair)
         if unmet := choice.unmet():
             return constraints.refusal(unmet)
+        if waiting.terms.combine != "none" and self.exchanges.live(pair) is None:
+            if pair.is_open and self.exchanges.kem is not None:
+                return None
+            text = f"keys of this pair are combined with an exchange, and there is none with KME {pair.peer} now"
+            return RequestError(Refusal.UNAVAILABLE, text, retry_after_s=1.0)
         reserve = self.leases.reserved_bytes(pair)
         leasable = max(0, min(choice.leasable_bytes(), pair.own_key.untouched - reserve)) if pair.is_open else 0
         missing = waiting.bits // 8 - choice.suiting_bytes()
@@ -327,10 +397,20 @@ class Governed:
     def _owe(self, peer: str, bits: int) -> None:
         self._owed[peer] = max(0, self._owed.get(peer, 0) + bits)
 
+    def _exchanges_with(self, node: str) -> bool:
+        """Whether keys of some application of ours with one there are combined, or exchanged at need."""
+        return self._exchanges and any(
+            self.directory.get(peer) == node and _needs_exchange(self.terms(application.id, peer))
+            for application in self.context.settings.applications
+            for peer in application.peers
+        )
+
     def look(self, pair: Pair) -> None:
         """Called from time to time."""
         if self.enforces:
             self.guarantees.look(pair, self.directory)
+            if self._exchanges_with(pair.peer):
+                self.exchanges.look(pair)
             if pair.is_open and self._derives and pair.parents.total() < PARENTS_BYTES:
                 self.leases.want(pair, Purpose.DERIVE, PARENTS_BYTES)
         self.serve(pair)
@@ -443,6 +523,10 @@ class Governed:
             )
             found = self._buckets[what, name] = bits, requests
         return found
+
+
+def _needs_exchange(terms: Terms) -> bool:
+    return terms.combine != "none" or terms.fallback.verb == "hybrid"
 
 
 def _by_settings(settings: NodeSettings) -> Policy:

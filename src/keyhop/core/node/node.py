@@ -11,6 +11,7 @@ from keyhop.core.messages import DesignMessage
 from keyhop.core.model import PeerError
 from keyhop.core.node import events
 from keyhop.core.node.context import Context, NodeSettings
+from keyhop.core.node.exchanges import Exchanges, KeyExchange
 from keyhop.core.node.hosted import Hosted, HostedTick, HostedWake
 from keyhop.core.node.intake import Intake, OfferEnded
 from keyhop.core.node.leases import Leases
@@ -34,7 +35,7 @@ class Node:
     Raises NotRunning if a part of the design is not wired here.
     `entropy(n)` gives n unpredictable bytes for nonces, incarnations and random IDs; never for key bits.
     `restored` says why this store is known to be an old copy, if it is. `wall_ahead_ns`: how far the clock by which key
-    ages over restarts is ahead of `now`.
+    ages over restarts is ahead of `now`. `kem`: who has the bits of exchanges; None: there are none.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Node:
         now: int,
         restored: str = "",
         wall_ahead_ns: int = 0,
+        kem: KeyExchange | None = None,
     ) -> None:
         context = Context(settings, vault, entropy, start, now, wall_ahead_ns)
         self.context = context
@@ -59,7 +61,8 @@ class Node:
         segments: dict[str, int] = {n.node: n.segment_bytes for n in settings.neighbours}
         self.intake = Intake(context, self.links, answers, segments)
         self.leases = Leases(context, self.links, answers)
-        self.supply = Supply(context, self.leases, answers)
+        self.exchanges = Exchanges(context, self.links, kem)
+        self.supply = Supply(context, self.leases, answers, self.exchanges)
         self.secrets = Secrets(context, self.links)
         self.states = LinkStates(context, self.links, self.supply, answers)
         self.tunnel = Tunnel(context, self.links, self.states)
@@ -109,7 +112,8 @@ class Node:
             self._found_restored(restored, start)
         self.lifecycle.reserved = self.relay.pads.reserved
         self.relay.lent = self.lifecycle.top_up
-        self.intake.on_key = self.supply.governed.serve
+        self.intake.on_key = self.exchanges.on_ready = self.supply.governed.serve
+        self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
         self.supply.governed.guarantees.path = self.states.rates_towards
         self.tunnel.on_made = self.lifecycle.watch
         for pair in context.pairs.values():

@@ -16,6 +16,7 @@ from keyhop.core.node.ledger import Account, Book
 from keyhop.core.node.pair import NO_LINK, Pair
 from keyhop.core.node.rows import (
     BookRow,
+    ExchangeRow,
     IntakeRow,
     KeyRow,
     NodeRow,
@@ -109,6 +110,8 @@ def recover(context: Context, snapshot: Snapshot, supply: Supply, secrets: Secre
                     secrets.confirmed[row.peer] = max(row.epoch, secrets.confirmed.get(row.peer, 0))
             case BookRow() if row.peer in context.pairs:
                 context.pairs[row.peer].runs[row.run].book = Book(row.totals)
+            case ExchangeRow():
+                supply.exchanges.numbers[row.peer] = row.number
             case KeyRow():
                 supply.local.recall(row)
             case _:

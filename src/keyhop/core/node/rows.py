@@ -133,6 +133,17 @@ class SecretRow(Row, frozen=True, gc=False, array_like=True, tag="secret"):
         return secret_name(self.peer, self.issuer, self.epoch)
 
 
+class ExchangeRow(Row, frozen=True, gc=False, array_like=True, tag="exchange"):
+    """The number of the last exchange that was offered to a peer."""
+
+    peer: str
+    number: int
+
+    @property
+    def key(self) -> str:
+        return self.peer
+
+
 class BookRow(Row, frozen=True, gc=False, array_like=True, tag="book"):
     """The totals of one run in bytes, in the order of `ledger.ACCOUNTS`."""
 
@@ -160,7 +171,19 @@ class KeyRow(Row, frozen=True, gc=False, array_like=True, tag="key"):
         return self.id
 
 
-ROW_TYPES = (NodeRow, StartRow, PairRow, RunRow, SegmentRow, OriginRow, IntakeRow, SecretRow, BookRow, KeyRow)
+ROW_TYPES = (
+    NodeRow,
+    StartRow,
+    PairRow,
+    RunRow,
+    SegmentRow,
+    OriginRow,
+    IntakeRow,
+    SecretRow,
+    ExchangeRow,
+    BookRow,
+    KeyRow,
+)
 
 
 def secret_name(peer: str, issuer: str, epoch: int) -> str:

@@ -19,18 +19,20 @@ from keyhop.core.model import (
     Range,
     Refusal,
     RequestError,
+    RunId,
     State,
     joined,
 )
 from keyhop.core.node.context import Application, Context
 from keyhop.core.node.desk import Allowance, Grant
 from keyhop.core.node.events import Fetch, KeysFetched, KeysWanted, RecordsFetched, RequestEnded, SessionAsked
+from keyhop.core.node.exchanges import ALONE_VIEW, Exchanges, exchange_in, made_with, view_in
 from keyhop.core.node.governed import Governed
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.local import NOT_FOUND, LocalKeys
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.run import Run, Segment
-from keyhop.core.node.stretching import child_of, parent_of, view_of
+from keyhop.core.node.stretching import SIZE_LIMIT_BITS, child_of, parent_of, view_of
 from keyhop.crypto.keyid import Coordinates
 
 WAITING_LIMIT = 1024
@@ -52,8 +54,9 @@ class Waiting(NamedTuple):
 
 
 class Supply:
-    def __init__(self, context: Context, leases: Leases, design: Running) -> None:
+    def __init__(self, context: Context, leases: Leases, design: Running, exchanges: Exchanges) -> None:
         self.context = context
+        self.exchanges = exchanges
         self.leases = leases
         self.design = design
         self.applications: dict[AppId, Application] = {a.id: a for a in context.settings.applications}
@@ -74,7 +77,7 @@ class Supply:
         self.why_none: Callable[[str], str] = lambda node: f"none came from KME {node} in time"
         """Set by the relay: why no key came that a request waited for."""
         self.local = LocalKeys(context)
-        self.governed = Governed(context, leases, context.settings.policy, self.directory)
+        self.governed = Governed(context, leases, context.settings.policy, self.directory, exchanges)
         """Who deals with requests that a policy or their demands make special."""
         self.governed.lease_bytes = self.lease_bytes
         self.governed.can_come = lambda node: self.can_relay(node)
@@ -325,7 +328,7 @@ class Supply:
             ]
         else:
             taken, children, granted = self._grant_each(run, event.fetches, touched)
-        if taken or children:
+        if granted:
             records: list[Save] = []
             if event.audit is not None:
                 before, after = event.audit
@@ -377,11 +380,18 @@ class Supply:
                 continue
             # At once: who asks for the same key in this very moment comes too late.
             for place in chosen:
-                run.used.add(place.start, place.end)
+                if place.run == run.id:
+                    run.used.add(place.start, place.end)
+                else:
+                    self.exchanges.used(run.id.peer, exchange_in(place.run.number)).add(place.start, place.end)
             granted.append(fetch)
             found = [self._found(run, *key) for key in fetch.keys]
-            for place, (_, child) in zip(chosen, found, strict=True):
-                (taken if child is None else children).append(place)
+            for place, (bits_at, _) in zip(chosen, found, strict=True):
+                if place.run == run.id:
+                    (taken if bits_at == place else children).append(place)
+            for _, child in found:
+                if child is not None and child.view:
+                    self.exchanges.book(run.id.peer, child.size_bits // 8, ours=False)
             bits, derived = tuple(range for range, _ in found), tuple(child for _, child in found)
             answer = Deliver(fetch.request, bits, derived=derived if any(derived) else ())
             self.context.out.answer.append(answer)
@@ -392,6 +402,9 @@ class Supply:
         """The bits that make a key, and how, where it is not these bits."""
         if number == view_of(run.id):
             return parent_of(run.id, start), child_of(run.id, start, length)
+        if view := view_in(number):
+            at = Range(run.id, start, 0 if view == ALONE_VIEW else length)
+            return at, made_with(run.id, view, exchange_in(number), start, length)
         return Range(run.id, start, length), None
 
     def _choose(self, run: Run, keys: Sequence[Coordinates], touched: dict[int, Segment]) -> tuple[Range, ...] | None:
@@ -400,11 +413,22 @@ class Supply:
         chosen: list[Range] = []
         for number, start, length in keys:
             end = start + length
+            if number != run_id.number and length * 8 > SIZE_LIMIT_BITS:
+                return None
             if number == view:
                 # A child is marked by one byte of its parent, all of which is leased for nothing else.
                 parent = parent_of(run_id, start)
                 covering = run.leased(parent.start, parent.end, Purpose.DERIVE)
                 length, end = 1, start + 1
+            elif view_in(number):
+                if number & 1 != run_id.number & 1 or not self.exchanges.has(run_id.peer, exchange_in(number)):
+                    return None
+                if view_in(number) == ALONE_VIEW:
+                    if self.exchanges.used(run_id.peer, exchange_in(number)).touches(start, end):
+                        return None
+                    chosen.append(Range(RunId(run_id.peer, number), start, length))
+                    continue
+                covering = run.leased(start, end, Purpose.SUPPLY)
             else:
                 covering = run.leased(start, end, Purpose.SUPPLY) if number == run_id.number else None
             if covering is None or run.used.touches(start, end):
@@ -413,8 +437,8 @@ class Supply:
             for segment in covering:
                 touched[segment.start] = segment
         if len(chosen) > 1:
-            ordered = sorted(chosen, key=lambda range: range.start)
-            if any(first.end > second.start for first, second in pairwise(ordered)):
+            ordered = sorted(chosen)
+            if any(first.end > second.start and first.run == second.run for first, second in pairwise(ordered)):
                 return None
         return tuple(chosen)
 

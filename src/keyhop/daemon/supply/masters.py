@@ -344,7 +344,7 @@ class Masters:
                 starts = [child.start for child in children]
                 view = children[0].run.number
                 key_ids, read = account.seal.seal_all(view, starts, order.length, account.pair), list(bits)
-                for parent in set(deliver.ranges):
+                for parent in {range for range in deliver.ranges if range.length}:
                     self._vault.wipe(parent)
             else:
                 _, _, key_ids, read = self._make(order, (), [range.start for range in deliver.ranges])

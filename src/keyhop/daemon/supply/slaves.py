@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from keyhop.core.label import Entropy, Label, derived, local
-from keyhop.core.machine import Deliver
+from keyhop.core.label import Entropy, Label, derived, exchanged, local, xored
+from keyhop.core.machine import Deliver, Derived
 from keyhop.core.model import AppId, NodeId, Range, Refusal, RequestError
 from keyhop.core.node.desk import Allowance
 from keyhop.core.node.events import RecordsFetched
+from keyhop.core.node.exchanges import ALONE_VIEW, XOR_VIEW
 from keyhop.core.node.local import NOT_FOUND
 from keyhop.core.node.provenance import label_within
 from keyhop.crypto.keyid import LANES_LIMIT, Coordinates, KeyIdSeal, Opened, Unopened, open_in_any
@@ -253,16 +254,14 @@ class Slaves:
         context = self._node.context
         wall_now = time.monotonic_ns() + context.wall_ahead_ns
         terms = self._governed.terms(fetching.master, fetching.caller) if self._governed.enforces else None
-        labels = [self._label(range, wall_now) for range in deliver.ranges]
-        if deliver.derived:
-            children = zip(labels, deliver.derived, strict=True)
-            labels = [derived([label]) if label and child else label for label, child in children]
+        made = deliver.derived or (None,) * len(deliver.ranges)
+        labels = [self._label(range, child, wall_now) for range, child in zip(deliver.ranges, made, strict=True)]
         if any(label is None for label in labels):
             return keys
         lifetime = terms.lifetime if terms is not None else None
         return Labelled(keys, [told(label, wall_now, lifetime) for label in labels if label is not None])
 
-    def _label(self, range: Range, wall_now: int) -> Label | None:
+    def _label(self, range: Range, child: Derived | None, wall_now: int) -> Label | None:
         """Of a key that was fetched here; None for one of another design, of which nothing is known."""
         if range.run.peer == self._own:
             return local(self._own, wall_now, Entropy.OS)
@@ -270,7 +269,15 @@ class Slaves:
         if pair is None or self._node.supply.hosted is not None:
             return None
         ends = sorted((pair.own, pair.peer))
-        return label_within(pair.runs[range.run.number].origins, range.start, range.end, ends, wall_now)
+        if child is None:
+            return label_within(pair.runs[range.run.number].origins, range.start, range.end, ends, wall_now)
+        if not child.view:
+            return derived([label_within(pair.runs[range.run.number].origins, range.start, range.end, ends, wall_now)])
+        other = exchanged("ml_kem", "-".join(ends), child.exchange, (ends[0], ends[1]), wall_now)
+        if child.view == ALONE_VIEW:
+            return other
+        found = label_within(pair.runs[range.run.number].origins, range.start, range.end, ends, wall_now)
+        return xored([found, other]) if child.view == XOR_VIEW else derived([found, other])
 
     def _refuse(self, fetching: Fetching, refusal: RequestError) -> None:
         """A wrong ID counts against the application that named it."""
