@@ -103,11 +103,11 @@ def all_of_b_but_its_file(directory: Path) -> None:
 
 def test_a_node_that_may_not_open_its_connections_says_so(directory: Path) -> None:
     before = content(directory)
-    limited = ["sh", "-c", 'ulimit -n 1000; exec "$@"', "sh", *KEYHOP, "serve", "--config", str(directory / NODE_FILE)]
+    limited = ["sh", "-c", 'ulimit -n 600; exec "$@"', "sh", *KEYHOP, "serve", "--config", str(directory / NODE_FILE)]
     done = subprocess.run(limited, env=environment(), capture_output=True, text=True, timeout=START_S, check=False)
     assert done.returncode == 1
-    assert "node a cannot start: limits.connections: 4096 connections need " in done.stderr
-    assert "open files, the system allows 1000: raise that to " in done.stderr
+    assert "node a cannot start: limits.connections: 512 connections need " in done.stderr
+    assert "open files, the system allows 600: raise that to " in done.stderr
     assert content(directory) == before
 
 

@@ -154,11 +154,15 @@ def test_names_are_completed(arguments: list[str], begun: str, expected: set[str
     assert {item.value for item in found} == expected
 
 
+HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""Whoever runs the tests in the background of a script has it ignored, and children inherit that."""
+
+
 def test_ctrl_c_is_answered_with_the_command_that_goes_on(tmp_path: Path) -> None:
     arguments = ["compare", *SMALL, "--out", "study", "--workers", "2", *RUNNER]
     main, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from keyhop.cli.main import main; main()", *arguments],
+        [sys.executable, "-c", f"{HEARS_CTRL_C}; from keyhop.cli.main import main; main()", *arguments],
         cwd=tmp_path,
         stderr=terminal,
         stdout=subprocess.PIPE,

@@ -297,6 +297,8 @@ from test_sweep import GRID, RUNNER
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Whoever runs the tests in the background of a script has it ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sweep.run(Path(sys.argv[1]), GRID, Processes(2), command="", runner_name=RUNNER, tell=lambda _: None)
 """
 

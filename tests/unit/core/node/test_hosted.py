@@ -63,9 +63,7 @@ class Two:
 
     def ask(self, node: str, bits: int, slave: str = "sae") -> tuple[Deliver, bytes]:
         peer = "b" if node == "a" else "a"
-        return self.feed(
-            node, lambda request: events.KeysWanted(request, f"sae-{node}", f"{slave}-{peer}", 1, bits)
-        )
+        return self.feed(node, lambda request: events.KeysWanted(request, f"sae-{node}", f"{slave}-{peer}", 1, bits))
 
     def fetch(self, node: str, key_id: str, slave: str = "sae") -> tuple[Deliver, bytes]:
         peer = "b" if node == "a" else "a"
