@@ -167,23 +167,7 @@ class State(Strict, frozen=True, gc=False, array_like=True):
     journal: Number
     vouch: Vouch
     credit: Spans
-    messages: Annotated[
-        tuple[
-            AgreeBlock
-            | AnswerBlock
-            | StoredBlock
-            | RequestLease
-            | AnswerLease
-            | Statement
-            | NameSecret
-            | RelayBatch
-            | DesignMessage
-            | OfferExchange
-            | AnswerExchange,
-            ...,
-        ],
-        Meta(max_length=MESSAGES_PER_FRAME),
-    ]
+    messages: Annotated[tuple[TaggedMessage, ...], Meta(max_length=MESSAGES_PER_FRAME)]
 
 
 # --- tagged messages --------------------------------------------------------------------------------------------------
@@ -386,10 +370,7 @@ TaggedMessage: TypeAlias = (
 
 
 class Plain(Strict, frozen=True, gc=False, array_like=True):
-    messages: Annotated[
-        tuple[KeepAlive | SignedLinkState | Forward | Reserve | AnswerReserve | Confirm, ...],
-        Meta(max_length=MESSAGES_PER_FRAME),
-    ]
+    messages: Annotated[tuple[PlainMessage, ...], Meta(max_length=MESSAGES_PER_FRAME)]
 
 
 Body: TypeAlias = Hello | Grant | Proof | State | Plain

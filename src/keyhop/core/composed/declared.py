@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.messages import Kx
-from keyhop.core.composed.relaying import place_of
+from keyhop.core.composed.parcels import place_of
 from keyhop.core.composed.shapes import Malformed
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.admission import Reservation

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from keyhop.core.composed.dealing import direction
 from keyhop.core.composed.directory import Directory
 from keyhop.core.composed.messages import KeyAsked, StreamOpened
-from keyhop.core.composed.relaying import HopWise, Parcel
+from keyhop.core.composed.parcels import Parcel
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.streams import ByStream
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.relay import HopByHop

@@ -6,8 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.messages import KeyAsked, StreamOpened
+from keyhop.core.composed.parcels import HopQueue, Parcel
 from keyhop.core.composed.purposes import OWN, TRANSIT, Purposed
-from keyhop.core.composed.relaying import HopQueue, HopWise, Parcel
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.serving import Pending, Taken, Then
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.refill import ByDemand

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keyhop.core.composed.messages import KeyAsked, Kx, StreamOpened
 from keyhop.core.composed.owner import Owned
-from keyhop.core.composed.relaying import BATCH_BITS, OUTSTANDING_NS, HopWise, Parcel, place_of
+from keyhop.core.composed.parcels import Parcel, place_of
+from keyhop.core.composed.relaying import BATCH_BITS, OUTSTANDING_NS, HopWise
 from keyhop.core.composed.shapes import Malformed
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.admission import Reservation

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.messages import KeyAsked, StreamOpened
-from keyhop.core.composed.relaying import HopWise, Parcel
+from keyhop.core.composed.parcels import Parcel
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.services import Controller
 from keyhop.core.composed.sessions import OwnedSessions
 from keyhop.core.model import NANOSECONDS

@@ -10,7 +10,8 @@ import msgspec
 
 from keyhop.core.composed.cargo import PAD, Payload
 from keyhop.core.composed.messages import Kx, Name
-from keyhop.core.composed.relaying import HopWise, Parcel, relay_message
+from keyhop.core.composed.parcels import Parcel, relay_message
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.serving import Taken
 from keyhop.core.composed.shapes import Malformed
 from keyhop.core.policy.relay import HopByHop, SplitPath

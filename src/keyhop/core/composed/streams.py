@@ -11,7 +11,8 @@ from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.dealing import Directed, direction
 from keyhop.core.composed.declared import SYN_NS, DeclaredRates
 from keyhop.core.composed.messages import KeyAsked, Kx, StreamOpened
-from keyhop.core.composed.relaying import HOP_WAIT_NS, HopWise, Parcel, place_of
+from keyhop.core.composed.parcels import Parcel, place_of
+from keyhop.core.composed.relaying import HOP_WAIT_NS, HopWise
 from keyhop.core.composed.serving import Taken
 from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.units import Queue

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from keyhop.core.composed.relaying import HopWise, Parcel
+from keyhop.core.composed.parcels import Parcel
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.serving import Pending, Taken, Then
 from keyhop.core.policy.fallback import Derive
 from keyhop.core.policy.formatting import Kdf

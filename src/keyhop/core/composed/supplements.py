@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
-from keyhop.core.composed.relaying import HopQueue, HopWise, Parcel
+from keyhop.core.composed.parcels import HopQueue, Parcel
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.shapes import Malformed
 from keyhop.core.composed.sizes import Sized
 from keyhop.core.policy.priority import ResponseWeight, Waiting

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from keyhop.core.composed.messages import Kx, StreamOpened
-from keyhop.core.composed.relaying import HopWise, Parcel
+from keyhop.core.composed.parcels import Parcel
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.serving import Taken
 from keyhop.core.policy.fallback import Hybrid
 from keyhop.core.policy.relay import HopByHop

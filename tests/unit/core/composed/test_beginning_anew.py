@@ -18,7 +18,8 @@ from keyhop.core.composed.messages import (
     Woke,
 )
 from keyhop.core.composed.network import Network
-from keyhop.core.composed.relaying import HopWise, Parcel, relay_message
+from keyhop.core.composed.parcels import Parcel, relay_message
+from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.site import Site
 from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NANOSECONDS
