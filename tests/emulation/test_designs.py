@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,19 @@ links:
 """
 
 
-@pytest.fixture
-def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    lab = make(tmp_path, PAIR, node_files=lambda text: f"{text}design: {request.param}\n")
+@contextmanager
+def up(lab: Lab) -> Iterator[Lab]:
     labs.start(lab, one_process=True)
     try:
         yield lab
     finally:
         labs.stop(lab)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with up(make(tmp_path, PAIR, node_files=lambda text: f"{text}design: {request.param}\n")) as lab:
+        yield lab
 
 
 @pytest.mark.emulation
@@ -54,12 +60,8 @@ def test_applications_of_both_ends_get_keys_of_the_design_over_014(lab: Lab) -> 
 
 @pytest.fixture
 def line(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    lab = make(tmp_path, LINE, node_files=lambda text: f"{text}design: {request.param}\n")
-    labs.start(lab, one_process=True)
-    try:
+    with up(make(tmp_path, LINE, node_files=lambda text: f"{text}design: {request.param}\n")) as lab:
         yield lab
-    finally:
-        labs.stop(lab)
 
 
 @pytest.mark.emulation
@@ -127,12 +129,8 @@ def with_sockets(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab
             text.replace("  manage:\n", "  local:\n    socket: local.sock\n  manage:\n") + f"design: {request.param}\n"
         )
 
-    lab = make(tmp_path, PAIR, node_files=change)
-    labs.start(lab, one_process=True)
-    try:
+    with up(make(tmp_path, PAIR, node_files=change)) as lab:
         yield lab
-    finally:
-        labs.stop(lab)
 
 
 @pytest.mark.emulation

@@ -141,16 +141,7 @@ def values(terms: Terms) -> dict[str, Any]:
         "label": terms.label,
         "quota.application": terms.application_quota,
         "quota.pair": terms.pair_quota,
-        "bounds.max_epsilon": bounds.max_epsilon,
-        "bounds.its_only": bounds.its_only,
-        "bounds.max_age": bounds.max_age_ns,
-        "bounds.vendor.wanted": bounds.vendors_wanted,
-        "bounds.vendor.refused": bounds.vendors_refused or None,
-        "bounds.min_vendors": bounds.min_vendors,
-        "bounds.avoid_node": bounds.avoid_nodes or None,
-        "bounds.max_hops": bounds.max_hops,
-        "bounds.rng": bounds.rng,
-        "bounds.min_trust": bounds.min_trust,
+        **{f"bounds.{word}": value for word, value in _demands(bounds).items()},
     }
 
 
@@ -194,21 +185,26 @@ def shown(word: str, value: Any) -> str:
     return str(value)
 
 
+def _demands(bounds: Constraints) -> dict[str, Any]:
+    """By the words of the file; None where nothing is demanded."""
+    return {
+        "max_epsilon": bounds.max_epsilon,
+        "its_only": bounds.its_only,
+        "max_age": bounds.max_age_ns,
+        "vendor.wanted": bounds.vendors_wanted,
+        "vendor.refused": bounds.vendors_refused or None,
+        "min_vendors": bounds.min_vendors,
+        "avoid_node": bounds.avoid_nodes or None,
+        "max_hops": bounds.max_hops,
+        "rng": bounds.rng,
+        "min_trust": bounds.min_trust,
+    }
+
+
 def told(demanded: Constraints) -> dict[str, str]:
     """What every key must show, policy and request together."""
-    given = {
-        "max_epsilon": demanded.max_epsilon,
-        "its_only": demanded.its_only or None,
-        "max_age": demanded.max_age_ns,
-        "vendor.wanted": demanded.vendors_wanted,
-        "vendor.refused": demanded.vendors_refused or None,
-        "min_vendors": demanded.min_vendors,
-        "avoid_node": demanded.avoid_nodes or None,
-        "max_hops": demanded.max_hops,
-        "rng": demanded.rng,
-        "min_trust": demanded.min_trust,
-    }
-    return {word: shown(f"bounds.{word}", value) for word, value in given.items() if value is not None}
+    given = _demands(demanded).items()
+    return {word: shown(f"bounds.{word}", value) for word, value in given if value is not None and value is not False}
 
 
 def _table(application: str, peer: str, terms: Terms, answer: dict[str, Any]) -> str:

@@ -15,6 +15,8 @@ AppId = NewType("AppId", str)
 NANOSECONDS = 1_000_000_000
 """Time in the core is integer nanoseconds on a monotonic clock."""
 
+BYTE_BITS = 8
+
 TAG_KEY_BYTES = 32
 """One Wegman-Carter key: 16 bytes r and 16 bytes s, both fresh (Poly1305; `docs/protocol.md` 5)."""
 

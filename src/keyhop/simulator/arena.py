@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from keyhop.core.composed.conversation import TAG_BITS
 from keyhop.core.composed.line import Line, LineSettings
 from keyhop.core.composed.messages import (
     Answered,
@@ -33,12 +34,12 @@ from keyhop.core.policy.routing import Edge
 from keyhop.core.policy.storage import FixedBlock
 from keyhop.simulator.blocks import deliveries
 from keyhop.simulator.damage import Damage
-from keyhop.simulator.record import Demand, EndBook, Fault, Outcome, Record, Scenario, Stream, Trouble, Verdict
+from keyhop.simulator.record import Demand, EndBook, Fault, Record, Scenario, Stream, Trouble, Verdict
+from keyhop.simulator.trials import Trial, Trials
 
 DELAY_NS = 10_000_000
 """One way between neighbours, for key managers and for applications (W6)."""
 SAMPLE_NS = NANOSECONDS
-TAG_BITS = 96
 RETRY_NS = 100_000_000
 """The longest wait of an application whose key had been given away at the other end, too (K). Without a draw both
 ends would come again as far apart as before, and collide again."""
@@ -48,16 +49,14 @@ class Unbalanced(AssertionError):
     """A design that cannot balance is wrong, whatever else it does."""
 
 
-class Ask:
+class Ask(Trial):
     """One demand on its way."""
 
-    __slots__ = ("attempts", "demand", "name", "outcome")
+    __slots__ = ("name",)
 
     def __init__(self, demand: Demand) -> None:
-        self.demand = demand
-        self.attempts = 0
+        super().__init__(demand)
         self.name: Name | None = None
-        self.outcome: Outcome | None = None
 
 
 class Arena:
@@ -91,7 +90,7 @@ class Arena:
         self.sites = {
             name: Site(name, design, self.network, self._choices.random, self._line_settings) for name in names
         }
-        self.asks = {demand.number: Ask(demand) for demand in scenario.demands}
+        self.trials = Trials(scenario.demands, Ask)
         self.attempts: dict[int, int] = {}
         """Request of an attempt -> number of the demand."""
         self._requests = 0
@@ -110,8 +109,6 @@ class Arena:
         """Both who took such a key come to hear of it."""
         self.stock_bit_ns = self.reserved_bit_ns = self.exposed_bit_ns = 0
         self.peak_bytes = 0
-        self._troubled_ns: list[int] = []
-        self._resync_ns: list[int] = []
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -200,7 +197,7 @@ class Arena:
 
     def _fault(self, fault: Fault) -> None:
         link = frozenset(fault.where.split("|"))
-        self._troubled_ns.append(self.now)
+        self.trials.troubled(self.now)
         match fault.trouble:
             case Trouble.LINK_STOPS:
                 self.stopped[link] = self.now + fault.for_ns
@@ -238,7 +235,7 @@ class Arena:
 
     def _demand(self, demand: Demand) -> None:
         """Also for another attempt."""
-        ask = self.asks[demand.number]
+        ask = self.trials.by_number[demand.number]
         ask.attempts += 1
         if demand.master in self.down:
             self._end(ask, Verdict.REFUSED)
@@ -259,7 +256,7 @@ class Arena:
         self.step(demand.master, event)
 
     def _answered(self, node: str, answered: Answered) -> None:
-        ask = self.asks[self.attempts[answered.request]]
+        ask = self.trials.by_number[self.attempts[answered.request]]
         demand = ask.demand
         if ask.outcome is not None:
             return
@@ -308,10 +305,7 @@ class Arena:
         return here is None or there is None or self.damage.equal(here, there, name)
 
     def _end(self, ask: Ask, verdict: Verdict, *, its: bool = False, equal: bool = True) -> None:
-        ask.outcome = Outcome(ask.demand.number, verdict, self.now, its, equal, ask.attempts)
-        if verdict is Verdict.SUPPLIED and self._troubled_ns:
-            self._resync_ns += [self.now - since for since in self._troubled_ns]
-            self._troubled_ns.clear()
+        self.trials.end(ask, verdict, self.now, its=its, equal=equal)
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
@@ -344,16 +338,11 @@ class Arena:
         for book, line in zip(books, self.lines(), strict=True):
             if not book.balanced:
                 raise Unbalanced(f"{self.design.name}: {line!r}: {line.book.gap(line.stock_bits)} bit too many: {book}")
-        end = self.now
-        outcomes = tuple(
-            ask.outcome or Outcome(ask.demand.number, Verdict.TIMED_OUT, end, attempts=ask.attempts)
-            for ask in self.asks.values()
-        )
         admitted = [names for site in self.sites.values() if (names := site.relaying.admitted()) is not None]
         return Record(
             seconds=seconds,
             scenario=self.scenario,
-            outcomes=outcomes,
+            outcomes=self.trials.outcomes(self.now),
             books=books,
             messages=sum(line.talk.sent for line in self.lines()),
             serves=self.serves,
@@ -363,7 +352,7 @@ class Arena:
             stock_bit_ns=self.stock_bit_ns,
             exposed_bit_ns=self.exposed_bit_ns,
             peak_stored_bytes=self.peak_bytes,
-            resync_ns=tuple(self._resync_ns),
+            resync_ns=tuple(self.trials.resync_ns),
             admitted=frozenset().union(*admitted) if admitted else None,
         )
 

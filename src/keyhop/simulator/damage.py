@@ -7,8 +7,7 @@ from typing import NamedTuple
 from keyhop.core.composed.line import Line
 from keyhop.core.composed.messages import Name
 from keyhop.core.composed.units import Units
-
-BYTE_BITS = 8
+from keyhop.core.model import BYTE_BITS
 
 
 class Mishap(NamedTuple):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from keyhop.core.composed.network import Network
 from keyhop.core.designs import Design
 from keyhop.core.designs.running import running
 from keyhop.core.machine import Deliver
-from keyhop.core.model import NANOSECONDS, AppId, NodeId, Range, RequestError
+from keyhop.core.model import BYTE_BITS, NANOSECONDS, AppId, NodeId, Range, RequestError
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.node import Node
 from keyhop.core.node.vault import BlockName
 from keyhop.simulator.blocks import Delivery, deliveries
-from keyhop.simulator.record import Demand, EndBook, Fault, Outcome, Record, Scenario, Trouble, Verdict
+from keyhop.simulator.record import Demand, EndBook, Fault, Record, Scenario, Trouble, Verdict
+from keyhop.simulator.trials import Trial, Trials
 from keyhop.simulator.vault import WeightlessVault, origin_of
 from keyhop.simulator.world import Answered, Timing, World
 
@@ -24,18 +26,15 @@ STOCK_LIMIT_BYTES = 1 << 26
 APPLICATION_RATE = 1 << 40
 MODULE = "module"
 SAMPLE_NS = NANOSECONDS
-BYTE = 8
 SPENT_EVERY_NS = NANOSECONDS
 
 
-class Ask:
-    __slots__ = ("attempts", "demand", "fetched", "outcome")
+class Ask(Trial):
+    __slots__ = ("fetched",)
 
     def __init__(self, demand: Demand) -> None:
-        self.demand = demand
-        self.attempts = 0
+        super().__init__(demand)
         self.fetched = False
-        self.outcome: Outcome | None = None
 
 
 class RealNodes:
@@ -51,9 +50,9 @@ class RealNodes:
         timing = Timing(delay=(delay_ns, delay_ns), commit=(NANOSECONDS // 1000, NANOSECONDS // 500))
         self.world = World(seed, self._settings(), design, WeightlessVault, timing)
         self.world.on_answer.append(self._answered)
-        self.asks = {demand.number: Ask(demand) for demand in scenario.demands}
+        self.trials = Trials(scenario.demands, Ask)
         self._asking: dict[int, Ask] = {}
-        self._paths = self._hops()
+        self._network = Network(links)
         self._blocks: dict[frozenset[str], Iterator[Delivery]] = {
             link: deliveries(link, rate, seed) for link, rate in links.items()
         }
@@ -67,8 +66,6 @@ class RealNodes:
         self.messages = 0
         self.world.on_frame.append(self._count)
         self._before: dict[tuple[str, str], list[int]] = {}
-        self._troubled_ns: list[int] = []
-        self._resync_ns: list[int] = []
 
     def run(self, seconds: float, tell: Callable[[float], None] | None = None) -> Record:
         """`tell` hears once a simulated second which part is done."""
@@ -81,7 +78,7 @@ class RealNodes:
         for link in sorted(self.links, key=sorted):
             self._next_block(link)
         for demand in self.scenario.demands:
-            world.at(self._begin + demand.at_ns, self._ask, self.asks[demand.number])
+            world.at(self._begin + demand.at_ns, self._ask, self.trials.by_number[demand.number])
         for fault in self.scenario.faults:
             world.at(self._begin + fault.at_ns, self._fault, fault)
         world.at(self._begin + SAMPLE_NS, self._sample)
@@ -105,16 +102,16 @@ class RealNodes:
             grant = process.node.supply.grant(master, slave)
         except RequestError:
             grant = None
-        starts = grant.stock.take(1, -(-demand.size_bits // BYTE)) if grant is not None else None
+        starts = grant.stock.take(1, -(-demand.size_bits // BYTE_BITS)) if grant is not None else None
         if grant is not None and starts is not None:
             if grant.stock.left < grant.stock.low:
                 process.feed(events.StockLow(grant.peer))
             run = process.node.context.pairs[grant.peer].own_key.id
-            self._given(ask, Range(run, starts[0], -(-demand.size_bits // BYTE)))
+            self._given(ask, Range(run, starts[0], -(-demand.size_bits // BYTE_BITS)))
             return
         request = self.world.request()
         self._asking[request] = ask
-        process.feed(events.KeysWanted(request, master, slave, 1, -(-demand.size_bits // BYTE) * BYTE))
+        process.feed(events.KeysWanted(request, master, slave, 1, -(-demand.size_bits // BYTE_BITS) * BYTE_BITS))
 
     def _answered(self, answered: Answered) -> None:
         ask = self._asking.pop(answered.request, None)
@@ -138,7 +135,9 @@ class RealNodes:
     def _given(self, ask: Ask, taken: Range) -> None:
         self.serves += 1
         demand = ask.demand
-        hops = self._paths[demand.master, demand.slave]
+        path = self._network.shortest(demand.master, demand.slave)
+        assert path is not None
+        hops = len(path) - 1
         self.world.at(self.world.now + hops * self.delay_ns, self._fetch, ask, taken)
 
     def _fetch(self, ask: Ask, taken: Range) -> None:
@@ -161,17 +160,13 @@ class RealNodes:
         self._end(ask, Verdict.TIMED_OUT if late else Verdict.SUPPLIED)
 
     def _end(self, ask: Ask, verdict: Verdict) -> None:
-        now = self.world.now - self._begin
-        ask.outcome = Outcome(ask.demand.number, verdict, now, verdict is Verdict.SUPPLIED, True, ask.attempts)
-        if verdict is Verdict.SUPPLIED and self._troubled_ns:
-            self._resync_ns += [now - since for since in self._troubled_ns]
-            self._troubled_ns.clear()
+        self.trials.end(ask, verdict, self.world.now - self._begin, its=verdict is Verdict.SUPPLIED)
 
     # --- modules and faults -------------------------------------------------------------------------------------------
 
     def _next_block(self, link: frozenset[str]) -> None:
         delivery = next(self._blocks[link])
-        self.world.at(self._begin + delivery.at_ns, self._deliver, link, delivery.bits // BYTE)
+        self.world.at(self._begin + delivery.at_ns, self._deliver, link, delivery.bits // BYTE_BITS)
 
     def _deliver(self, link: frozenset[str], length: int) -> None:
         self._next_block(link)
@@ -193,7 +188,7 @@ class RealNodes:
 
     def _fault(self, fault: Fault) -> None:
         world, link = self.world, frozenset(fault.where.split("|"))
-        self._troubled_ns.append(world.now - self._begin)
+        self.trials.troubled(world.now - self._begin)
         match fault.trouble:
             case Trouble.LINK_STOPS:
                 self._stopped[link] = world.now + fault.for_ns
@@ -230,7 +225,7 @@ class RealNodes:
             if process.alive and (entries := process.disk.outbox()):
                 # As an audit file takes them; else they would be all that a long run remembers.
                 process.disk.written(entries[-1].number)
-        self.stock_bit_ns += stock * BYTE * SAMPLE_NS
+        self.stock_bit_ns += stock * BYTE_BITS * SAMPLE_NS
         self.peak_bytes = max(self.peak_bytes, stock)
 
     def _record(self, seconds: float, steps: int) -> Record:
@@ -244,17 +239,14 @@ class RealNodes:
         return Record(
             seconds=seconds,
             scenario=self.scenario,
-            outcomes=tuple(
-                ask.outcome or Outcome(ask.demand.number, Verdict.TIMED_OUT, end, attempts=ask.attempts)
-                for ask in self.asks.values()
-            ),
+            outcomes=self.trials.outcomes(end),
             books=books,
             messages=self.messages,
             serves=self.serves,
             events=steps,
             stock_bit_ns=self.stock_bit_ns,
             peak_stored_bytes=self.peak_bytes,
-            resync_ns=tuple(self._resync_ns),
+            resync_ns=tuple(self.trials.resync_ns),
         )
 
     # --- before the run -----------------------------------------------------------------------------------------------
@@ -288,7 +280,7 @@ class RealNodes:
                     for application, peers in sorted(served[name].items())
                 ),
                 stock_limit_bytes=STOCK_LIMIT_BYTES,
-                min_key_bits=BYTE,
+                min_key_bits=BYTE_BITS,
                 max_key_bits=1 << 20,
             )
             for name in names
@@ -296,18 +288,6 @@ class RealNodes:
 
     def _around(self, name: str) -> list[tuple[str, int]]:
         return [(next(iter(link - {name})), rate) for link, rate in self.links.items() if name in link]
-
-    def _hops(self) -> dict[tuple[str, str], int]:
-        around = {name: [peer for peer, _ in self._around(name)] for link in self.links for name in link}
-        found: dict[tuple[str, str], int] = {}
-        for source in around:
-            level, seen, hops = [source], {source}, 0
-            while level:
-                for node in level:
-                    found[source, node] = hops
-                level = [peer for node in level for peer in around[node] if peer not in seen and not seen.add(peer)]  # type: ignore[func-returns-value]
-                hops += 1
-        return found
 
 
 def applications(stream: str) -> tuple[str, str]:
@@ -329,12 +309,12 @@ def totals(node: Node, peer: str) -> list[int]:
 
 def end_book(node: Node, peer: str, before: list[int]) -> EndBook:
     """Key of the pre-shared secret is no QKD key: tags are paid from it first, and the rest of it is no stock."""
-    t = [BYTE * length for length in totals(node, peer)]
-    burnt = t[Account.A] - BYTE * before[Account.A]
+    t = [BYTE_BITS * length for length in totals(node, peer)]
+    burnt = t[Account.A] - BYTE_BITS * before[Account.A]
     presets, spent = t[Account.F], t[Account.A]
     free = min(presets, spent)
     distant = not node.context.pairs[peer].direct
-    stock = BYTE * sum(run.book.stock for run in node.context.pairs[peer].runs.values())
+    stock = BYTE_BITS * sum(run.book.stock for run in node.context.pairs[peer].runs.values())
     return EndBook(
         node=node.context.node,
         peer=peer,

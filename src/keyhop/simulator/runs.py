@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from keyhop.core.designs import Design, hosted
-from keyhop.simulator.arena import Arena
+from keyhop.simulator.arena import DELAY_NS, Arena
 from keyhop.simulator.real_nodes import RealNodes
 from keyhop.simulator.record import Record, Scenario
-
-DELAY_NS = 10_000_000
 
 
 def run(

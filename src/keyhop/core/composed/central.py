@@ -9,14 +9,13 @@ from keyhop.core.composed.disposal import ByAge
 from keyhop.core.composed.messages import Name
 from keyhop.core.composed.relaying import HopWise
 from keyhop.core.composed.server import KEPT, Metadata, SuppliedKey
+from keyhop.core.model import BYTE_BITS
 from keyhop.core.policy.relay import HopByHop
 from keyhop.core.policy.routing import CentralKms, Edge
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
     from keyhop.core.composed.site import Site
-
-BYTE_BITS = 8
 
 
 class Route(NamedTuple):

@@ -20,6 +20,7 @@ from keyhop.core.composed.sizes import smallest_unit
 from keyhop.core.composed.units import Queue, Units, count
 from keyhop.core.designs import Design
 from keyhop.core.designs.design import LocalGlobal
+from keyhop.core.model import BYTE_BITS
 from keyhop.core.policy.formatting import SplitMerge
 from keyhop.core.policy.refill import Sated
 from keyhop.core.policy.storage import ByteStream, FixedBlock, MultiSizeBlock
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from keyhop.core.composed.site import Site
 
 CAPACITY_BITS = 1 << 30
-BYTE_BITS = 8
 SPENT = frozenset("RT")
 """Letters of the book that stand for a use, beside what applications get."""
 

@@ -27,6 +27,7 @@ from keyhop.core.composed.units import Units
 from keyhop.core.designs import Design, no_relay
 from keyhop.core.messages import DesignMessage, Span
 from keyhop.core.model import (
+    BYTE_BITS,
     NANOSECONDS,
     Action,
     PeerError,
@@ -59,7 +60,6 @@ from keyhop.core.node.supply import Supply
 from keyhop.core.policy.relay import NoRelay
 
 LOOK_NS = NANOSECONDS // 2
-BYTE_BITS = 8
 ACTIONS = {"R": Action.RELAY, "T": Action.RELAY, "X": Action.EXPIRE, "Y": Action.BURN, "C": Action.BURN}
 """Letter of a site's book -> what that is in the book of the link below; promoted key leaves its link like a pad."""
 

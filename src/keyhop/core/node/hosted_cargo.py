@@ -9,13 +9,12 @@ from keyhop.core.composed.line import Line, Run
 from keyhop.core.composed.messages import Name
 from keyhop.core.composed.serving import Taken
 from keyhop.core.composed.units import Units
-from keyhop.core.model import NANOSECONDS, NodeId, Range, RunId
+from keyhop.core.model import BYTE_BITS, NANOSECONDS, NodeId, Range, RunId
 from keyhop.core.node.context import Context
 from keyhop.core.node.hosted_messages import Load
 from keyhop.core.node.hosted_stock import first_bytes
 from keyhop.core.node.vault import BlockName
 
-BYTE_BITS = 8
 PAYLOAD_LIMIT_BYTES = 61_440
 """What a message has room for, beside its names."""
 KEPT_NS = 300 * NANOSECONDS

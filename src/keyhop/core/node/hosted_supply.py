@@ -18,7 +18,7 @@ from keyhop.core.composed.site import Site
 from keyhop.core.composed.units import Units
 from keyhop.core.designs import Design, no_relay
 from keyhop.core.machine import Audit, Deliver, Made
-from keyhop.core.model import Action, AppId, PeerError, Range, Refusal, RequestError
+from keyhop.core.model import BYTE_BITS, Action, AppId, PeerError, Range, Refusal, RequestError
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import KeysWanted, RecordsFetched, SessionAsked
 from keyhop.core.node.hosted_cargo import HostedCargo
@@ -28,7 +28,6 @@ from keyhop.core.node.local import NOT_FOUND, random_uuid
 from keyhop.core.node.supply import Supply
 from keyhop.core.policy.relay import NoRelay
 
-BYTE_BITS = 8
 RATE_BPS = 1000
 """What a pair of applications is registered with, where a design asks for a rate."""
 CATEGORY = 3

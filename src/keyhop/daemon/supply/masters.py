@@ -15,14 +15,14 @@ from keyhop.core.machine import Deliver
 from keyhop.core.model import AppId, Range, Refusal, RequestError, RunId
 from keyhop.core.node.desk import Allowance
 from keyhop.core.node.events import KeysWanted, RequestEnded, StockLow
-from keyhop.daemon.audit import KEYS_PER_LINE, AuditError, AuditLog, Delivery
+from keyhop.daemon.audit import KEYS_PER_LINE, AuditError, AuditLog
 from keyhop.daemon.driver import Bits, Driver
 from keyhop.daemon.routes import Later
 from keyhop.daemon.supply.accounts import Account, Batch, Order
 from keyhop.daemon.supply.etsi014 import Keys, Labelled
 from keyhop.daemon.supply.labels import told
 from keyhop.daemon.supply.seals import Seals
-from keyhop.daemon.supply.tallies import Tallies
+from keyhop.daemon.supply.tallies import Tallies, delivery_of
 from keyhop.wire.etsi014 import KeyRequest
 
 WIPE_EVERY_BYTES = 8192
@@ -146,20 +146,9 @@ class Masters:
         if len(account.orders) >= ORDERS_LIMIT:
             account.orders.clear()
         grant = account.grant
-        delivery = self._delivery(grant.master, grant.slave, size_bits, grant.peer)
+        delivery = delivery_of("enc", grant.master, grant.slave, size_bits, self._own, grant.peer)
         order = account.orders[number, size_bits] = Order(account, number, size_bits, delivery)
         return order
-
-    def _delivery(self, master: str, slave: str, size_bits: int, node: str) -> Delivery:
-        """The part of the audit record that is the same for every key of this size."""
-        return Delivery(
-            actor={"sae": master},
-            interface="etsi014",
-            role="enc",
-            peer=slave,
-            size_bits=size_bits,
-            path=tuple(dict.fromkeys((self._own, node))),
-        )
 
     # --- a turn -------------------------------------------------------------------------------------------------------
 
@@ -327,7 +316,7 @@ class Masters:
         """Keys that the core has taken: sealed and recorded by themselves. Raises RequestError."""
         if deliver.ids:
             key_ids, read = list(deliver.ids), list(bits)
-            delivery = self._delivery(caller, slave, size_bits, self._own)
+            delivery = delivery_of("enc", caller, slave, size_bits, self._own)
         else:
             account = self._accounts.get((caller, slave)) or self._governed_accounts.get((caller, slave))
             if account is None or account.epoch != self._confirmed.get(account.peer):

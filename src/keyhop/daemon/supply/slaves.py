@@ -27,7 +27,7 @@ from keyhop.daemon.supply.etsi014 import Keys, Labelled
 from keyhop.daemon.supply.labels import told
 from keyhop.daemon.supply.masters import NO_AUDIT
 from keyhop.daemon.supply.seals import Seals
-from keyhop.daemon.supply.tallies import Tallies
+from keyhop.daemon.supply.tallies import Tallies, delivery_of
 
 FAILED_IDS_PER_S = 20
 FAILED_IDS_BURST = 1000
@@ -145,7 +145,7 @@ class Slaves:
             self._loop.call_later(LOOK_UP_S, self._look_up, fetching, until_s)
             return
         size_bits = sizes[0] if sizes else self._settings.default_key_bits
-        entry = self._delivery(fetching.caller, fetching.master, size_bits, self._own).entry(ids)
+        entry = delivery_of("dec", fetching.caller, fetching.master, size_bits, self._own).entry(ids)
         self._driver.ask(
             lambda request: RecordsFetched(request, fetching.caller, fetching.master, ids, entry),
             lambda deliver, bits: self._answered([fetching], size_bits, [(deliver, bits)]),
@@ -172,17 +172,6 @@ class Slaves:
         live = self._node.context.pairs[peer].secrets
         for key in [key for key, o in self._origins.items() if o.node == peer and o.epochs != live[o.node]]:
             del self._origins[key]
-
-    def _delivery(self, caller: str, master: str, size_bits: int, node: str) -> Delivery:
-        """The part of the audit record that is the same for every key of this size."""
-        return Delivery(
-            actor={"sae": caller},
-            interface="etsi014",
-            role="dec",
-            peer=master,
-            size_bits=size_bits,
-            path=tuple(dict.fromkeys((node, self._own))),
-        )
 
     # --- a turn -------------------------------------------------------------------------------------------------------
 
@@ -216,7 +205,7 @@ class Slaves:
         for length, (fetchings, requests) in wanted.items():
             delivery = origin.deliveries.get(length * 8)
             if delivery is None:
-                delivery = self._delivery(origin.caller, origin.master, length * 8, origin.node)
+                delivery = delivery_of("dec", origin.caller, origin.master, length * 8, origin.node, self._own)
                 origin.deliveries[length * 8] = delivery
             a_line = max(1, KEYS_PER_LINE // max([len(keys) for keys, _ in requests]))
             for first in range(0, len(requests), a_line):

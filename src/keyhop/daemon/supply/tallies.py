@@ -7,6 +7,7 @@ from collections import Counter as Counts
 from collections.abc import Callable, Collection, Sequence
 
 from keyhop.core.model import AppId, Refusal, RequestError
+from keyhop.daemon.audit import Delivery
 
 RETRY_S = 2.0
 """When to ask again where nobody can say: a lease or a link may be there by then."""
@@ -16,6 +17,18 @@ Delivered = Callable[[str, str, str, Sequence[str], int], None]
 """Takes role (`enc`, `dec`), the caller, the other application, key IDs and the size in bits."""
 Refused = Callable[[str, str, str, RequestError], None]
 """Takes role, the caller, the other application and why."""
+
+
+def delivery_of(role: str, caller: str, peer: str, size_bits: int, *nodes: str) -> Delivery:
+    """The part of the audit record that is the same for every key of this size; `nodes` from master to slave."""
+    return Delivery(
+        actor={"sae": caller},
+        interface="etsi014",
+        role=role,
+        peer=peer,
+        size_bits=size_bits,
+        path=tuple(dict.fromkeys(nodes)),
+    )
 
 
 class Tally:
