@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,12 +112,19 @@ def under_load(lab: Lab, *loads: Load) -> Iterator[None]:
     for thread in threads:
         thread.start()
     try:
-        until(lambda: all(len(load.fetched) >= LOAD_KEYS / 2 for load in loads), 20.0, "a load")
+        until(lambda: well_under_way(lab, loads), 20.0, "a load")
         yield
     finally:
         over.set()
         for thread in threads:
             thread.join()
+
+
+def well_under_way(lab: Lab, loads: Sequence[Load]) -> bool:
+    for node in lab.state.nodes:
+        log = (lab.config(node.id).parent / "log").read_text()
+        assert '"node_failed"' not in log, f"node {node.id} failed by itself:\n{log[-2000:]}"
+    return all(len(load.fetched) >= LOAD_KEYS / 2 for load in loads)
 
 
 def bear(lab: Lab, load: Load, over: threading.Event) -> None:

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
@@ -449,7 +450,7 @@ async def _serve(process: NodeProcess, around: Around | None) -> int:
         finally:
             await process.close()
     if error is not None:
-        _log.critical("node_failed", reason=f"{type(error).__name__}: {error}")
+        _log.critical("node_failed", reason=f"{type(error).__name__}: {error}", where=places_of(error))
         return 1
     _log.info("node_stopped", node=process.file.node.id)
     return 0
@@ -470,6 +471,11 @@ def _naming(what: str) -> Iterator[None]:
         raise StartError(f"{what}: {path}{reason_of(error)}") from None
     except ValueError as error:
         raise StartError(f"{what}: {error}") from None
+
+
+def places_of(error: BaseException) -> list[str]:
+    """Where it was raised, innermost last: files and lines of the program, which hold nothing of what it worked on."""
+    return [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-8:]]
 
 
 def reason_of(error: OSError) -> str:

@@ -72,6 +72,21 @@ def test_a_thousand_keys_are_all_different_over_many_leases() -> None:
     wired(work, blocks=4)
 
 
+def test_keys_of_one_request_may_lie_on_both_sides_of_a_gap() -> None:
+    async def work(net: Wired) -> None:
+        await a_lease(net.alice)
+        stock = net.alice.pair.stock
+        stock.carve(stock.cursor + 32, stock.cursor + 64)
+        at_once = await net.alice.enc("sae-a", "sae-b", 2)
+        # Only one more is at hand: the other comes with the next lease, which begins elsewhere.
+        stock.carve(stock.cursor + 32, stock.intervals()[-1][1])
+        later = await net.alice.enc("sae-a", "sae-b", 2)
+        for keys in (at_once, later):
+            assert list(await net.bob.dec("sae-b", "sae-a", *(key_id for key_id, _ in keys))) == list(keys)
+
+    wired(work)
+
+
 def test_the_first_key_waits_for_a_lease_and_the_next_for_one_turn_of_the_loop() -> None:
     async def work(net: Wired) -> None:
         first = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)

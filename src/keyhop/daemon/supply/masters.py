@@ -209,14 +209,15 @@ class Masters:
         account, length = order.account, order.length
         run, first, end = account.run, starts[0], starts[-1] + length
         stretch = account.stretch
+        # Read first: to note what lies behind a gap overwrites what lies before it.
         if end - first == len(starts) * length:
-            self._mark(run, stretch, first, end)
             together = self._vault.read(Range(run, first, end - first))
             bits = [together[at : at + length] for at in range(0, end - first, length)]
+            self._mark(run, stretch, first, end)
         else:
+            bits = [self._vault.read(Range(run, start, length)) for start in starts]
             for start in starts:
                 self._mark(run, stretch, start, start + length)
-            bits = [self._vault.read(Range(run, start, length)) for start in starts]
         stock = account.stock
         if stock.end - stock.cursor < stock.low and stock.left < stock.low:
             self._low(account.peer)
