@@ -356,7 +356,7 @@ def test_a_prepared_commit_is_one_only_when_it_is_carried_out(opened: Opened, sa
     opened.commit(Seal(Range(RUN, 0, 64)), Put(Mark("a", 1)))
     opened.store.prepare(saves, bits_of)
     assert rows(opened.reopened()) == {Mark("a", 1)} and not opened.snapshot.used
-    opened.store.prepare(saves, bits_of)()
+    opened.store.prepare(saves, bits_of).commit()
     model = Model()
     for save in [Put(Mark("a", 1)), *saves]:
         model.save(save)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from keyhop.core.machine import Audit, Drop, DropSecret, ForgetUsed, KeepSecret, Put, Remove, Row, Save, Seal, Used
 from keyhop.core.model import TAG_KEY_BYTES, Range, RunId
 from keyhop.core.node.extents import Extents
-from keyhop.core.node.store import Outboxed, Snapshot, StoreError
+from keyhop.core.node.store import Outboxed, Prepared, Snapshot, StoreError
 
 
 class Image:
@@ -116,10 +116,8 @@ class PretendDisk:
             secrets=list(image.secrets),
         )
 
-    def prepare(
-        self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]
-    ) -> Callable[[], None]:
-        return lambda: self.commit(saves, bits)
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]) -> Prepared:
+        return Prepared(lambda: self.commit(saves, bits), brief=False)
 
     def commit(self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]) -> None:
         self._check()

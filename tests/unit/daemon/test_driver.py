@@ -17,9 +17,9 @@ from keyhop.core.model import AppId, NodeId, Range, Refusal
 from keyhop.core.node.context import Application, NodeSettings
 from keyhop.core.node.events import KeysWanted, RestoreDeclared
 from keyhop.core.node.node import Node
-from keyhop.core.node.store import StoreError
+from keyhop.core.node.store import Prepared, StoreError
 from keyhop.crypto.onetime import Bits
-from keyhop.daemon.driver import GATHER_NS, SLOW_COMMIT_NS, Driver
+from keyhop.daemon.driver import GATHER_NS, QUICK_COMMIT_NS, QUICK_COMMITS, SLOW_COMMIT_NS, Driver
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.vault import NodeVault
 
@@ -43,21 +43,26 @@ class WatchedStore(MemoryStore):
         self.gate.set()
         self.error: Exception | None = None
         self.refuses = False
+        self.brief = False
+        self.threads: list[int] = []
+        self.while_committing: Callable[[], None] = lambda: None
 
-    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Callable[[], None]:
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Prepared:
         if self.refuses:
             raise StoreError("the store is closed")
         self.begun += 1
-        commit = super().prepare(saves, bits)
+        commit = super().prepare(saves, bits).commit
 
         def work() -> None:
+            self.threads.append(threading.get_ident())
             assert self.gate.wait(10)
+            self.while_committing()
             if self.error is not None:
                 raise self.error
             commit()
             self.done += 1
 
-        return work
+        return Prepared(work, brief=self.brief)
 
 
 class Driven:
@@ -280,6 +285,56 @@ def test_after_a_failed_commit_nothing_is_done_and_all_who_wait_are_told(error: 
         begun = driven.store.begun
         await passes(5)
         assert driven.driver.stopped and driven.store.begun == begun
+
+    run(work)
+
+
+async def brief_commits(driven: Driven, number: int) -> None:
+    for _ in range(number):
+        driven.ask()
+        await driven.driver.settled()
+
+
+def test_where_the_disk_is_quick_brief_commits_are_made_in_place_until_one_is_slow() -> None:
+    time = Time()
+
+    async def work(driven: Driven) -> None:
+        store, here = driven.store, threading.get_ident()
+        store.brief = True
+        await brief_commits(driven, QUICK_COMMITS)
+        assert here not in store.threads
+        await brief_commits(driven, 1)
+        assert store.threads[-1] == here
+        # Folds and new blocks take what they take.
+        store.brief = False
+        await brief_commits(driven, 1)
+        assert store.threads[-1] != here
+        store.brief = True
+        await brief_commits(driven, 1)
+        assert store.threads[-1] == here
+
+        store.while_committing = lambda: setattr(time, "now", time.now + QUICK_COMMIT_NS)
+        await brief_commits(driven, 2)
+        assert store.threads[-2] == here != store.threads[-1]
+        store.while_committing = lambda: None
+        await brief_commits(driven, QUICK_COMMITS)
+        assert store.threads[-1] != here
+        await brief_commits(driven, 1)
+        assert store.threads[-1] == here
+        assert all(deliver.refusal is None for deliver in driven.answers)
+
+    run(work, time)
+
+
+def test_a_commit_in_place_that_fails_stops_the_driver_too() -> None:
+    async def work(driven: Driven) -> None:
+        driven.store.brief = True
+        await brief_commits(driven, QUICK_COMMITS + 1)
+        driven.store.error = StoreError("the disk is gone")
+        driven.ask()
+        assert await driven.driver.failed is driven.store.error
+        refusal = driven.answers[-1].refusal
+        assert driven.driver.stopped and refusal is not None and refusal.reason is Refusal.UNAVAILABLE
 
     run(work)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -42,6 +42,14 @@ class Outboxed(msgspec.Struct, frozen=True, gc=False):
     """A JSON object, encoded once: what the log writes is made of these bytes."""
 
 
+class Prepared(NamedTuple):
+    """A commit that has only to be carried out, in any thread, before anything else."""
+
+    commit: Callable[[], None]
+    brief: bool
+    """A single write of a few kilobytes: a good disk takes it in less time than another thread takes to wake up."""
+
+
 class Store(Protocol):
     """One process owns it. Methods raise StoreError and nothing else; after one, every further call raises.
 
@@ -58,10 +66,8 @@ class Store(Protocol):
         there; a block must not overlap another. A Used or ForgetUsed range may overlap what is used.
         """
 
-    def prepare(
-        self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]
-    ) -> Callable[[], None]:
-        """Does what of `commit` needs no disk; what it gives does the rest, in any thread, before anything else."""
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], bytes | bytearray | memoryview]) -> Prepared:
+        """Does what of `commit` needs no disk; what it gives does the rest."""
 
     def read(self, block: Range) -> bytearray:
         """The bits of a sealed block, named exactly as it was sealed; safe beside a running commit."""

@@ -10,7 +10,7 @@ from typing import assert_never
 from keyhop.core.machine import Audit, Drop, DropSecret, ForgetUsed, KeepSecret, Put, Remove, Row, Save, Seal, Used
 from keyhop.core.model import TAG_KEY_BYTES, Range, RunId
 from keyhop.core.node.extents import Extents
-from keyhop.core.node.store import Outboxed, Snapshot, StoreError
+from keyhop.core.node.store import Outboxed, Prepared, Snapshot, StoreError
 from keyhop.crypto.onetime import Bits
 
 
@@ -73,8 +73,8 @@ class MemoryStore:
         self._outbox = [outboxed for outboxed in self._outbox if outboxed.number > self._written]
         self._failure = ""
 
-    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Callable[[], None]:
-        return partial(self.commit, saves, bits)
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Prepared:
+        return Prepared(partial(self.commit, saves, bits), brief=False)
 
     def read(self, block: Range) -> bytearray:
         self._check()

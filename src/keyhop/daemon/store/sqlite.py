@@ -14,7 +14,7 @@ import msgspec
 
 from keyhop.core.machine import Audit, Drop, DropSecret, ForgetUsed, KeepSecret, Put, Remove, Row, Save, Seal, Used
 from keyhop.core.model import NodeId, Range, RunId
-from keyhop.core.node.store import Damaged, Outboxed, Snapshot, StoreError, WrongNodeKey
+from keyhop.core.node.store import Damaged, Outboxed, Prepared, Snapshot, StoreError, WrongNodeKey
 from keyhop.crypto.keywrap import NotAuthentic
 from keyhop.crypto.onetime import Bits
 from keyhop.daemon.store.failure import Guard
@@ -129,9 +129,9 @@ class SqliteStore:
             return snapshot
 
     def commit(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> None:
-        self.prepare(saves, bits)()
+        self.prepare(saves, bits).commit()
 
-    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Callable[[], None]:
+    def prepare(self, saves: Sequence[Save], bits: Callable[[Range], Bits]) -> Prepared:
         with self._guarded("be written"):
             if not self._loaded:
                 raise StoreError(f"{self._path} was not loaded: `load` comes before the first commit")
@@ -140,8 +140,8 @@ class SqliteStore:
             if frame is not None:
                 content = self._log.encode(self._journal, frame)
                 if self._log.has_room(content):
-                    return partial(self._append, content, self._remember(frame))
-            return partial(self._commit, saves, bits)
+                    return Prepared(partial(self._append, content, self._remember(frame)), brief=True)
+            return Prepared(partial(self._commit, saves, bits), brief=False)
 
     def _append(self, content: bytes, fresh: list[Outboxed]) -> None:
         with self._guarded("be written"):
