@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain
 
 from keyhop.core import constraints, label
 from keyhop.core.constraints import NO_CONSTRAINTS, Constraints
 from keyhop.core.label import Entropy
 from keyhop.core.machine import Deliver, Derived
-from keyhop.core.model import Action, AppId, NodeId, Purpose, Range, Refusal, RequestError, State
+from keyhop.core.model import AppId, NodeId, Purpose, Range, Refusal, RequestError
 from keyhop.core.node.choosing import Choice
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.events import KeysWanted, RequestEnded
-from keyhop.core.node.exchanges import ALONE_VIEW, COMBINED, Exchanges, made_with
+from keyhop.core.node.exchanges import COMBINED, Exchanges, made_with
+from keyhop.core.node.fallbacks import Fallbacks
 from keyhop.core.node.guarantees import Guarantees
 from keyhop.core.node.leases import Leases
+from keyhop.core.node.limits import Limits
 from keyhop.core.node.pair import Pair
-from keyhop.core.node.stretching import (
-    CHILDREN,
-    PARENT_BYTES,
-    SIZE_LIMIT_BITS,
-    child_of,
-    parent_of,
-    parents_for,
-)
-from keyhop.core.policy_rules import BUILT_IN, LinkTerms, Policy, Quota, ServiceClass, Terms, Value
-from keyhop.core.services.buckets import Bucket, Quotas
+from keyhop.core.node.stretching import SIZE_LIMIT_BITS
+from keyhop.core.node.waiting import Waiting
+from keyhop.core.policy_rules import BUILT_IN, LinkTerms, Policy, ServiceClass, Terms, Value
 
 CLASSES = (ServiceClass.GUARANTEED, ServiceClass.PRIORITISED, ServiceClass.BEST_EFFORT)
 WAITING_LIMIT = 1024
@@ -35,29 +29,6 @@ PARENTS_BYTES = 1024
 """Kept in hand to derive from, where a policy lets keys be derived: when key is short it is too late."""
 TERMS_LIMIT = 65_536
 """Pairs of applications whose terms are remembered; beyond it they are looked up anew."""
-
-
-class Waiting:
-    __slots__ = ("asked", "deadline", "derives", "event", "has_right", "stream", "terms", "ticket")
-
-    def __init__(self, event: KeysWanted, terms: Terms, asked: Constraints, stream: str | None) -> None:
-        self.event = event
-        self.terms = terms
-        self.asked = asked
-        """Of policy and request together."""
-        self.stream = stream
-        """As the shares know it; None where there are none."""
-        self.has_right = stream is None
-        """Whether the shares gave it its part of the stock: only the lease is still to come."""
-        self.ticket: int | None = None
-        """In the shares, while it waits for its part."""
-        self.derives = False
-        """Only what it is derived from is still to come."""
-        self.deadline = 0
-
-    @property
-    def bits(self) -> int:
-        return self.event.number * self.event.size_bits
 
 
 class Governed:
@@ -88,8 +59,11 @@ class Governed:
         self.guarantees.committing = lambda pair: leases.committing.get(pair.peer, 0)
         self._terms: dict[tuple[str, str], Terms] = {}
         self._links: dict[str, LinkTerms] = {}
-        self._buckets: dict[tuple[str, str], tuple[tuple[Bucket, ...], tuple[Bucket, ...]]] = {}
-        """By what is limited and its name: buckets for bits and for requests."""
+        self.limits = Limits(context, self.terms, self.link_terms)
+        self.fallbacks = Fallbacks(context, leases, exchanges, self.guarantees)
+        self.fallbacks.free_bits = self._free_bits
+        self.fallbacks.lease_bytes = lambda pair: self.lease_bytes(pair)
+        self.fallbacks.can_name = lambda node: self.can_name(node)
         rules = (*self.policy.rules, self.policy.default)
         self._exchanges = any(_needs_exchange(self.policy.terms_of(rule)) for rule in rules)
         self._derives = any(self.policy.terms_of(rule).fallback.verb == "derive" for rule in rules)
@@ -164,7 +138,7 @@ class Governed:
             raise RequestError(Refusal.UNSUPPORTED, text)
         key = label.local(self.context.node, self.context.wall_now, Entropy.OS)
         constraints.check(key, terms.demands(event.demands), self.context.wall_now)
-        self._spend(event, None)
+        self.limits.spend(event, None)
         return key
 
     def wanted(self, event: KeysWanted, node: str) -> None:
@@ -175,7 +149,7 @@ class Governed:
         if terms.combine != "none" and event.size_bits > SIZE_LIMIT_BITS:
             text = f"size {event.size_bits}: keys that are combined have at most {SIZE_LIMIT_BITS} bit"
             raise RequestError(Refusal.BAD_REQUEST, text)
-        quotas = self._spend(event, node)
+        quotas = self.limits.spend(event, node)
         try:
             self._decide(event, node, terms, asked)
         except RequestError:
@@ -202,13 +176,13 @@ class Governed:
             self._wait(waiting, node)
             return
         self._let_go(node, waiting)
-        if refusal.reason is Refusal.NOT_ENOUGH_KEY and self._exchange_alone(waiting, pair):
+        if refusal.reason is Refusal.NOT_ENOUGH_KEY and self.fallbacks.exchange_alone(waiting, pair):
             return
-        if refusal.reason is not Refusal.NOT_ENOUGH_KEY or not self._may_derive(waiting):
+        if refusal.reason is not Refusal.NOT_ENOUGH_KEY or not self.fallbacks.may_derive(waiting):
             raise refusal
-        if self._derive(waiting, pair):
+        if self.fallbacks.derive(waiting, pair):
             return
-        if not self._lease_parents(waiting, pair):
+        if not self.fallbacks.lease_parents(waiting, pair):
             raise refusal
         waiting.derives = True
         self._wait(waiting, node)
@@ -233,7 +207,7 @@ class Governed:
         context, event = self.context, waiting.event
         if not waiting.has_right:
             assert waiting.stream is not None
-            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
+            stock = self._free_bits(pair)
             if not self.guarantees.of(pair).take(waiting.stream, waiting.bits, stock, context.now):
                 return False
             waiting.has_right = True
@@ -273,89 +247,9 @@ class Governed:
         combine = waiting.terms.combine
         if combine == "none":
             return Choice(pair, waiting.asked, self.context.wall_now)
-        other = self._exchanged(pair)
+        other = self.fallbacks.exchanged(pair)
         becomes = label.xored if combine == "xor" else label.derived
         return Choice(pair, waiting.asked, self.context.wall_now, lambda key: becomes([key, other]))
-
-    def _exchanged(self, pair: Pair) -> label.Label:
-        """The share of the exchange, or what it will be."""
-        ends = (NodeId(min(pair.own, pair.peer)), NodeId(max(pair.own, pair.peer)))
-        own = self.exchanges.own.get(pair.peer)
-        number, born = (own.number, own.born) if own is not None else (0, self.context.now)
-        return label.exchanged("ml_kem", "-".join(ends), number, ends, born + self.context.wall_ahead_ns)
-
-    def _exchange_alone(self, waiting: Waiting, pair: Pair) -> bool:
-        """Key is short, and the policy lets an exchange go alone: what it gives is not QKD key at all."""
-        event, exchange, asked = waiting.event, self.exchanges.live(pair), waiting.asked
-        if waiting.terms.fallback.verb != "hybrid" or exchange is None or event.size_bits > SIZE_LIMIT_BITS:
-            return False
-        if not self.can_name(pair.peer):
-            # A first lease is still to be acknowledged: with it comes the word that the other end can read our IDs.
-            self.leases.want(pair, Purpose.SUPPLY, self.lease_bytes(pair))
-            return False
-        key = self._exchanged(pair)
-        if constraints.admits(key, asked, self.context.wall_now):
-            return False
-        run, length = pair.own_key.id, event.size_bits // 8
-        starts = self.exchanges.alone(pair, event.number, length)
-        self.exchanges.book(pair.peer, event.number * length, ours=True)
-        self.context.count("keys_of_exchanges", event.number)
-        self.context.out.answer.append(
-            Deliver(
-                event.request,
-                tuple(Range(run, start, 0) for start in starts),
-                labels=(key,) * event.number,
-                derived=tuple(made_with(run, ALONE_VIEW, exchange, start, length) for start in starts),
-            )
-        )
-        return True
-
-    def _may_derive(self, waiting: Waiting) -> bool:
-        """Whether the policy lets it, and it saves key."""
-        event, asked = waiting.event, waiting.asked
-        strict = asked.its_only or asked.max_epsilon is not None
-        saves = parents_for(event.number) * PARENT_BYTES * 8 < waiting.bits
-        return waiting.terms.fallback.verb == "derive" and saves and not strict and event.size_bits <= SIZE_LIMIT_BITS
-
-    def _lease_parents(self, waiting: Waiting, pair: Pair) -> bool:
-        """Nothing to derive from is in hand: whether a lease may bring it."""
-        context = self.context
-        if self.leases.pending(pair, Purpose.DERIVE):
-            return True
-        choice = Choice(pair, waiting.asked, context.wall_now)
-        # One more: a lease need not begin where a parent can.
-        wanted = (parents_for(waiting.event.number) + 1) * PARENT_BYTES
-        if waiting.stream is not None:
-            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
-            if not self.guarantees.of(pair).may_take(waiting.stream, wanted * 8, stock, context.now):
-                return False
-        suits = None if waiting.asked is NO_CONSTRAINTS else choice.suits
-        return self.leases.want(pair, Purpose.DERIVE, wanted, suits)
-
-    def _derive(self, waiting: Waiting, pair: Pair) -> bool:
-        """Key is short, and the policy lets it be stretched: fewer bits are taken, and what they give is not ITS."""
-        event, context = waiting.event, self.context
-        choice = Choice(pair, waiting.asked, context.wall_now)
-        starts = choice.take_parents(parents_for(event.number))
-        if starts is None:
-            return False
-        run, length = pair.own_key, event.size_bits // 8
-        places = [starts[at // CHILDREN] + at % CHILDREN for at in range(event.number)]
-        labels = tuple(label.derived([choice.label(place - place % PARENT_BYTES, PARENT_BYTES)]) for place in places)
-        for one in labels:
-            constraints.check(one, waiting.asked, context.wall_now)
-        run.book.move(State.RESERVED_APP, Action.SUPPLY, len(starts) * PARENT_BYTES)
-        context.book(run)
-        context.count("keys_derived", event.number)
-        context.out.answer.append(
-            Deliver(
-                event.request,
-                tuple(parent_of(run.id, place) for place in places),
-                labels=labels,
-                derived=tuple(child_of(run.id, place, length) for place in places),
-            )
-        )
-        return True
 
     def _preferred(self, choice: Choice, event: KeysWanted, length: int) -> list[int] | None:
         if event.preferred is NO_CONSTRAINTS:
@@ -393,6 +287,10 @@ class Governed:
                 {"guarantee_offer_bps": answer.offer.rate_bps, "guarantee_offer_burst_bits": answer.offer.burst_bits},
             )
         return RequestError(Refusal.NOT_ENOUGH_KEY, what, details, retry_after_s=1.0)
+
+    def _free_bits(self, pair: Pair) -> int:
+        """What of the stock no request has a right to yet."""
+        return self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
 
     def _owe(self, peer: str, bits: int) -> None:
         self._owed[peer] = max(0, self._owed.get(peer, 0) + bits)
@@ -434,7 +332,7 @@ class Governed:
                 waiting.ticket = shares.queue(waiting.stream, waiting.bits)
                 waiting.has_right = False
         if shares is not None:
-            stock = self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
+            stock = self._free_bits(pair)
             served = {one.ticket for one in shares.serve(stock, context.now)}
             for waiting in queue:
                 if waiting.ticket in served:
@@ -444,7 +342,7 @@ class Governed:
             if not waiting.has_right and not waiting.derives:
                 continue
             try:
-                if self._derive(waiting, pair) if waiting.derives else self._give(waiting, pair):
+                if self.fallbacks.derive(waiting, pair) if waiting.derives else self._give(waiting, pair):
                     queue.remove(waiting)
             except RequestError as error:
                 self._drop(pair.peer, waiting)
@@ -457,7 +355,7 @@ class Governed:
                 if waiting.event.request == event.request:
                     refusal = self._too_late(waiting, node)
                     self._drop(node, waiting)
-                    self._quotas(waiting.event, node).give_back(waiting.bits, self.context.now)
+                    self.limits.of(waiting.event, node).give_back(waiting.bits, self.context.now)
                     self.context.refuse(event.request, refusal)
                     return True
         return False
@@ -482,47 +380,6 @@ class Governed:
         event = waiting.event
         text = f"not enough key for {event.master} -> {event.slave}: {self.why_none(node)}"
         return RequestError(Refusal.NOT_ENOUGH_KEY, text, retry_after_s=1.0)
-
-    # --- quotas -------------------------------------------------------------------------------------------------------
-
-    def _spend(self, event: KeysWanted, node: str | None) -> Quotas:
-        """Raises RequestError where a quota is used up; else it is spent."""
-        quotas = self._quotas(event, node)
-        bits = event.number * event.size_bits
-        wait_ns = quotas.spend(bits, self.context.now)
-        if wait_ns is None:
-            text = f"{bits} bit at once: more than a quota of {event.master} -> {event.slave} ever allows"
-            raise RequestError(Refusal.BAD_REQUEST, text)
-        if wait_ns:
-            text = f"a quota of {event.master} -> {event.slave} is used up"
-            raise RequestError(Refusal.RATE_LIMITED, text, retry_after_s=wait_ns / 1e9)
-        return quotas
-
-    def _quotas(self, event: KeysWanted, node: str | None) -> Quotas:
-        terms = self.terms(event.master, event.slave)
-        limits = [
-            self._bucket("application", event.master, terms.application_quota),
-            self._bucket("pair", f"{event.master} -> {event.slave}", terms.pair_quota),
-        ]
-        if node is not None:
-            limits.append(self._bucket("link", node, self.link_terms(node).quota))
-        return Quotas(
-            tuple(chain.from_iterable(bits for bits, _ in limits)),
-            tuple(chain.from_iterable(requests for _, requests in limits)),
-        )
-
-    def _bucket(self, what: str, name: str, quota: Quota | None) -> tuple[tuple[Bucket, ...], tuple[Bucket, ...]]:
-        if quota is None:
-            return (), ()
-        found = self._buckets.get((what, name))
-        if found is None:
-            now = self.context.now
-            bits = () if quota.rate_bps is None else (Bucket(quota.rate_bps, quota.burst_bits, now),)
-            requests = (
-                () if quota.requests_per_s is None else (Bucket(quota.requests_per_s, quota.requests_burst, now),)
-            )
-            found = self._buckets[what, name] = bits, requests
-        return found
 
 
 def _needs_exchange(terms: Terms) -> bool:
