@@ -235,8 +235,8 @@ class View:
             pair = process.node.context.pairs[peer]
             if pair.suspended:
                 troubles[ends] = pair.suspended
-        states = process.node.states
-        return Paths(list(states.edges()), states.policy, names, troubles=troubles)
+        routes = process.node.routes
+        return Paths(list(routes.edges()), routes.policy, names, troubles=troubles)
 
     def destinations(self) -> set[str]:
         """Key managers that applications here may share keys with."""

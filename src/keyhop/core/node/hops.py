@@ -284,7 +284,7 @@ class Hops:
             manifest = decode_manifest(message.manifest)
             if manifest.path != path or path[0] != name.peer:
                 raise PeerError("a manifest of another path")
-            if not known and name.peer not in self.tunnel.states.known:
+            if not known and name.peer not in self.tunnel.routes.states.known:
                 # A pair is kept for ever. The neighbour can invent a name, but not the signature of its link state.
                 raise PeerError("a source whose link state nobody has told")
             if not known and len(context.pairs) >= PAIRS_LIMIT:

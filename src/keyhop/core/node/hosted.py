@@ -22,10 +22,9 @@ from keyhop.core.composed.messages import (
     Woke,
 )
 from keyhop.core.composed.network import Network
-from keyhop.core.composed.site import Site
 from keyhop.core.composed.units import Units
 from keyhop.core.designs import Design, no_relay
-from keyhop.core.messages import DesignMessage, Span
+from keyhop.core.messages import DESIGN_LIMIT_BYTES, DesignMessage, Span
 from keyhop.core.model import (
     BYTE_BITS,
     NANOSECONDS,
@@ -37,6 +36,7 @@ from keyhop.core.model import (
 )
 from keyhop.core.node.context import Context
 from keyhop.core.node.hosted_cargo import HostedCargo
+from keyhop.core.node.hosted_containment import Contained, raised_in
 from keyhop.core.node.hosted_messages import (
     LIFE_BYTES,
     Carried,
@@ -54,8 +54,8 @@ from keyhop.core.node.hosted_supply import HostedSupply
 from keyhop.core.node.hosted_ties import Ties
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.link import Links
-from keyhop.core.node.linkstate import LinkStates
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.routes import Routes
 from keyhop.core.node.supply import Supply
 from keyhop.core.policy.relay import NoRelay
 
@@ -79,31 +79,36 @@ class Hosted:
         links: Links,
         leases: Leases,
         supply: Supply,
-        states: LinkStates,
+        routes: Routes,
         design: Design,
     ) -> None:
         self.context = context
-        self.burning = links.burning
+        self.links = links
         self.leases = leases
-        self.states = states
+        self.routes = routes
         self.design = design
-        self.ties = Ties(context, states, design.name, self)
+        self.ties = Ties(context, routes, design.name, self)
         self.cargo = HostedCargo(context, self)
         self._lost: set[str] = set()
         """Distant peers of which this end lacks key: their pairs begin anew once the site has done its step."""
+        self._ending = False
         self.stocks: dict[str, Stock] = {}
         self._wake_due: int | None = None
         self._links = tuple((str(n.node), max(1, n.rate_bps)) for n in context.settings.neighbours)
-        self.network = Network({frozenset((str(context.node), peer)): rate for peer, rate in self._links})
-        runs = dataclasses.replace(design, relay=NoRelay()) if no_relay(design) else design
-        self.site = Site(str(context.node), runs, self.network, self._draw, self._settings, self.cargo)
+        self._runs = dataclasses.replace(design, relay=NoRelay()) if no_relay(design) else design
+        self._build()
         self.applications = HostedSupply(context, supply, design, self)
-        states.own_link = self._own_link
+        routes.states.own_link = self._own_link
         links.handlers[DesignMessage] = self.heard
         links.on_open.append(self.opened)
         leases.purposes.add(Purpose.DESIGN)
         leases.on_stock = self.lent
         supply.hosted = self.applications
+
+    def _build(self) -> None:
+        own = str(self.context.node)
+        self.network = Network({frozenset((own, peer)): rate for peer, rate in self._links})
+        self.site = Contained(own, self._runs, self.network, self._draw, self._settings, self.cargo)
 
     def watch(self) -> None:
         """Once the store is read: what an earlier process held of anybody's run for a design is burnt."""
@@ -114,6 +119,8 @@ class Hosted:
     def tick(self, event: HostedTick) -> None:
         context = self.context
         context.at(context.now + LOOK_NS, event)
+        # Also what failed outside of a step, while somebody asked for numbers.
+        self._end_failed()
         self._learn()
         self.ties.tick()
         self.cargo.tick()
@@ -142,14 +149,20 @@ class Hosted:
         # With the greeting both ends begin once more: then they know the same of the network.
         self.step(LinkRenewed(pair.peer, silent=True))
         self.applications.forget(pair.peer, distant=False)
+        self._check_stands(pair, stock)
         self._say(pair, Greeting(self.design.name, stock.own_life, self._links))
+
+    def _check_stands(self, pair: Pair, stock: Stock) -> None:
+        """What else the frame brought is not for the next connection. Raises PeerError."""
+        if self.stocks.get(pair.peer) is not stock:
+            raise PeerError("the link was ended while this was worked")
 
     def _burn(self, pair: Pair) -> None:
         for run in (pair.own_key, pair.their_key):
             for stretch in list(run.segments.stretches()):
                 if stretch.mark == Purpose.DESIGN:
                     for segment in stretch.segments():
-                        self.burning.burn_segment(run, segment.start)
+                        self.links.burning.burn_segment(run, segment.start)
         left = pair.hosted.total()
         if left:
             pair.own_key.book.move(State.RESERVED_APP, Action.BURN, left)
@@ -182,6 +195,7 @@ class Hosted:
                 self.ties.carried(pair.peer, said)
             case _:
                 self._told(pair.peer, said, distant=False)
+        self._check_stands(pair, stock)
 
     def _greeted(self, pair: Pair, stock: Stock, said: Greeting) -> None:
         if said.design != self.design.name:
@@ -196,7 +210,7 @@ class Hosted:
         news = [self.network.learn(pair.peer, peer, rate) for peer, rate in said.links if peer != pair.peer]
         self.step(LinkRenewed(pair.peer))
         if any(news):
-            self.step(NetworkLearned())
+            self.step(NetworkLearned(), pair.peer)
         self.applications.register_all()
 
     def _greeted_by(self, peer: str) -> bool:
@@ -214,7 +228,7 @@ class Hosted:
 
     def _learn(self) -> None:
         """A link is one that both its ends tell of."""
-        edges = list(self.states.edges())
+        edges = list(self.routes.edges())
         told, news = {(edge.start, edge.end) for edge in edges}, False
         for edge in edges:
             if (edge.end, edge.start) in told:
@@ -229,6 +243,9 @@ class Hosted:
 
     def lost(self, peer: str) -> None:
         self._lost.add(peer)
+
+    def lacks(self, peer: str) -> bool:
+        return peer in self._lost
 
     def _renew_lost(self) -> None:
         while self._lost:
@@ -257,19 +274,23 @@ class Hosted:
                 if said.kx.distant is not distant:
                     raise PeerError(f"{said.kx.word} of the {'pair' if said.kx.distant else 'link'}, on the other one")
                 kx = msgspec.structs.replace(said.kx, cargo=self.cargo.arrive(said.load))
-                try:
-                    moves = self.site.step(KxArrived(peer, kx), self.context.now)
-                except (LookupError, ValueError, TypeError) as error:
-                    text = f"{said.kx.word} that its design does not say so ({type(error).__name__})"
-                    raise PeerError(text) from None
+                moves, error = self.site.attempt(KxArrived(peer, kx), self.context.now, peer)
+                if error is not None and not isinstance(error, ValueError) and raised_in(error) != peer:
+                    self.site.fail(error, peer)
                 self._done(moves)
-                self._renew_lost()
+                if error is not None:
+                    text = f"{said.kx.word} that its design does not say so ({type(error).__name__})"
+                    raise PeerError(text)
             case _:
                 self.applications.told(peer, said, distant=distant)
 
     def line(self, peer: str) -> Line | None:
         """To a site that can be talked to now; whoever has not answered yet is hailed."""
-        line = self.site.line(peer)
+        try:
+            line = self.site.line(peer)
+        except Exception as error:
+            self.site.fail(error, peer)
+            return None
         if line is None:
             return None
         if not line.distant:
@@ -299,22 +320,90 @@ class Hosted:
 
     # --- the site -----------------------------------------------------------------------------------------------------
 
-    def step(self, event: object) -> None:
-        self._done(self.site.step(event, self.context.now))
-        self._renew_lost()
+    def step(self, event: object, about: str = "") -> bool:
+        """`about`: the peer whose matter it is, where the event does not name one. False if it failed."""
+        about = about or getattr(event, "peer", "")
+        moves, error = self.site.attempt(event, self.context.now, about)
+        if error is not None:
+            self.site.fail(error, about)
+        self._done(moves)
+        return error is None
 
     def _done(self, moves: Moves) -> None:
         context = self.context
         for said in moves.send:
             load = self.cargo.leave(said.message.cargo) if said.message.cargo else None
             spoken = Spoken(msgspec.structs.replace(said.message, cargo=0), load)
-            self.say(said.peer, spoken, distant=said.message.distant)
+            try:
+                self.say(said.peer, spoken, distant=said.message.distant)
+            except Exception as error:
+                # Numbers that a neighbour has stored here may be more than a message can say.
+                self.site.fail(error, said.peer)
         for answered in moves.answer:
             self.applications.answered(answered)
         due = moves.wake_at
         if due is not None and (self._wake_due is None or due < self._wake_due):
             self._wake_due = due
             context.at(due, HostedWake(due))
+        self._renew_lost()
+        self._end_failed()
+
+    # --- what failed --------------------------------------------------------------------------------------------------
+
+    def _end_failed(self) -> None:
+        """Whatever this node shares with such a peer is burnt at this end, and begins anew."""
+        if self._ending:
+            return
+        self._ending, ended = True, set()
+        try:
+            while self.site.failures:
+                peer, why = self.site.failures.pop(0)
+                self.context.count("design_failures")
+                if peer in ended:
+                    # What fails again at once is not about one peer alone.
+                    peer = ""
+                if not peer:
+                    for other in self.stocks:
+                        self._tell_failure(other, why)
+                    self._begin_all()
+                    return
+                ended.add(peer)
+                self._tell_failure(peer, why)
+                self._end(peer)
+        finally:
+            self._ending = False
+
+    def _tell_failure(self, peer: str, why: str) -> None:
+        text = f"design {self.design.name} failed on what {peer} and this node share ({why}): it is burnt at this end"
+        self.context.notice("KH-2304", text, peer)
+
+    def _end(self, peer: str) -> None:
+        pair = self.context.pairs.get(peer)
+        if pair is not None and self.stocks.pop(peer, None) is not None:
+            self._burn(pair)
+            self.step(LinkRenewed(peer, silent=True))
+            self.applications.forget(peer, distant=False)
+            self._drop(pair)
+        if peer in self.ties.ties:
+            self.ties.renew(peer)
+        elif peer in self.site.pairs:
+            self.begun(peer)
+
+    def _drop(self, pair: Pair) -> None:
+        if pair.current is not None:
+            self.links.drop(pair, pair.current, f"design {self.design.name} failed on it")
+
+    def _begin_all(self) -> None:
+        """As after a start of this process."""
+        stocks, self.stocks = self.stocks, {}
+        self._build()
+        self._lost.clear()
+        self.applications.forget_all()
+        for peer in stocks:
+            self._burn(self.context.pairs[peer])
+            self._drop(self.context.pairs[peer])
+        for peer in list(self.ties.ties):
+            self.ties.renew(peer)
 
     def link_ranges(self, line: Line, run: Run, ranges: tuple[Units, ...]) -> tuple[Range, ...] | None:
         if self.site.links.get(line.peer) is not line or line.run_of("", run.unit_bits) is not run:
@@ -345,9 +434,13 @@ class Hosted:
             self._say(self.context.pairs[peer], said)
 
     def _say(self, pair: Pair, message: Message) -> None:
-        if pair.is_open:
+        if not pair.is_open:
             # With the next connection both ends begin anew: what is said between two would come before the greeting.
-            self.context.say(pair, DesignMessage(encode(message)))
+            return
+        payload = encode(message)
+        if len(payload) > DESIGN_LIMIT_BYTES:
+            raise ValueError(f"a message of {len(payload)} bytes: at most {DESIGN_LIMIT_BYTES} are legal")
+        self.context.say(pair, DesignMessage(payload))
 
     def _draw(self) -> float:
         return int.from_bytes(self.context.entropy(4), "big") / (1 << 32)

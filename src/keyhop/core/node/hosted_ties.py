@@ -14,7 +14,7 @@ import msgspec
 from keyhop.core.model import NANOSECONDS, PeerError
 from keyhop.core.node.context import Context
 from keyhop.core.node.hosted_messages import LIFE_BYTES, Carried, Hail, Said, decode_said, encode
-from keyhop.core.node.linkstate import LinkStates
+from keyhop.core.node.routes import Routes
 
 HOPS_LIMIT = 32
 TIES_LIMIT = 4096
@@ -71,9 +71,9 @@ class Tie:
 
 
 class Ties:
-    def __init__(self, context: Context, states: LinkStates, design: str, carrier: Carrier) -> None:
+    def __init__(self, context: Context, routes: Routes, design: str, carrier: Carrier) -> None:
         self.context = context
-        self._states = states
+        self._routes = routes
         self._design = design
         self._carrier = carrier
         self.ties: dict[str, Tie] = {}
@@ -241,5 +241,5 @@ class Ties:
         if destination not in self._hops:
             pair = self.context.pairs.get(destination)
             direct = pair is not None and pair.is_hop
-            self._hops[destination] = destination if direct else self._states.next_hop(destination)
+            self._hops[destination] = destination if direct else self._routes.next_hop(destination)
         return self._hops[destination]

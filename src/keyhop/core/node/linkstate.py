@@ -1,4 +1,4 @@
-"""What nodes tell all others about their links and applications, and the routes that follow from it.
+"""What nodes tell all others about their links and applications.
 
 Each node signs its own with the key of its certificate, so that nobody on the way can speak for it. A lie of a node
 about itself can cost time, never a second use of a bit (`docs/security.md`).
@@ -6,24 +6,27 @@ about itself can cost time, never a second use of a bit (`docs/security.md`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 
 import msgspec
 
-from keyhop.core.designs import Running
 from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Context
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.supply import Supply
-from keyhop.core.policy.routing import Edge, Route
 
+LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS // 2, 5 * NANOSECONDS
+"""How often a node looks whether it has anything to tell: at least, at most."""
+HOLD_NS_PER_NODE = NANOSECONDS // 10
+"""A change of stock or rate is told once in so much for each node that is known: all nodes together tell ten a second at
+most, however many they are. What links are up is told at once."""
 REFRESH_NS = 30 * NANOSECONDS
-LIFETIME_NS = 3 * REFRESH_NS
-LOOK_NS = NANOSECONDS // 2
-"""How often a change of stock may be told."""
+REFRESH_NS_PER_NODE = NANOSECONDS
+"""The same for what did not change."""
+LIFETIMES = 3
+"""A node is forgotten after so many refreshes without one."""
 NODES_LIMIT = 4096
 SEQUENCE_LIMIT = (1 << 63) - 1
 HOLDING_NS = 24 * 3600 * NANOSECONDS
@@ -34,6 +37,10 @@ DIRECTORY_LIMIT = 1 << 18
 DOUBTS_LIMIT = 1024
 """Doubted statements that are reported one by one, by who brought them and whom they speak of."""
 STOCK_STEP_BYTES = 1024
+STOCK_TOLD_BYTES = 4 << 20
+"""More than this is told as this: no route is better for it."""
+RATE_STEP = 1.25
+"""A rate is told anew when it has changed by this factor."""
 
 
 class LinkStateTick(msgspec.Struct, frozen=True, gc=False):
@@ -45,14 +52,15 @@ class Known(msgspec.Struct, gc=False):
     message: SignedLinkState
     """As its node signed it, to be handed on."""
     heard_at: int
+    up: frozenset[str]
+    """The neighbours to which it says its links are up."""
 
 
 class LinkStates:
-    def __init__(self, context: Context, links: Links, supply: Supply, design: Running) -> None:
+    def __init__(self, context: Context, links: Links, supply: Supply) -> None:
         self.context = context
         self.links = links
         self.supply = supply
-        self.policy = design.routing
         self.known: dict[str, Known] = {}
         self.forgotten: dict[str, Known] = {}
         """The last of nodes that fell silent: what they signed once is not taken again."""
@@ -65,6 +73,7 @@ class LinkStates:
         self._sequence = 0
         self._told: LinkState | None = None
         self._told_at = 0
+        self._looked_for_silent_at = 0
         self.own_link: Callable[[Pair], tuple[int, int]] = lambda pair: (
             pair.own_key.untouched + pair.pads.total(),
             pair.rate_bps,
@@ -77,34 +86,52 @@ class LinkStates:
     def watch(self) -> None:
         self.context.at(self.context.now + LOOK_NS, LinkStateTick())
 
+    @property
+    def refresh_ns(self) -> int:
+        return max(REFRESH_NS, len(self.known) * REFRESH_NS_PER_NODE)
+
     def tick(self, event: LinkStateTick) -> None:
         context = self.context
-        context.at(context.now + LOOK_NS, event)
-        for node in [node for node, known in self.known.items() if context.now - known.heard_at > LIFETIME_NS]:
+        hold_ns = len(self.known) * HOLD_NS_PER_NODE
+        context.at(context.now + min(max(LOOK_NS, hold_ns), LOOK_LIMIT_NS), event)
+        refresh_ns, passed_ns = self.refresh_ns, context.now - self._told_at
+        if context.now - self._looked_for_silent_at >= REFRESH_NS:
+            self._forget_silent(LIFETIMES * refresh_ns)
+        self.tell(refresh=passed_ns >= refresh_ns, amounts=passed_ns >= hold_ns)
+
+    def _forget_silent(self, lifetime_ns: int) -> None:
+        context = self.context
+        self._looked_for_silent_at = context.now
+        for node in [node for node, known in self.known.items() if context.now - known.heard_at > lifetime_ns]:
             self.forgotten[node] = self.known.pop(node)
-            text = f"nothing was heard of {node} for {LIFETIME_NS // NANOSECONDS} s: its links are forgotten"
+            text = f"nothing was heard of {node} for {lifetime_ns // NANOSECONDS} s: its links are forgotten"
             context.notice("KH-3101", text, node)
-        self.tell(refresh=context.now - self._told_at >= REFRESH_NS)
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
     def own(self) -> LinkState:
-        context = self.context
+        context, last = self.context, self._told
+        before = {link[0]: link for link in last.links} if last is not None else {}
         told = []
         for pair in context.pairs.values():
             if pair.direct:
                 usable, rate_bps = self.own_link(pair)
-                told.append((pair.peer, step(usable), rate_bps, pair.is_hop))
+                _, told_bytes, told_bps, _ = before.get(pair.peer, (pair.peer, 0, 0, False))
+                told.append((pair.peer, step(usable, told_bytes), rate(rate_bps, told_bps), pair.is_hop))
         applications = tuple(sorted(self.supply.applications))
         return LinkState(context.node, self._sequence, tuple(told), applications)
 
-    def tell(self, *, refresh: bool = False) -> None:
-        """Sends our state to all neighbours if it changed, or if it is time again."""
-        state = self.own()
-        last = self._told
-        same = last is not None and last.links == state.links and last.applications == state.applications
-        if same and not refresh:
-            return
+    def tell(self, *, refresh: bool = False, amounts: bool = False) -> None:
+        """Sends our state to all neighbours if links or applications changed, or if it is time again.
+
+        `amounts`: a change of stock or rate is a reason too.
+        """
+        state, last = self.own(), self._told
+        if last is not None and not refresh and last.applications == state.applications:
+            if amounts and last.links == state.links:
+                return
+            if not amounts and _ways(last) == _ways(state):
+                return
         # Above every number of an earlier life: the start number stands in front.
         self._sequence = max(self._sequence + 1, self.context.start << 32)
         state = msgspec.structs.replace(state, sequence=self._sequence)
@@ -148,7 +175,7 @@ class LinkStates:
         if self._doubts(peer, node, message):
             return
         self.forgotten.pop(node, None)
-        self.known[node] = Known(state, message, context.now)
+        self.known[node] = Known(state, message, context.now, frozenset(_ways(state)))
         for application in state.applications:
             self._learn(AppId(application), NodeId(node))
         self._flood(message, but=peer)
@@ -206,41 +233,23 @@ class LinkStates:
         self.supply.directory[application] = node
         self._claimed_at[application] = now
 
-    # --- routes -------------------------------------------------------------------------------------------------------
 
-    def edges(self) -> Iterator[Edge]:
-        states = [self.own(), *(known.state for known in self.known.values())]
-        up = {(state.node, peer) for state in states for peer, _, _, is_up in state.links if is_up}
-        for state in states:
-            for peer, usable, rate, is_up in state.links:
-                yield Edge(state.node, peer, usable, rate, is_up and (peer, state.node) in up)
-
-    def route(self, destination: str, need_bytes: int, avoid: frozenset[str] = frozenset()) -> Route | None:
-        """The path for relayed key: over at least one node in between, even to a neighbour."""
-        direct = (self.context.node, destination)
-        edges = (edge for edge in self.edges() if (edge.start, edge.end) != direct)
-        return self.policy.route(edges, self.context.node, destination, need_bytes, avoid)
-
-    def rates_towards(self, destination: str) -> list[tuple[str, str, int]]:
-        """(one node, the next, bit/s) of the links that key for this node would cross now."""
-        found = self.route(destination, 1)
-        if found is None:
-            return []
-        rates = {(edge.start, edge.end): edge.rate_bps for edge in self.edges()}
-        return [(one, other, rates.get((one, other), 0)) for one, other in pairwise(found.path)]
-
-    def next_hop(self, destination: str) -> str | None:
-        """Towards a node over links that are up, whatever their stock: for what spends no key."""
-        found = self.policy.route(
-            (edge._replace(usable_bytes=1) for edge in self.edges()), self.context.node, destination
-        )
-        return found.path[1] if found is not None and len(found.path) > 1 else None
+def _ways(state: LinkState) -> list[str]:
+    return [peer for peer, _, _, is_up in state.links if is_up]
 
 
-def step(usable_bytes: int) -> int:
-    """Stock as it is told: whole KiB up to 16, then to two digits in binary, so that small changes say nothing."""
+def step(usable_bytes: int, told_bytes: int = 0) -> int:
+    """Stock as it is told: whole KiB up to 16, then powers of two, so that small changes say nothing.
+
+    What rises to the next power is told with the one after it: a stock that is drawn on and filled by turns is quiet.
+    """
     kibibytes = usable_bytes // STOCK_STEP_BYTES
     if kibibytes < 16:
         return kibibytes * STOCK_STEP_BYTES
-    shift = kibibytes.bit_length() - 3
-    return (kibibytes >> shift << shift) * STOCK_STEP_BYTES
+    stepped = min(1 << usable_bytes.bit_length() - 1, STOCK_TOLD_BYTES)
+    return told_bytes if stepped == 2 * told_bytes and stepped < STOCK_TOLD_BYTES else stepped
+
+
+def rate(rate_bps: int, told_bps: int) -> int:
+    """As it was told, while it has hardly changed."""
+    return told_bps if told_bps / RATE_STEP < rate_bps < told_bps * RATE_STEP else rate_bps

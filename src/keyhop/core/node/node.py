@@ -12,6 +12,7 @@ from keyhop.core.model import PeerError
 from keyhop.core.node import events
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.exchanges import Exchanges, KeyExchange
+from keyhop.core.node.full_stores import FullStores
 from keyhop.core.node.hosted import Hosted, HostedTick, HostedWake
 from keyhop.core.node.intake import Intake, OfferEnded
 from keyhop.core.node.leases import Leases
@@ -22,6 +23,7 @@ from keyhop.core.node.local import RecordsAged
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.recovery import first_contact, recover
 from keyhop.core.node.relay import Relay, RelayTick
+from keyhop.core.node.routes import Routes
 from keyhop.core.node.secrets import SecretAged, Secrets
 from keyhop.core.node.store import Snapshot
 from keyhop.core.node.supply import Supply
@@ -64,12 +66,14 @@ class Node:
         self.exchanges = Exchanges(context, self.links, kem)
         self.supply = Supply(context, self.leases, answers, self.exchanges)
         self.secrets = Secrets(context, self.links)
-        self.states = LinkStates(context, self.links, self.supply, answers)
-        self.tunnel = Tunnel(context, self.links, self.states)
+        self.states = LinkStates(context, self.links, self.supply)
+        self.routes = Routes(self.states, answers)
+        self.tunnel = Tunnel(context, self.links, self.routes)
         self.relay = Relay(
-            context, self.links, self.intake, self.leases, self.supply, self.states, self.tunnel, answers
+            context, self.links, self.intake, self.leases, self.supply, self.routes, self.tunnel, answers
         )
-        self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, answers)
+        self.stores = FullStores(context, self.links, self.leases, answers)
+        self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, self.stores, answers)
         for neighbour in settings.neighbours:
             context.pairs[neighbour.node] = Pair(settings.node, neighbour.node, neighbour.link, direct=True)
         self._dispatch: dict[type, Callable[[Any], None]] = {
@@ -98,8 +102,11 @@ class Node:
             RelayTick: self.relay.tick,
             OfferEnded: self.intake.offer_ended,
         }
-        self.hosted = Hosted(context, self.links, self.leases, self.supply, self.states, design) if hosts else None
+        self.hosted = Hosted(context, self.links, self.leases, self.supply, self.routes, design) if hosts else None
         self.lifecycle.hosts = self.intake.one_run = hosts
+        if not hosts:
+            self.intake.rest_expires = self.stores.rest_expires
+            self.intake.on_agreed = self.stores.agreed
         if self.hosted is not None:
             self._dispatch[HostedTick] = self.hosted.tick
             self._dispatch[HostedWake] = self.hosted.wake
@@ -114,7 +121,7 @@ class Node:
         self.relay.lent = self.lifecycle.top_up
         self.intake.on_key = self.exchanges.on_ready = self.supply.governed.serve
         self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
-        self.supply.governed.guarantees.path = self.states.rates_towards
+        self.supply.governed.guarantees.path = self.routes.rates_towards
         self.tunnel.on_made = self.lifecycle.watch
         for pair in context.pairs.values():
             self.lifecycle.watch(pair)

@@ -23,8 +23,8 @@ FIRST_BATCH_BYTES = CONFIRMATION_BYTES + 2 * DISTANT_FLOOR_BYTES + SEGMENT_BYTES
 """What lets a distant pair open and share a first key; a poor link lets every source hold as much."""
 AHEAD_NS = 60 * NANOSECONDS
 """A link that was asked for pads keeps some in hand for this long, so that the next reservation need not be refused."""
-RATE_WEIGHT = 0.1
-"""Of the newest look in the average: with five looks a second it follows in about two."""
+RATE_WEIGHT_PER_S = 0.5
+"""Of what a second has shown in the average: it follows in about two."""
 
 
 class Demand(msgspec.Struct):
@@ -64,7 +64,8 @@ class Pads:
         context = self.context
         for peer, demand in self._demand.items():
             pair = context.pairs[peer]
-            demand.rate += (demand.taken * NANOSECONDS / elapsed_ns - demand.rate) * RATE_WEIGHT
+            weight = min(1.0, RATE_WEIGHT_PER_S * elapsed_ns / NANOSECONDS)
+            demand.rate += (demand.taken * NANOSECONDS / max(1, elapsed_ns) - demand.rate) * weight
             demand.taken = 0
             if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and pair.pads.total() < demand.length:
                 self.want(pair, demand.length)

@@ -32,16 +32,17 @@ from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES, Intake
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
-from keyhop.core.node.linkstate import LinkStates
 from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT_BYTES, Holding, Pads
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.provenance import at_the_end, written
+from keyhop.core.node.routes import Routes
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 from keyhop.core.services.marks import P99, Filling, Pool, Times
 
-LOOK_NS = NANOSECONDS // 5
+LOOK_NS, IDLE_LOOK_NS = NANOSECONDS // 5, NANOSECONDS
+"""How often a node looks after its batches and pools: while something is under way or lacking, and else."""
 FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
 BURNT_DOUBLINGS = 5
@@ -74,7 +75,7 @@ class Relay:
         intake: Intake,
         leases: Leases,
         supply: Supply,
-        states: LinkStates,
+        routes: Routes,
         tunnel: Tunnel,
         design: Running,
     ) -> None:
@@ -83,7 +84,7 @@ class Relay:
         self.intake = intake
         self.leases = leases
         self.supply = supply
-        self.states = states
+        self.routes = routes
         self.tunnel = tunnel
         self.design = design
         self.pads = Pads(context, leases, design)
@@ -108,6 +109,9 @@ class Relay:
         self._starved: dict[str, int] = {}
         """Nodes that lacked pad, until when routes go round them."""
         self._next_number = 0
+        self._lacking = False
+        """Whether a pool was below its low mark at the last look."""
+        self._looked_at = context.now
         self._held_back = False
         """Whether a batch of ours did not start because we hold our share of its first link."""
         links.on_compared.append(self.compared)
@@ -125,26 +129,28 @@ class Relay:
 
     def tick(self, event: RelayTick) -> None:
         context = self.context
-        context.at(context.now + LOOK_NS, event)
         self.hops.expire()
         for batch in list(self.batches.values()):
             if context.now - batch.began >= (BATCH_NS if batch.manifest else RESERVATION_NS):
                 self._give_up(batch, "no answer came in time")
-        self.pads.look(LOOK_NS)
+        self.pads.look(context.now - self._looked_at)
+        self._looked_at = context.now
         self.fill()
+        under_way = self._lacking or self.batches or self.hops.reservations
+        context.at(context.now + (LOOK_NS if under_way else IDLE_LOOK_NS), event)
 
     # --- the source ---------------------------------------------------------------------------------------------------
 
     def can_relay(self, node: str) -> bool:
-        return self.states.next_hop(node) is not None
+        return self.routes.next_hop(node) is not None
 
     def why_none(self, node: str) -> str:
         pair = self.context.pairs.get(node)
         if pair is not None and pair.direct and pair.is_hop:
             return f"none came from KME {node} in time"
-        if self.states.next_hop(node) is None:
+        if self.routes.next_hop(node) is None:
             return f"no path leads to KME {node} now"
-        if self.states.route(node, CONFIRMATION_BYTES + SEGMENT_BYTES) is None:
+        if self.routes.route(node, CONFIRMATION_BYTES + SEGMENT_BYTES) is None:
             return f"no path to KME {node} has key left to relay with"
         failed = self._failed.get(node)
         return f"nothing was relayed to KME {node} in time" + (f"; the last try failed: {failed}" if failed else "")
@@ -165,6 +171,7 @@ class Relay:
         self._held_back = False
         if self.supply.hosted is not None:
             # Another design has the stock of the links.
+            self._lacking = False
             return
         due: dict[str, int] = {}
         pools: list[Pool] = []
@@ -186,6 +193,7 @@ class Relay:
                 due[node] = max(0, high - stock) + missing + CONFIRMATION_BYTES
                 service_class, weight, _ = self.supply.governed.towards(node)
                 pools.append(Pool(node, service_class, min(stock, low - 1), low, high, weight))
+        self._lacking = bool(due)
         pools.sort(key=lambda pool: (pool.level_bytes, pool.name))
         while (chosen := self._filling.next(pools)) is not None:
             pools = [pool for pool in pools if pool.name != chosen]
@@ -209,7 +217,7 @@ class Relay:
         route = None
         # Round whom a policy avoids, if there is such a way; else for those who do not mind.
         for around in dict.fromkeys((avoid | refused, refused, avoid, frozenset())):
-            route = route or self.states.route(node, minimum, around - {node})
+            route = route or self.routes.route(node, minimum, around - {node})
         if route is None or len(route.path) < 3:
             self._later(node)
             return

@@ -12,11 +12,12 @@ from keyhop.core.model import NANOSECONDS, NodeId, PeerError
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import FrameArrived, PeerLost
 from keyhop.core.node.link import Links
-from keyhop.core.node.linkstate import LinkStates
 from keyhop.core.node.pair import NO_LINK, Connection, Pair
+from keyhop.core.node.routes import Routes
 
 HOPS_LIMIT = 32
-LOOK_NS = NANOSECONDS // 2
+LOOK_NS, OPEN_LOOK_NS = NANOSECONDS // 2, NANOSECONDS
+"""How often the opening end looks at a pair, and at one that is open."""
 BACKOFF_LIMIT = 7
 """Openings of a distant pair are tried again after 0.5 s, doubled up to 64 s."""
 CLOSED = 0
@@ -29,10 +30,10 @@ class TunnelTick(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tunnel:
-    def __init__(self, context: Context, links: Links, states: LinkStates) -> None:
+    def __init__(self, context: Context, links: Links, routes: Routes) -> None:
         self.context = context
         self.links = links
-        self.states = states
+        self.routes = routes
         self.on_made: Callable[[Pair], None] = lambda pair: None
         context.tunnel = self.send
         links.plain_handlers[Forward] = self.forward
@@ -48,7 +49,8 @@ class Tunnel:
         return pair
 
     def watch(self, pair: Pair) -> None:
-        self.context.at(self.context.now + LOOK_NS, TunnelTick(pair.peer, 0))
+        if pair.leads:
+            self.context.at(self.context.now + LOOK_NS, TunnelTick(pair.peer, 0))
 
     def tick(self, event: TunnelTick) -> None:
         """The lower-named end opens when there is key to open with, a way, and no better connection."""
@@ -56,15 +58,16 @@ class Tunnel:
         tries = 0
         runs = (pair.own_opening, pair.their_opening, pair.own_tags, pair.their_tags)
         ready = all(run.available() for run in runs)
-        if pair.leads and not pair.connections and ready and self.states.next_hop(pair.peer):
+        if not pair.connections and ready and self.routes.next_hop(pair.peer):
             self.links.begin(pair, int.from_bytes(context.entropy(7), "big") << 1 | 1, tunnelled=True)
             tries = event.tries + 1
         elif pair.connections and not pair.is_open:
             tries = event.tries
-        context.at(context.now + (LOOK_NS << min(tries, BACKOFF_LIMIT)), TunnelTick(pair.peer, tries))
+        wait_ns = OPEN_LOOK_NS if pair.is_open else LOOK_NS << min(tries, BACKOFF_LIMIT)
+        context.at(context.now + wait_ns, TunnelTick(pair.peer, tries))
 
     def send(self, pair: Pair, connection: Connection, frame: Frame | None) -> None:
-        hop = self.states.next_hop(pair.peer)
+        hop = self.routes.next_hop(pair.peer)
         if hop is None:
             # Lost: whoever waits for an answer to it would wait for ever.
             self.context.at(self.context.now, PeerLost(pair.peer, connection.id))
@@ -78,7 +81,7 @@ class Tunnel:
     def forward(self, peer: str, message: Forward) -> None:
         context = self.context
         if message.destination != context.node:
-            hop = self.states.next_hop(message.destination)
+            hop = self.routes.next_hop(message.destination)
             if hop is not None and hop != peer and message.hops_left > 0:
                 context.say_plain(hop, msgspec.structs.replace(message, hops_left=message.hops_left - 1))
             else:

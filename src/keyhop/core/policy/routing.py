@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal, NamedTuple
@@ -60,8 +60,18 @@ class LinkState:
         """The cheapest path whose every link is up and has `need_bytes`; ties go to fewer hops, then to names."""
         leaving: dict[str, list[Edge]] = {}
         for edge in edges:
-            if edge.up and edge.usable_bytes >= need_bytes and edge.end not in avoid:
-                leaving.setdefault(edge.start, []).append(edge)
+            leaving.setdefault(edge.start, []).append(edge)
+        return self.search(lambda node: leaving.get(node, ()), source, destination, need_bytes, avoid)
+
+    def search(
+        self,
+        leaving: Callable[[str], Iterable[Edge]],
+        source: str,
+        destination: str,
+        need_bytes: int = 1,
+        avoid: frozenset[str] = frozenset(),
+    ) -> Route | None:
+        """As `route`, with the links that leave a node looked up when the search comes to it."""
         heap: list[tuple[float, int, tuple[str, ...], int]] = [(0.0, 0, (source,), 1 << 62)]
         settled: set[str] = set()
         while heap:
@@ -72,8 +82,9 @@ class LinkState:
             if at in settled:
                 continue
             settled.add(at)
-            for edge in leaving.get(at, ()):
-                if edge.end not in settled:
+            for edge in leaving(at):
+                usable = edge.up and edge.usable_bytes >= need_bytes and edge.end not in avoid
+                if usable and edge.end not in settled:
                     step = (cost + self.cost(edge), hops + 1, (*path, edge.end), min(narrowest, edge.usable_bytes))
                     heapq.heappush(heap, step)
         return None

@@ -1,8 +1,9 @@
 """The frame log: small commits as frames in a preallocated file beside the database, until they are folded into it.
 
 Head (4 KiB): magic and store id. Then frames, one a commit: magic, length of the payload, journal number, chain;
-payload, filled up with zeros to whole sectors and how many they are; tag over all of it. A fold makes the database name the newest journal number in it and begins a new chain;
-only then does the log start again at its beginning, so what is left from before is void by its number.
+payload, filled up with zeros to whole sectors and how many they are; tag over all of it. A fold makes the database
+name the newest journal number in it and begins a new chain; only then does the log start again at its beginning, so
+what is left from before is void by its number.
 """
 
 from __future__ import annotations

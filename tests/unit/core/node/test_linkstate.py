@@ -11,12 +11,23 @@ from keyhop.core.designs import DESIGNS
 from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
-from keyhop.core.node.linkstate import HOLDING_NS, LIFETIME_NS, SEQUENCE_LIMIT, LinkStateTick, step
+from keyhop.core.node.linkstate import (
+    HOLDING_NS,
+    LIFETIMES,
+    REFRESH_NS,
+    SEQUENCE_LIMIT,
+    LinkStateTick,
+    rate,
+    step,
+)
 from keyhop.core.node.node import Node
 from keyhop.core.node.store import Snapshot
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.identity import PretendIdentity
+
+LIFETIME_NS = LIFETIMES * REFRESH_NS
+"""In a small network."""
 
 
 def node(**directory: str) -> Node:
@@ -254,3 +265,81 @@ def test_a_statement_that_is_no_link_state_is_a_breach() -> None:
 def test_stock_is_told_in_steps_so_that_small_changes_say_nothing() -> None:
     assert step(1023) == 0 and step(1024) == 1024
     assert step(40_000) == step(40_900) <= 40_000
+
+
+# --- how much is told -------------------------------------------------------------------------------------------------
+
+
+def statements(made: Node) -> int:
+    """How often it has told of itself: each telling has a number of its own."""
+    return made.states._sequence
+
+
+def test_a_stock_that_is_drawn_on_and_filled_by_turns_is_quiet() -> None:
+    told_bytes, tellings = 0, 0
+    for usable in [100_000, 131_072, 100_000, 140_000, 66_000, 131_072] * 10:
+        if step(usable, told_bytes) != told_bytes:
+            told_bytes, tellings = step(usable, told_bytes), tellings + 1
+    assert tellings == 1 and told_bytes == 65_536
+
+
+def test_what_falls_is_told_at_once_and_never_more_than_there_is() -> None:
+    for usable in range(0, 1 << 23, 997):
+        for told_bytes in (0, 1024, 1 << 14, 1 << 16, 1 << 20, 1 << 22):
+            assert step(usable, told_bytes) <= usable
+            assert step(usable, told_bytes) > usable // 4 - 1024 or step(usable, told_bytes) == 4 << 20
+
+
+def test_above_what_matters_to_a_route_nothing_more_is_told() -> None:
+    assert step(5 << 20, 2 << 20) == step(1 << 33, 4 << 20) == 4 << 20
+
+
+@pytest.mark.parametrize(("rate_bps", "expected"), [(1000, 1000), (1100, 1000), (1249, 1000), (1250, 1250), (0, 0)])
+def test_a_rate_is_told_anew_when_it_has_changed_by_a_quarter(rate_bps: int, expected: int) -> None:
+    assert rate(rate_bps, 1000) == expected
+
+
+def test_the_larger_the_network_the_rarer_a_node_speaks_of_amounts() -> None:
+    def tellings(others: int) -> int:
+        made = node()
+        for number in range(others):
+            told(made, f"n{number}", 1)
+        stock = [0]
+        made.states.own_link = lambda pair: (stock[0], 1000)
+        made.states.tell(refresh=True)
+        before = statements(made)
+        for second in range(200):
+            stock[0] = 1024 * (second % 2 + 1)
+            pass_time(made, NANOSECONDS)
+        return statements(made) - before
+
+    alone, few, many = tellings(1), tellings(50), tellings(400)
+    assert alone >= 190 and 30 <= few <= 50 and many <= 6
+
+
+def test_a_link_that_goes_down_is_told_at_once_however_large_the_network() -> None:
+    made = node()
+    for number in range(400):
+        told(made, f"n{number}", 1)
+    pair = made.context.pairs[NodeId("b")]
+    pass_time(made, NANOSECONDS)
+    before = statements(made)
+    pair.current = None
+    made.states.tell()
+    quiet = statements(made)
+    assert quiet == before
+    pair.suspended = "dark"
+    made.states.own_link = lambda pair: (7 * 1024, 1000)
+    made.states._told = msgspec.structs.replace(made.states._told, links=(("b", 0, 0, True),))
+    made.states.tell()
+    assert statements(made) == before + 1
+
+
+def test_a_silent_node_is_remembered_for_three_refreshes_of_a_network_of_this_size() -> None:
+    made = node()
+    for number in range(100):
+        told(made, f"n{number}", 1)
+    pass_time(made, LIFETIMES * 99 * NANOSECONDS)
+    assert "n0" in made.states.known
+    pass_time(made, LIFETIMES * 100 * NANOSECONDS)
+    assert "n0" not in made.states.known

@@ -101,7 +101,7 @@ def spend(world: World) -> None:
 def test_the_source_gives_up_at_once_and_goes_on_by_the_other_way(world: World, where: int) -> None:
     watch = Watch(world)
     before = relay(world, "a").context.counters.get("batches_relayed", 0)
-    way = relay(world, "a").states.route("c", 2048)
+    way = relay(world, "a").routes.route("c", 2048)
     assert way is not None
     cut = watch.cut = (way.path[where], way.path[where + 1])
     spend(world)
@@ -177,7 +177,7 @@ def test_a_path_that_kills_each_batch_burns_pads_more_and_more_slowly(world: Wor
 def test_pads_of_a_batch_that_never_arrived_are_booked_as_such_at_both_ends_in_the_end() -> None:
     world = ring(fetch_lifetime_ns=5 * NANOSECONDS, block_lifetime_ns=30 * NANOSECONDS)
     watch = Watch(world)
-    way = relay(world, "a").states.route("c", 2048)
+    way = relay(world, "a").routes.route("c", 2048)
     assert way is not None
     first = way.path[1]
     watch.cut = ("a", first)

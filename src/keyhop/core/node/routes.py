@@ -1,0 +1,74 @@
+"""The network as link states draw it, and the routes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, pairwise
+
+from keyhop.core.designs import Running
+from keyhop.core.messages import LinkState
+from keyhop.core.node.linkstate import LinkStates
+from keyhop.core.policy.routing import Edge, Route
+
+
+class Routes:
+    """Read off what is known when it is asked for: a search looks at the nodes near its source, not at all of them."""
+
+    def __init__(self, states: LinkStates, design: Running) -> None:
+        self.states = states
+        self.policy = design.routing
+
+    def leaving(self, node: str) -> Iterator[Edge]:
+        """The links that this node tells of; up where both ends say so."""
+        own = self.states.own() if node == self.states.context.node else None
+        return self._edges(node, own)
+
+    def edges(self) -> Iterator[Edge]:
+        """All links that anybody tells of."""
+        states = self.states
+        own = states.own()
+        return chain.from_iterable(self._edges(node, own) for node in (states.context.node, *states.known))
+
+    def _edges(self, node: str, own: LinkState | None) -> Iterator[Edge]:
+        states = self.states
+        if node == states.context.node:
+            links = own.links if own is not None else ()
+        else:
+            known = states.known.get(node)
+            links = known.state.links if known is not None else ()
+        for peer, usable, rate_bps, is_up in links:
+            yield Edge(node, peer, usable, rate_bps, is_up and self._says_up(peer, node))
+
+    def _says_up(self, node: str, peer: str) -> bool:
+        states = self.states
+        if node == states.context.node:
+            pair = states.context.pairs.get(peer)
+            return pair is not None and pair.direct and pair.is_hop
+        known = states.known.get(node)
+        return known is not None and peer in known.up
+
+    def route(self, destination: str, need_bytes: int, avoid: frozenset[str] = frozenset()) -> Route | None:
+        """The path for relayed key: over at least one node in between, even to a neighbour."""
+        around = partial(self._leaving_but, destination)
+        return self.policy.search(around, self.states.context.node, destination, need_bytes, avoid)
+
+    def _leaving_but(self, destination: str, node: str) -> Iterator[Edge]:
+        straight = (self.states.context.node, destination)
+        return (edge for edge in self.leaving(node) if (edge.start, edge.end) != straight)
+
+    def next_hop(self, destination: str) -> str | None:
+        """Towards a node over links that are up, whatever their stock: for what spends no key."""
+        found = self.policy.search(self._alike, self.states.context.node, destination)
+        return found.path[1] if found is not None and len(found.path) > 1 else None
+
+    def _alike(self, node: str) -> Iterator[Edge]:
+        return (edge._replace(usable_bytes=1) for edge in self.leaving(node))
+
+    def rates_towards(self, destination: str) -> list[tuple[str, str, int]]:
+        """(one node, the next, bit/s) of the links that key for this node would cross now."""
+        found = self.route(destination, 1)
+        if found is None:
+            return []
+        rates = {(edge.start, edge.end): edge.rate_bps for node in found.path[:-1] for edge in self.leaving(node)}
+        return [(one, other, rates.get((one, other), 0)) for one, other in pairwise(found.path)]
