@@ -216,6 +216,17 @@ CODES: Mapping[str, Code] = MappingProxyType(
             remedy="Write the same design: into both node files and restart both nodes.",
             quiet_s=10 * MINUTE_S,
         ),
+        "KH-2304": Code(
+            severity=Severity.MAJOR,
+            about=About.LINK,
+            title="A hosted design failed on a link",
+            cause=(
+                "An error in the rooms of another design than our own, by what a neighbour has said or by a bug. What "
+                "both ends shared of it is burnt at this end and the link opens anew; other links go on."
+            ),
+            remedy="If it comes again, look at the neighbour; a design that anybody depends on should be keyhop.",
+            quiet_s=10 * MINUTE_S,
+        ),
         "KH-3101": Code(
             severity=Severity.MINOR,
             about=About.PATH,

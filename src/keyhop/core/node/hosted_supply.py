@@ -14,7 +14,6 @@ from keyhop.core.composed.messages import (
     StreamOpened,
     StreamRetuned,
 )
-from keyhop.core.composed.site import Site
 from keyhop.core.composed.units import Units
 from keyhop.core.designs import Design, no_relay
 from keyhop.core.machine import Audit, Deliver, Made
@@ -22,6 +21,7 @@ from keyhop.core.model import BYTE_BITS, Action, AppId, PeerError, Range, Refusa
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import KeysWanted, RecordsFetched, SessionAsked
 from keyhop.core.node.hosted_cargo import HostedCargo
+from keyhop.core.node.hosted_containment import Contained
 from keyhop.core.node.hosted_messages import Closed, Named, Opened, Retuned, Said, check_name, encode
 from keyhop.core.node.hosted_stock import use
 from keyhop.core.node.local import NOT_FOUND, random_uuid
@@ -36,6 +36,8 @@ NAMED_LIMIT = 65_536
 """Keys that were given to their master and that nobody has fetched here."""
 STREAMS_LIMIT = 65_536
 """Pairs of applications."""
+FAILED = "the design failed on this request"
+BEGUN_ANEW = "the key managers began anew"
 
 
 class Asking(NamedTuple):
@@ -57,13 +59,17 @@ class Record(NamedTuple):
 class Sites(Protocol):
     """Whoever has the site and speaks to others."""
 
-    site: Site
+    site: Contained
     cargo: HostedCargo
 
     def line(self, peer: str) -> Line | None:
         """To a site that can be talked to now; whoever has not answered yet is hailed."""
 
-    def step(self, event: object) -> None: ...
+    def step(self, event: object, about: str = "") -> bool:
+        """False if it failed: what it was about begins anew."""
+
+    def lacks(self, peer: str) -> bool:
+        """Whether this end lacks key that the books of a distant pair have: it is about to begin anew."""
 
     def tell(self, peer: str, said: Said) -> None:
         """The way on which this design serves the peer."""
@@ -103,6 +109,16 @@ class HostedSupply:
             if record.peer == peer and record.name.distant is distant:
                 del self.named[key_id]
 
+    def forget_all(self) -> None:
+        """The site has begun anew: who waits for it gets no answer any more."""
+        self.named.clear()
+        for asking in self._asking.values():
+            self.context.refuse(asking.request, RequestError(Refusal.UNAVAILABLE, BEGUN_ANEW, retry_after_s=1.0))
+        for event, _ in self._fetching.values():
+            self.context.refuse(event.request, RequestError(Refusal.NOT_FOUND, BEGUN_ANEW))
+        self._asking.clear()
+        self._fetching.clear()
+
     def told(self, peer: str, said: Opened | Retuned | Closed | Named, *, distant: bool) -> None:
         """What the other end says of its applications. Raises PeerError."""
         master, _, slave = said.stream.partition(">")
@@ -117,9 +133,9 @@ class HostedSupply:
                     raise PeerError(f"{STREAMS_LIMIT} pairs of applications are open: no more may be")
                 self._open(peer, said, asks=False)
             case Retuned():
-                self._sites.step(StreamRetuned(said.stream, said.rate_bps))
+                self._sites.step(StreamRetuned(said.stream, said.rate_bps), peer)
             case Closed():
-                self._sites.step(StreamClosed(said.stream))
+                self._sites.step(StreamClosed(said.stream), peer)
             case Named():
                 if said.key_id in self.named or len(self.named) >= NAMED_LIMIT:
                     raise PeerError(f"a key ID that is known, or more than {NAMED_LIMIT} keys that wait to be fetched")
@@ -161,7 +177,11 @@ class HostedSupply:
     def available_bits(self, peer: str, master: str, slave: str) -> int:
         """What this pair of applications could be given now, if nobody else asked."""
         line = self._sites.line(peer)
-        return line.serving.stock_bits(f"{master}>{slave}") if line is not None else 0
+        try:
+            return line.serving.stock_bits(f"{master}>{slave}") if line is not None else 0
+        except Exception as error:
+            self._sites.site.fail(error, peer)
+            return 0
 
     def size_bits(self, key_id: str) -> int:
         """Of a key that its slave may fetch here; 0 if there is none of this name."""
@@ -192,15 +212,15 @@ class HostedSupply:
         size_bits = self.context.settings.default_key_bits
         self._open_both(peer, Opened(stream, RATE_BPS, size_bits, "best_effort", CATEGORY))
 
-    def _open_both(self, peer: str, opened: Opened) -> None:
+    def _open_both(self, peer: str, opened: Opened) -> bool:
         self._sites.tell(peer, opened)
-        self._open(peer, opened, asks=True)
+        return self._open(peer, opened, asks=True)
 
-    def _open(self, peer: str, opened: Opened, *, asks: bool) -> None:
+    def _open(self, peer: str, opened: Opened, *, asks: bool) -> bool:
         event = StreamOpened(
             opened.stream, peer, opened.rate_bps, opened.size_bits, asks, opened.service_class, opened.category
         )
-        self._sites.step(event)
+        return self._sites.step(event, peer)
 
     def session(self, event: SessionAsked) -> None:
         """What a master registers goes to both ends before it asks for its first key."""
@@ -218,24 +238,34 @@ class HostedSupply:
                 if stream in self._sites.site.streams:
                     self._close(peer, stream)
                 opened = Opened(stream, event.rate_bps, event.size_bits, event.service_class, event.category)
-                self._open_both(peer, opened)
+                done = self._open_both(peer, opened)
             case "retune":
                 self._sites.tell(peer, Retuned(stream, event.rate_bps))
-                self._sites.step(StreamRetuned(stream, event.rate_bps))
+                done = self._sites.step(StreamRetuned(stream, event.rate_bps), peer)
             case "close":
-                self._close(peer, stream)
+                done = self._close(peer, stream)
+        if not done:
+            context.refuse(event.request, RequestError(Refusal.UNAVAILABLE, FAILED, retry_after_s=1.0))
+            return
         context.out.answer.append(Deliver(event.request))
 
-    def _close(self, peer: str, stream: str) -> None:
+    def _close(self, peer: str, stream: str) -> bool:
         self._sites.tell(peer, Closed(stream))
-        self._sites.step(StreamClosed(stream))
+        return self._sites.step(StreamClosed(stream), peer)
 
     def answered(self, answered: Answered) -> None:
         """What the site says to one of our requests."""
-        if answered.request in self._asking:
-            self._answer(self._asking.pop(answered.request), answered)
-        elif answered.request in self._fetching:
-            self._answer_fetch(*self._fetching.pop(answered.request), answered)
+        asking, fetching = self._asking.pop(answered.request, None), self._fetching.pop(answered.request, None)
+        try:
+            if asking is not None:
+                self._answer(asking, answered)
+            elif fetching is not None:
+                self._answer_fetch(*fetching, answered)
+        except Exception as error:
+            # What is taken for it is given to nobody, and goes with the rest of the stock.
+            request, peer = (asking.request, asking.peer) if asking else _of(fetching)
+            self._sites.site.fail(error, peer)
+            self.context.refuse(request, RequestError(Refusal.UNAVAILABLE, FAILED, retry_after_s=1.0))
 
     def _answer(self, asking: Asking, answered: Answered) -> None:
         context = self.context
@@ -244,6 +274,9 @@ class HostedSupply:
             context.refuse(asking.request, RequestError(reason, answered.refusal))
             return
         name, stream = answered.name, f"{asking.master}>{asking.slave}"
+        if name.distant and self._sites.lacks(asking.peer):
+            context.refuse(asking.request, RequestError(Refusal.UNAVAILABLE, BEGUN_ANEW, retry_after_s=1.0))
+            return
         if not name.ranges:
             text = f"design {self.design.name} has no QKD key now, and nodes exchange none"
             context.refuse(asking.request, RequestError(Refusal.NOT_ENOUGH_KEY, text))
@@ -257,6 +290,9 @@ class HostedSupply:
         context = self.context
         if answered.name is None:
             context.refuse(event.request, RequestError(Refusal.NOT_FOUND, answered.refusal))
+            return
+        if answered.name.distant and self._sites.lacks(record.peer):
+            context.refuse(event.request, RequestError(Refusal.NOT_FOUND, BEGUN_ANEW))
             return
         if event.audit is not None:
             context.save(Audit(event.audit))
@@ -277,6 +313,12 @@ class HostedSupply:
             given = length if name.derived_bits else min(length, -(-name.size_bits // BYTE_BITS))
             use(context, context.pairs[peer], ranges, {Action.SUPPLY: given, Action.WASTE: length - given})
         context.out.answer.append(Deliver(request, ranges, ids=ids, made=made_of(name)))
+
+
+def _of(fetching: tuple[RecordsFetched, Record] | None) -> tuple[int, str]:
+    assert fetching is not None
+    event, record = fetching
+    return event.request, record.peer
 
 
 def made_of(name: Name) -> Made:
