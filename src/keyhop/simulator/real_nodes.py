@@ -54,7 +54,7 @@ class RealNodes:
         self._asking: dict[int, Ask] = {}
         self._network = Network(links)
         self._blocks: dict[frozenset[str], Iterator[Delivery]] = {
-            link: deliveries(link, rate, seed) for link, rate in links.items()
+            link: deliveries(link, rate, seed, scenario.block_ns) for link, rate in links.items()
         }
         self._numbers = dict.fromkeys(links, 0)
         self._stopped: dict[frozenset[str], int] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from keyhop.simulator.blocks import BLOCK_NS
+
 
 class Stream(NamedTuple):
     """One pair of applications, known from `starts_ns` to `ends_ns`; designs with sessions register it."""
@@ -73,6 +75,8 @@ class Scenario(NamedTuple):
     """(at_ns, stream, new registered rate in bit/s)"""
     one_way_delay_ns: int | None = None
     """Of messages between neighbouring key managers, where the workload sets it; None: as the network has it."""
+    block_ns: int = BLOCK_NS
+    """Between two blocks of a link, on average."""
 
 
 class Verdict(StrEnum):

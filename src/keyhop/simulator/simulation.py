@@ -104,6 +104,7 @@ def prepare(file: SimulationFile, directory: Path) -> Setup:
     made = made._replace(
         faults=tuple(sorted((*made.faults, *faults), key=lambda fault: fault.at_ns)),
         one_way_delay_ns=delay_ns or made.one_way_delay_ns,
+        block_ns=round(file.block_every_s * NANOSECONDS),
     )
     return Setup(file.design, place.name, links, made, paths, asked_by, file.duration_s, file.seed)
 

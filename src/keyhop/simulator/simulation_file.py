@@ -21,6 +21,8 @@ LOAD_LIMIT = 100.0
 SEED_LIMIT = 2**63 - 1
 USUAL_WORKLOAD = "W2"
 USUAL_RATE_BPS = 10_000.0
+BLOCK_EVERY_S = (0.01, 3600.0)
+"""The least, the most."""
 
 ServiceClass = Literal["guaranteed", "prioritised", "best_effort"]
 Arrivals = Literal["poisson", "periodic"]
@@ -113,6 +115,8 @@ class SimulationFile:
     """Of links whose topology gives none."""
     delay_s: Annotated[float | None, PERIOD] = None
     """One way between neighbouring nodes; 10 ms, or what the workload sets."""
+    block_every_s: Annotated[float, PERIOD] = 1.0
+    """How often the modules of a link deliver: what they make in that time comes at once."""
     workload: str | None = None
     """By id or name; W2 if no streams are given either."""
     load: Annotated[float | None, Between(0.001, LOAD_LIMIT)] = None
@@ -142,6 +146,9 @@ class SimulationFile:
             raise CheckError("a load of streams that say themselves how much", "leave it out", "load")
         if not 0 < self.duration_s <= SECONDS_LIMIT:
             raise CheckError(f"{self.duration_s:g} s is too long", f"must be at most {SECONDS_LIMIT:g} s", "for")
+        if not BLOCK_EVERY_S[0] <= self.block_every_s <= min(BLOCK_EVERY_S[1], self.duration_s):
+            legal = f"must be {BLOCK_EVERY_S[0]:g} s to {BLOCK_EVERY_S[1]:g} s, and no longer than the run"
+            raise CheckError(f"a block every {self.block_every_s:g} s", legal, "block_every")
         names = [stream.name for stream in self.streams if stream.name is not None]
         for at, stream in enumerate(self.streams):
             if stream.name is not None and names.count(stream.name) > 1:

@@ -22,9 +22,10 @@ LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS // 2, 5 * NANOSECONDS
 HOLD_NS_PER_NODE = NANOSECONDS // 10
 """A change of stock or rate is told once in so much for each node that is known: all nodes together tell ten a second at
 most, however many they are. What links are up is told at once."""
-REFRESH_NS = 30 * NANOSECONDS
-REFRESH_NS_PER_NODE = NANOSECONDS
-"""The same for what did not change."""
+REFRESH_NS, REFRESH_LIMIT_NS = 30 * NANOSECONDS, 3600 * NANOSECONDS
+REFRESH_NS_PER_NODE = 3 * NANOSECONDS
+"""What did not change is told anew once in so much for each node: connections lose nothing, and bring all that is known
+when they open, so this is for what nobody has thought of."""
 LIFETIMES = 3
 """A node is forgotten after so many refreshes without one."""
 NODES_LIMIT = 4096
@@ -88,7 +89,7 @@ class LinkStates:
 
     @property
     def refresh_ns(self) -> int:
-        return max(REFRESH_NS, len(self.known) * REFRESH_NS_PER_NODE)
+        return min(max(REFRESH_NS, len(self.known) * REFRESH_NS_PER_NODE), REFRESH_LIMIT_NS)
 
     def tick(self, event: LinkStateTick) -> None:
         context = self.context
