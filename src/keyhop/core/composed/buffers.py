@@ -157,7 +157,7 @@ class Loaded:
         for move in chosen:
             units = (move.start, move.start + move.length)
             for queue in (run.free, *map(self._bound, BUFFERS)):
-                queue.remove(within(queue, units))
+                queue.remove(queue.within(*units))
             run.pool(OFFERED + move.to).put(*units)
         self._loading = True
         ranges = tuple((move.start, move.start + move.length) for move in chosen)
@@ -179,7 +179,7 @@ class Loaded:
         for move in self._part.answered(load, units):
             for to in (move.to,) if move.to else BUFFERS:
                 offered = run.pool(OFFERED + to)
-                parts = within(offered, (move.start, move.start + move.length))
+                parts = offered.within(move.start, move.start + move.length)
                 offered.remove(parts)
                 if move.verb is Verb.TAKE:
                     self._install(to, parts)
@@ -194,7 +194,7 @@ class Loaded:
         for low, high in name.ranges:
             units = low // self._refill.slots_per_unit, -(-high // self._refill.slots_per_unit)
             for queue in (self._run.pool(OFFERED + to), self._bound(to)):
-                parts = within(queue, units)
+                parts = queue.within(*units)
                 queue.remove(parts)
                 self._install(to, parts)
 
@@ -209,7 +209,7 @@ class Loaded:
         ]
         for move in self._part.mirrored(load):
             units = (move.start, min(move.start + move.length, run.end))
-            parts = within(run.free, units)
+            parts = run.free.within(*units)
             run.free.remove(parts)
             self._install(move.to, parts)
             if units[0] < units[1]:
@@ -242,9 +242,3 @@ def inside(unit: int, ranges: tuple[Units, ...]) -> bool:
     """Whether one of these ascending ranges has it."""
     at = bisect_right(ranges, (unit, 1 << 63)) - 1
     return at >= 0 and ranges[at][0] <= unit < ranges[at][1]
-
-
-def within(queue: Queue, wanted: Units) -> tuple[Units, ...]:
-    """What of a queue lies in [start, end)."""
-    parts = ((max(low, wanted[0]), min(high, wanted[1])) for low, high in queue)
-    return tuple(part for part in parts if part[0] < part[1])

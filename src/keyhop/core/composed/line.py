@@ -254,10 +254,9 @@ class Line:
         """All of [start, end) that lies in any queue leaves for good; gives the number of units."""
         run, gone = run or self.run, 0
         for queue in (run.free, *run.pools.values()):
-            parts = [(max(low, wanted[0]), min(high, wanted[1])) for low, high in queue]
-            parts = [(low, high) for low, high in parts if low < high]
+            parts = queue.within(*wanted)
             if parts and queue.remove(parts):
-                self.gone(tuple(parts), letter, run)
+                self.gone(parts, letter, run)
                 gone += count(parts)
         return gone
 

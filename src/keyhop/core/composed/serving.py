@@ -190,7 +190,8 @@ class Asked:
     def _lacking(self, ranges: Sequence[Units]) -> tuple[Units, ...]:
         """What will never be here: it lies below what has entered, and is in no queue and no exchange."""
         run = self._line.run
-        held = [*run.free, *(units for offer in (*self._offered, *self._assigned) for units in offer)]
+        free = (units for wanted in ranges for units in run.free.within(*wanted))
+        held = [*free, *(units for offer in (*self._offered, *self._assigned) for units in offer)]
         return tuple((low, min(high, run.end)) for low, high in subtract(tuple(ranges), held) if low < run.end)
 
 

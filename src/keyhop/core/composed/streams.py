@@ -6,7 +6,6 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from keyhop.core.composed.buffers import within
 from keyhop.core.composed.cargo import Payload
 from keyhop.core.composed.dealing import Directed, direction
 from keyhop.core.composed.declared import SYN_NS, DeclaredRates
@@ -270,7 +269,7 @@ class Streams(HopWise):
         arrivals, oldest = self._arrivals, self._site.now - FORGOTTEN_NS
         while arrivals and arrivals[0][0] <= oldest:
             _, line, label, start, end = arrivals.popleft()
-            self._destroy(line, label, within(line.run_of(label).pool(label), (start, end)))
+            self._destroy(line, label, line.run_of(label).pool(label).within(start, end))
         if arrivals:
             self._site.later(arrivals[0][0] - oldest, self._forget_old)
 

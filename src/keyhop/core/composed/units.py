@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
 Units: TypeAlias = tuple[int, int]
 """[start, end) in units of the run."""
-
-
-FEW = 8
-"""So many ranges are looked for one by one; more of them in one pass over the queue."""
 
 
 def count(ranges: Iterable[Units]) -> int:
@@ -40,79 +35,97 @@ def checked(number: int) -> int:
 
 
 class Queue:
-    """Disjoint ranges in the order in which they are to be taken. Taking from the front costs the same at any size.
+    """Disjoint ranges in the order in which they are to be taken.
 
-    What would give a unit twice raises ValueError, and changes nothing.
+    Costs do not follow the number of units, and follow the logarithm of the number of pieces. What would give a unit
+    twice raises ValueError, and changes nothing.
     """
 
-    __slots__ = ("_high", "_parts", "level")
+    __slots__ = ("_rows", "level")
 
     def __init__(self, ranges: Iterable[Units] = ()) -> None:
-        self._parts: deque[list[int]] = deque()
-        self._high = 0
-        """Nothing that is here ends later."""
+        self._rows: list[list[int]] = []
+        """One after the other; in each the pieces ascend, starts and ends by turns, and none touches the next.
+
+        There is one row, but where a piece was put behind others that lie higher, or before others that lie lower.
+        """
         self.level = 0
         """Units held."""
         for start, end in ranges:
             self.put(start, end)
 
     def __iter__(self) -> Iterator[Units]:
-        return iter([(start, end) for start, end in self._parts])
+        return iter([piece for row in self._rows for piece in zip(row[::2], row[1::2], strict=True)])
 
     def __repr__(self) -> str:
         return f"Queue({list(self)})"
 
     def put(self, start: int, end: int) -> None:
         """Behind all others. Of no units: nothing happens."""
+        rows = self._rows
         if start == end >= 0:
             return
-        self._admit(start, end)
+        if len(rows) != 1 or not rows[0][-1] <= start < end:
+            # Where it lies above all others it cannot be here.
+            self._admit(start, end)
         self.level += end - start
-        if self._parts and self._parts[-1][1] == start:
-            self._parts[-1][1] = end
+        if rows and rows[-1][-1] <= start:
+            append(rows[-1], start, end)
         else:
-            self._parts.append([start, end])
+            rows.append([start, end])
 
     @property
     def first(self) -> Units | None:
         """The oldest stretch, not taken."""
-        return (self._parts[0][0], self._parts[0][1]) if self._parts else None
+        return (self._rows[0][0], self._rows[0][1]) if self._rows else None
 
     def put_first(self, start: int, end: int) -> None:
         """Before all others: what was just taken from there."""
+        rows = self._rows
         self._admit(start, end)
         self.level += end - start
-        if self._parts and self._parts[0][0] == end:
-            self._parts[0][0] = start
+        if rows and end <= rows[0][0]:
+            join(rows[0], start, end)
         else:
-            self._parts.appendleft([start, end])
+            rows.insert(0, [start, end])
 
     def put_back(self, ranges: Iterable[Units]) -> None:
         """What was taken and not used: oldest first again."""
-        parts = sorted(disjoint([*self, *ranges]))
-        self._parts.clear()
-        self.level = self._high = 0
-        for start, end in parts:
-            self.put(start, end)
+        ranges = disjoint(tuple(ranges))
+        for start, end in ranges:
+            self._admit(start, end)
+        if len(self._rows) > 1:
+            pieces = sorted(self)
+            self._rows = [[]]
+            for start, end in pieces:
+                append(self._rows[0], start, end)
+        for start, end in ranges:
+            self.level += end - start
+            if self._rows:
+                join(self._rows[0], start, end)
+            else:
+                self._rows.append([start, end])
 
     def _admit(self, start: int, end: int) -> None:
-        disjoint(((start, end),))
-        if start < self._high and any(low < end and start < high for low, high in self._parts):
-            raise ValueError(f"units {start} to {end}: some of them are here already")
-        self._high = max(self._high, end)
+        if not 0 <= start < end:
+            disjoint(((start, end),))
+        for row in self._rows:
+            if start < row[-1] and touches(row, start, end):
+                raise ValueError(f"units {start} to {end}: some of them are here already")
 
     def front(self, number: int) -> tuple[Units, ...] | None:
         """The oldest units, not taken; None if there are too few."""
         if checked(number) > self.level:
             return None
         found: list[Units] = []
-        for start, end in self._parts:
-            stop = min(end, start + number)
-            if stop > start:
+        for row in self._rows:
+            for at in range(0, len(row), 2):
+                if not number:
+                    return tuple(found)
+                start, end = row[at], row[at + 1]
+                stop = min(end, start + number)
                 found.append((start, stop))
-            number -= stop - start
-            if not number:
-                break
+                number -= stop - start
         return tuple(found)
 
     def back(self, number: int) -> tuple[Units, ...] | None:
@@ -120,103 +133,136 @@ class Queue:
         if checked(number) > self.level:
             return None
         found: list[Units] = []
-        for start, end in reversed(self._parts):
-            low = max(start, end - number)
-            if low < end:
+        for row in reversed(self._rows):
+            for at in range(len(row) - 2, -1, -2):
+                if not number:
+                    break
+                start, end = row[at], row[at + 1]
+                low = max(start, end - number)
                 found.append((low, end))
-            number -= end - low
-            if not number:
-                break
+                number -= end - low
         return tuple(reversed(found))
 
     def take(self, number: int) -> tuple[Units, ...] | None:
         """The oldest units; None, and nothing taken, if there are too few."""
-        parts = self._parts
         if checked(number) > self.level:
             return None
         self.level -= number
-        if parts:
-            first = parts[0]
-            if first[1] - first[0] > number:
-                first[0] += number
-                return ((first[0] - number, first[0]),)
-        found: list[Units] = []
+        rows, found = self._rows, []
         while number:
-            first = parts[0]
-            length = first[1] - first[0]
-            if length <= number:
-                found.append((first[0], first[1]))
-                parts.popleft()
-                number -= length
-            else:
-                found.append((first[0], first[0] + number))
-                first[0] += number
-                number = 0
+            row = rows[0]
+            start, end = row[0], row[0] + number
+            if end < row[1]:
+                row[0] = end
+                found.append((start, end))
+                break
+            taken = 0
+            while taken < len(row) and row[taken + 1] - row[taken] <= number:
+                found.append((row[taken], row[taken + 1]))
+                number -= row[taken + 1] - row[taken]
+                taken += 2
+            del row[:taken]
+            if not row:
+                del rows[0]
         return tuple(found)
 
     def has(self, ranges: Iterable[Units]) -> bool:
-        ranges = disjoint(tuple(ranges))
-        if len(ranges) <= FEW:
-            return all(any(part[0] <= start and end <= part[1] for part in self._parts) for start, end in ranges)
-        return self._without(ranges) is not None
+        return all(self._row(start, end) is not None for start, end in disjoint(tuple(ranges)))
 
     def remove(self, ranges: Iterable[Units]) -> bool:
         """Exactly these, or False and nothing."""
-        ranges = tuple(ranges)
-        if len(ranges) > FEW:
-            left = self._without(disjoint(ranges))
-            if left is None:
-                return False
-            self._parts = deque(left)
-            self.level -= count(ranges)
-            return True
-        if not self.has(ranges):
+        ranges = disjoint(tuple(ranges))
+        rows = [row for start, end in ranges if (row := self._row(start, end)) is not None]
+        if len(rows) < len(ranges):
             return False
-        for start, end in ranges:
-            index = next(n for n, part in enumerate(self._parts) if part[0] <= start and end <= part[1])
-            part = self._parts[index]
-            low, high = part
+        for row, (start, end) in zip(rows, ranges, strict=True):
+            cut(row, start, end)
             self.level -= end - start
-            if low == start:
-                part[0] = end
-                if end == high:
-                    del self._parts[index]
-            elif end == high:
-                part[1] = start
-            else:
-                part[1] = start
-                self._parts.insert(index + 1, [end, high])
+            if not row:
+                self._rows = [row for row in self._rows if row]
         return True
 
-    def _without(self, ranges: Sequence[Units]) -> list[list[int]] | None:
-        """All parts, in their order, less these; None if any of these is not here."""
-        wanted, found = sorted(ranges), 0
-        left: list[list[int]] = []
-        for low, high in self._parts:
-            at = bisect_left(wanted, (low, low))
-            while at < len(wanted) and wanted[at][0] < high:
-                start, end = wanted[at]
-                if end > high:
-                    return None
-                if low < start:
-                    left.append([low, start])
-                low, found, at = end, found + 1, at + 1
-            if low < high:
-                left.append([low, high])
-        return left if found == len(wanted) else None
+    def _row(self, start: int, end: int) -> list[int] | None:
+        """Where one piece has all of these."""
+        for row in self._rows:
+            at = bisect_right(row, start)
+            if at % 2 and end <= row[at]:
+                return row
+        return None
+
+    def within(self, start: int, end: int) -> tuple[Units, ...]:
+        """What of [start, end) is here, in the order of the queue; it stays."""
+        found: list[Units] = []
+        for row in self._rows if start < end else ():
+            at = bisect_right(row, start) // 2 * 2
+            while at < len(row) and row[at] < end:
+                found.append((max(start, row[at]), min(end, row[at + 1])))
+                at += 2
+        return tuple(found)
 
     def below(self, end: int) -> tuple[Units, ...]:
         """Takes out all that lies below a position: what a floor, a purge or a resync drops."""
-        gone = [(low, min(high, end)) for low, high in self._parts if low < end]
-        kept = [(max(low, end), high) for low, high in self._parts if high > end]
-        self._parts.clear()
-        self.level = self._high = 0
-        for low, high in kept:
-            self.put(low, high)
-        return tuple(gone)
+        gone = self.within(0, end)
+        for row in self._rows:
+            at = bisect_right(row, end)
+            # An odd place is inside a piece, whose rest begins there.
+            row[:at] = [end] if at % 2 else []
+        self.level -= count(gone)
+        left = [row for row in self._rows if row]
+        if len(left) > 1:
+            pieces = [piece for row in left for piece in zip(row[::2], row[1::2], strict=True)]
+            left, self.level = [], 0
+            self._rows = left
+            for piece in pieces:
+                self.put(*piece)
+        self._rows = left
+        return gone
 
     def clear(self) -> tuple[Units, ...]:
         gone = tuple(self)
-        self._parts.clear()
-        self.level = self._high = 0
+        self._rows.clear()
+        self.level = 0
         return gone
+
+
+def touches(row: Sequence[int], start: int, end: int) -> bool:
+    """Whether any of [start, end) is in the row."""
+    at = bisect_right(row, start)
+    return at % 2 == 1 or (at < len(row) and row[at] < end)
+
+
+def append(row: list[int], start: int, end: int) -> None:
+    """What ends the row."""
+    if row and row[-1] == start:
+        row[-1] = end
+    else:
+        row += (start, end)
+
+
+def join(row: list[int], start: int, end: int) -> None:
+    """What touches nothing of the row; it is one piece with its neighbours."""
+    at = bisect_right(row, start)
+    before = at > 0 and row[at - 1] == start
+    behind = at < len(row) and row[at] == end
+    if before and behind:
+        del row[at - 1 : at + 1]
+    elif before:
+        row[at - 1] = end
+    elif behind:
+        row[at] = start
+    else:
+        row[at:at] = (start, end)
+
+
+def cut(row: list[int], start: int, end: int) -> None:
+    """What one piece of the row has."""
+    at = bisect_right(row, start)
+    first, last = row[at - 1] == start, row[at] == end
+    if first and last:
+        del row[at - 1 : at + 1]
+    elif first:
+        row[at - 1] = end
+    elif last:
+        row[at] = start
+    else:
+        row[at:at] = (start, end)
