@@ -78,7 +78,7 @@ class Arena:
         self.delay_ns = delay_ns
         self.now = 0
         self.events = 0
-        self._blocks = {link: deliveries(link, rate, seed) for link, rate in links.items()}
+        self._blocks = {link: deliveries(link, rate, seed, scenario.block_ns) for link, rate in links.items()}
         self._losses = random.Random(f"losses {seed}")  # noqa: S311
         self._choices = random.Random(f"choices {seed}")  # noqa: S311
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
