@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from traceback import walk_tb
 from typing import Any, NamedTuple
 
 from keyhop.core.composed.line import Line
-from keyhop.core.composed.messages import Answered, KeyAsked, KeyFetched, Moves
+from keyhop.core.composed.nouns.messages import Answered, KeyAsked, KeyFetched, Moves
 from keyhop.core.composed.site import Site
 
 
@@ -74,4 +73,4 @@ def raised_in(error: Exception) -> str:
 def told(error: Exception) -> str:
     """What it is and where: its text may hold whatever a neighbour has sent."""
     *_, (frame, line) = walk_tb(error.__traceback__)
-    return f"{type(error).__name__} in {os.path.basename(frame.f_code.co_filename)}:{line}"
+    return f"{type(error).__name__} in {frame.f_code.co_filename.rpartition('/')[2]}:{line}"
