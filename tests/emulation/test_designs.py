@@ -183,6 +183,11 @@ def test_the_local_socket_is_for_one_user_and_says_what_is_wrong(with_sockets: L
     given = at_a.until_ok("key", **pair)
     assert at_b.until_ok("fetch", **pair, key_id=given["key_id"])["key"] == given["key"]
     assert at_b.ask("fetch", **pair, key_id=given["key_id"])["ok"] is False
+    for node in "ab":
+        audit = with_sockets.config(node).parent / "audit.jsonl"
+        records = [json.loads(line) for line in audit.read_text(encoding="utf-8").splitlines()]
+        told = [one["interface"] for one in records if given["key_id"] in one.get("key_ids", ())]
+        assert told == ["local"]
     assert at_a.ask("key", master="stranger", slave="sae-b")["reason"] == "not_authorised"
     for line in (b"{}", b"not json", b'{"do": "key"}', b'{"do": "key", "master": "a", "slave": "b", "more": 1}'):
         assert at_a.say(line)["reason"] == "bad_request"

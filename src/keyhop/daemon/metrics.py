@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import TYPE_CHECKING
 
 from prometheus_client import GCCollector, ProcessCollector
@@ -28,12 +28,11 @@ from keyhop.core.model import Refusal
 from keyhop.core.node.ledger import Account
 from keyhop.daemon.live import Live
 from keyhop.daemon.routes import DURATION_BOUNDS_NS, Series
+from keyhop.daemon.supply.tallies import ETSI014
 from keyhop.wire.manage import LinkState, PoolKind
 
 if TYPE_CHECKING:
     from keyhop.daemon.app import NodeProcess
-
-INTERFACE = "etsi014"
 
 
 class NodeCollector(Collector):
@@ -128,10 +127,11 @@ class NodeCollector(Collector):
         labels = ("interface", "role")
         keys = CounterMetricFamily("keyhop_keys_delivered", "Keys given to applications.", labels=labels)
         size = CounterMetricFamily("keyhop_key_delivered_bytes", "The same in bytes.", labels=labels)
-        tallies = list(self._process.counter.tallies.values())
-        for role in ("enc", "dec"):
-            keys.add_metric((INTERFACE, role), sum(tally.keys[role] for tally in tallies))
-            size.add_metric((INTERFACE, role), sum(tally.bytes[role] for tally in tallies))
+        counter = self._process.counter
+        doors = sorted({ETSI014, *(interface for interface, _ in counter.keys)})
+        for door, role in product(doors, ("enc", "dec")):
+            keys.add_metric((door, role), counter.keys[door, role])
+            size.add_metric((door, role), counter.bytes[door, role])
         refused = CounterMetricFamily("keyhop_requests_refused", "Requests refused, by reason.", labels=("reason",))
         for reason in Refusal:
             refused.add_metric((reason.value,), self._process.counter.refused[reason])
@@ -147,10 +147,10 @@ class NodeCollector(Collector):
         )
         for operation, series in door.series.items():
             for code, count in sorted(series.codes.items()):
-                requests.add_metric((INTERFACE, operation.value, str(code)), count)
-            duration.add_metric((INTERFACE, operation.value), *_histogram(series))
+                requests.add_metric((ETSI014, operation.value, str(code)), count)
+            duration.add_metric((ETSI014, operation.value), *_histogram(series))
         for code, count in sorted(server.refused.codes.items()):
-            requests.add_metric((INTERFACE, "none", str(code)), count)
+            requests.add_metric((ETSI014, "none", str(code)), count)
         yield from (requests, duration)
 
     def _relay(self) -> Iterator[Metric]:

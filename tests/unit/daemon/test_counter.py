@@ -87,6 +87,27 @@ def test_keys_of_one_request_may_lie_on_both_sides_of_a_gap() -> None:
     wired(work)
 
 
+def test_keys_of_two_doors_are_different_and_recorded_under_the_door_that_gave_them(tmp_path: Path) -> None:
+    async def work(net: Wired) -> None:
+        near, far = net.alice.counter, net.bob.counter
+        local = near.at_door("local"), far.at_door("local")
+        ids: dict[str, str] = {}
+        for door, given, fetched in (("etsi014", near, far), ("local", *local), ("etsi014", near, far)):
+            ((key_id, bits),) = await outcome(given.enc_keys("sae-a", "sae-b", 1, None, None))
+            assert key_id not in ids
+            ids[key_id] = door
+            assert await outcome(fetched.dec_keys("sae-b", "sae-a", [key_id])) == [(key_id, bits)]
+        for name, role, counter in (("alice", "enc", near), ("bob", "dec", far)):
+            told = [(line["key_ids"], line["interface"]) for line in deliveries(tmp_path, name)]
+            assert told == [([key_id], door) for key_id, door in ids.items()]
+            assert dict(counter.keys) == {("etsi014", role): 2, ("local", role): 1}
+            assert counter.bytes["local", role] == 32
+        for one in local:
+            one.close()
+
+    wired(work, tmp_path)
+
+
 def test_the_first_key_waits_for_a_lease_and_the_next_for_one_turn_of_the_loop() -> None:
     async def work(net: Wired) -> None:
         first = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)

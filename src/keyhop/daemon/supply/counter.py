@@ -1,4 +1,4 @@
-"""Where all doors get keys: the masters' side and the slaves' side over one driver, with what both count."""
+"""Where a door gets keys: the masters' side and the slaves' side over one driver, with what all doors count."""
 
 from __future__ import annotations
 
@@ -8,30 +8,49 @@ from keyhop.daemon.driver import Driver
 from keyhop.daemon.supply.masters import Masters
 from keyhop.daemon.supply.seals import Seals
 from keyhop.daemon.supply.slaves import Slaves
-from keyhop.daemon.supply.tallies import Tallies
+from keyhop.daemon.supply.tallies import ETSI014, Tallies
 from keyhop.wire.etsi014 import Status
 
 
 class Counter:
-    def __init__(self, driver: Driver, audit: AuditLog | None, *, kme_ids: dict[str, str] | None = None) -> None:
-        """`kme_ids`: node to the KME ID that answers carry; a node that is not in it is named as it is."""
+    def __init__(
+        self,
+        driver: Driver,
+        audit: AuditLog | None,
+        *,
+        kme_ids: dict[str, str] | None = None,
+        interface: str = ETSI014,
+        beside: Counter | None = None,
+    ) -> None:
+        """`kme_ids`: node to the KME ID that answers carry; a node that is not in it is named as it is.
+
+        `interface`: how records name this door. `beside`: the counter of another door of this node.
+        """
+        self._driver, self._audit = driver, audit
         self._node = driver.node
         self._own = driver.node.context.node
         self._kme_ids = kme_ids or {}
-        self._tallies = tallies = Tallies(driver.node.supply.applications)
-        self.seals = Seals(driver.node.context, driver.vault)
-        self._masters = Masters(driver, audit, self.seals, tallies)
-        self._slaves = Slaves(driver, audit, self.seals, tallies)
+        self._tallies: Tallies = beside._tallies if beside else Tallies(driver.node.supply.applications)
+        self.seals: Seals = beside.seals if beside else Seals(driver.node.context, driver.vault)
+        tallies = self._tallies
+        self._masters = Masters(driver, audit, self.seals, tallies, interface)
+        self._slaves = Slaves(driver, audit, self.seals, tallies, interface)
         # The methods themselves: a call less for each key.
         self.enc_keys = self._masters.enc_keys
         self.dec_keys = self._slaves.dec_keys
         self.tallies = tallies.by_application
+        self.keys = tallies.keys
+        self.bytes = tallies.bytes
         self.refused = tallies.refused
         self.on_delivered = tallies.on_delivered
         self.on_refused = tallies.on_refused
 
     def __repr__(self) -> str:
         return f"Counter({self._masters!r}, {self._slaves!r})"
+
+    def at_door(self, interface: str) -> Counter:
+        """For another door: what is given there bears its name, and is counted with all the rest."""
+        return Counter(self._driver, self._audit, kme_ids=self._kme_ids, interface=interface, beside=self)
 
     def close(self) -> None:
         """Overwrites what was given out and is still in memory."""

@@ -22,7 +22,7 @@ from keyhop.daemon.supply.accounts import Account, Batch, Order
 from keyhop.daemon.supply.etsi014 import Keys, Labelled
 from keyhop.daemon.supply.labels import told
 from keyhop.daemon.supply.seals import Seals
-from keyhop.daemon.supply.tallies import Tallies, delivery_of
+from keyhop.daemon.supply.tallies import ETSI014, Tallies, delivery_of
 from keyhop.wire.etsi014 import KeyRequest
 
 WIPE_EVERY_BYTES = 8192
@@ -37,7 +37,10 @@ FAILED = "the key manager failed on this request"
 
 
 class Masters:
-    def __init__(self, driver: Driver, audit: AuditLog | None, seals: Seals, tallies: Tallies) -> None:
+    def __init__(
+        self, driver: Driver, audit: AuditLog | None, seals: Seals, tallies: Tallies, interface: str = ETSI014
+    ) -> None:
+        self._interface = interface
         self._driver = driver
         self._node = driver.node
         self._vault = driver.vault
@@ -146,7 +149,7 @@ class Masters:
         if len(account.orders) >= ORDERS_LIMIT:
             account.orders.clear()
         grant = account.grant
-        delivery = delivery_of("enc", grant.master, grant.slave, size_bits, self._own, grant.peer)
+        delivery = delivery_of(self._interface, "enc", grant.master, grant.slave, size_bits, self._own, grant.peer)
         order = account.orders[number, size_bits] = Order(account, number, size_bits, delivery)
         return order
 
@@ -235,7 +238,7 @@ class Masters:
         order, waiting, key_ids, bits = batch
         grant, number = order.account.grant, order.number
         length = order.length * len(key_ids)
-        self._tallies.delivered("enc", grant.master, grant.slave, key_ids, order.size_bits, length)
+        self._tallies.delivered(self._interface, "enc", grant.master, grant.slave, key_ids, order.size_bits, length)
         keys = list(zip(key_ids, bits, strict=True))
         for index, later in enumerate(waiting):
             later.give(keys[index * number : (index + 1) * number])
@@ -317,7 +320,7 @@ class Masters:
         """Keys that the core has taken: sealed and recorded by themselves. Raises RequestError."""
         if deliver.ids:
             key_ids, read = list(deliver.ids), list(bits)
-            delivery = delivery_of("enc", caller, slave, size_bits, self._own)
+            delivery = delivery_of(self._interface, "enc", caller, slave, size_bits, self._own)
         else:
             account = self._accounts.get((caller, slave)) or self._governed_accounts.get((caller, slave))
             if account is None or account.epoch != self._confirmed.get(account.peer):
@@ -347,7 +350,7 @@ class Masters:
                 self._wipe_all()
                 raise RequestError(Refusal.UNAVAILABLE, NO_AUDIT) from None
         length = size_bits * len(key_ids) >> 3
-        self._tallies.delivered("enc", caller, slave, key_ids, size_bits, length)
+        self._tallies.delivered(self._interface, "enc", caller, slave, key_ids, size_bits, length)
         return list(zip(key_ids, read, strict=True))
 
 

@@ -23,6 +23,7 @@ from keyhop.daemon.driver import Driver
 from keyhop.daemon.routes import Later
 from keyhop.daemon.supply.counter import Counter
 from keyhop.daemon.supply.etsi014 import Labelled
+from keyhop.daemon.supply.tallies import LOCAL
 
 LINE_BYTES = 4096
 WAIT_S = 10.0
@@ -71,7 +72,7 @@ class LocalDoor:
     def __init__(self, path: Path, driver: Driver, counter: Counter) -> None:
         self._path = path
         self._driver = driver
-        self._counter = counter
+        self._counter = counter.at_door(LOCAL)
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
         self._answers: dict[type, Callable[[Any], Awaitable[dict[str, Any]]]] = {
@@ -96,6 +97,7 @@ class LocalDoor:
         for talk in list(self._talks):
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
+        self._counter.close()
         self._path.unlink(missing_ok=True)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -27,7 +27,7 @@ from keyhop.daemon.supply.etsi014 import Keys, Labelled
 from keyhop.daemon.supply.labels import told
 from keyhop.daemon.supply.masters import NO_AUDIT
 from keyhop.daemon.supply.seals import Seals
-from keyhop.daemon.supply.tallies import Tallies, delivery_of
+from keyhop.daemon.supply.tallies import ETSI014, Tallies, delivery_of
 
 FAILED_IDS_PER_S = 20
 FAILED_IDS_BURST = 1000
@@ -75,7 +75,10 @@ class Fetching(Later):
 
 
 class Slaves:
-    def __init__(self, driver: Driver, audit: AuditLog | None, seals: Seals, tallies: Tallies) -> None:
+    def __init__(
+        self, driver: Driver, audit: AuditLog | None, seals: Seals, tallies: Tallies, interface: str = ETSI014
+    ) -> None:
+        self._interface = interface
         self._driver = driver
         self._node = driver.node
         self._audit = audit
@@ -145,7 +148,8 @@ class Slaves:
             self._loop.call_later(LOOK_UP_S, self._look_up, fetching, until_s)
             return
         size_bits = sizes[0] if sizes else self._settings.default_key_bits
-        entry = delivery_of("dec", fetching.caller, fetching.master, size_bits, self._own).entry(ids)
+        delivery = delivery_of(self._interface, "dec", fetching.caller, fetching.master, size_bits, self._own)
+        entry = delivery.entry(ids)
         self._driver.ask(
             lambda request: RecordsFetched(request, fetching.caller, fetching.master, ids, entry),
             lambda deliver, bits: self._answered([fetching], size_bits, [(deliver, bits)]),
@@ -205,7 +209,9 @@ class Slaves:
         for length, (fetchings, requests) in wanted.items():
             delivery = origin.deliveries.get(length * 8)
             if delivery is None:
-                delivery = delivery_of("dec", origin.caller, origin.master, length * 8, origin.node, self._own)
+                delivery = delivery_of(
+                    self._interface, "dec", origin.caller, origin.master, length * 8, origin.node, self._own
+                )
                 origin.deliveries[length * 8] = delivery
             a_line = max(1, KEYS_PER_LINE // max([len(keys) for keys, _ in requests]))
             for first in range(0, len(requests), a_line):
@@ -231,7 +237,7 @@ class Slaves:
                 length += len(bits[0]) if len(bits) == 1 else sum(map(len, bits))
         if key_ids:
             one = fetchings[0]
-            self._tallies.delivered("dec", one.caller, one.master, key_ids, size_bits, length)
+            self._tallies.delivered(self._interface, "dec", one.caller, one.master, key_ids, size_bits, length)
         for fetching, (deliver, bits) in zip(fetchings, answers, strict=True):
             if deliver.refusal is None:
                 keys = list(zip(fetching.key_ids, bits, strict=True))

@@ -19,11 +19,16 @@ Refused = Callable[[str, str, str, RequestError], None]
 """Takes role, the caller, the other application and why."""
 
 
-def delivery_of(role: str, caller: str, peer: str, size_bits: int, *nodes: str) -> Delivery:
+ETSI014 = "etsi014"
+LOCAL = "local"
+"""The socket for programs of this machine."""
+
+
+def delivery_of(interface: str, role: str, caller: str, peer: str, size_bits: int, *nodes: str) -> Delivery:
     """The part of the audit record that is the same for every key of this size; `nodes` from master to slave."""
     return Delivery(
         actor={"sae": caller},
-        interface="etsi014",
+        interface=interface,
         role=role,
         peer=peer,
         size_bits=size_bits,
@@ -52,6 +57,9 @@ class Tallies:
         """`applications`: those of this node; the collection may change."""
         self._applications = applications
         self.by_application: dict[str, Tally] = {}
+        self.keys: Counts[tuple[str, str]] = Counts()
+        self.bytes: Counts[tuple[str, str]] = Counts()
+        """By interface and role; of all applications."""
         self.refused: Counts[Refusal] = Counts()
         """Also of callers that nobody knows."""
         self.on_delivered: list[Delivered] = []
@@ -65,12 +73,21 @@ class Tallies:
         return tally
 
     def delivered(
-        self, role: str, caller: str, peer: str, key_ids: Sequence[str], size_bits: int, length_bytes: int
+        self,
+        interface: str,
+        role: str,
+        caller: str,
+        peer: str,
+        key_ids: Sequence[str],
+        size_bits: int,
+        length_bytes: int,
     ) -> None:
         """Keys that are on their way to the caller; `length_bytes` is that of all of them."""
         tally = self.by_application.get(caller) or self.of(caller)
         tally.keys[role] += len(key_ids)
         tally.bytes[role] += length_bytes
+        self.keys[interface, role] += len(key_ids)
+        self.bytes[interface, role] += length_bytes
         tally.last_id, tally.last_peer, tally.last_role = key_ids[-1], peer, role
         tally.last_ns = time.monotonic_ns()
         if self.on_delivered:
