@@ -12,7 +12,8 @@ import dataclasses
 import msgspec
 
 from keyhop.core.composed.line import Line, LineSettings, Run
-from keyhop.core.composed.messages import (
+from keyhop.core.composed.network import Network
+from keyhop.core.composed.nouns.messages import (
     BlockArrived,
     KxArrived,
     LinkRenewed,
@@ -21,8 +22,7 @@ from keyhop.core.composed.messages import (
     PairParted,
     Woke,
 )
-from keyhop.core.composed.network import Network
-from keyhop.core.composed.units import Units
+from keyhop.core.composed.nouns.units import Units
 from keyhop.core.designs import Design, no_relay
 from keyhop.core.messages import DESIGN_LIMIT_BYTES, DesignMessage, Span
 from keyhop.core.model import (
@@ -124,6 +124,7 @@ class Hosted:
         self._learn()
         self.ties.tick()
         self.cargo.tick()
+        self.applications.tick()
         # Link state tells of applications later than the link opens.
         self.applications.register_all()
         for pair in context.pairs.values():

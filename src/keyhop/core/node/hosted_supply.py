@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from keyhop.core.composed.line import Line, Run
-from keyhop.core.composed.messages import (
+from keyhop.core.composed.nouns.messages import (
     Answered,
     KeyAsked,
     KeyFetched,
@@ -14,7 +15,7 @@ from keyhop.core.composed.messages import (
     StreamOpened,
     StreamRetuned,
 )
-from keyhop.core.composed.units import Units
+from keyhop.core.composed.nouns.units import Units
 from keyhop.core.designs import Design, no_relay
 from keyhop.core.machine import Audit, Deliver, Made
 from keyhop.core.model import BYTE_BITS, Action, AppId, PeerError, Range, Refusal, RequestError
@@ -33,7 +34,7 @@ RATE_BPS = 1000
 CATEGORY = 3
 """Of applications that have said nothing of their need for security."""
 NAMED_LIMIT = 65_536
-"""Keys that were given to their master and that nobody has fetched here."""
+"""Keys that were given to their master and that nobody has fetched here; after the fetch lifetime nobody may."""
 STREAMS_LIMIT = 65_536
 """Pairs of applications."""
 FAILED = "the design failed on this request"
@@ -54,6 +55,7 @@ class Record(NamedTuple):
     peer: str
     stream: str
     name: Name
+    named_ns: int
 
 
 class Sites(Protocol):
@@ -91,7 +93,18 @@ class HostedSupply:
         """Key ID -> what its slave gets here."""
         self._asking: dict[int, Asking] = {}
         self._fetching: dict[int, tuple[RecordsFetched, Record]] = {}
+        self._expiring: dict[int, Record] = {}
         self._requests = 0
+
+    def tick(self) -> None:
+        """What nobody has fetched in time is taken as if somebody did, and destroyed."""
+        oldest = self.context.now - self.context.settings.fetch_lifetime_ns
+        while self.named and (record := self.named[key_id := next(iter(self.named))]).named_ns < oldest:
+            del self.named[key_id]
+            self.context.count("design_keys_expired")
+            self._requests += 1
+            self._expiring[self._requests] = record
+            self._sites.step(KeyFetched(self._requests, record.peer, record.stream, record.name, 0))
 
     def register_all(self) -> None:
         """Designs with sessions deal key to the pairs of applications that they know."""
@@ -118,6 +131,7 @@ class HostedSupply:
             self.context.refuse(event.request, RequestError(Refusal.NOT_FOUND, BEGUN_ANEW))
         self._asking.clear()
         self._fetching.clear()
+        self._expiring.clear()
 
     def told(self, peer: str, said: Opened | Retuned | Closed | Named, *, distant: bool) -> None:
         """What the other end says of its applications. Raises PeerError."""
@@ -142,7 +156,7 @@ class HostedSupply:
                 check_name(said.name)
                 if said.name.distant is not distant:
                     raise PeerError(f"a key of the {'pair' if said.name.distant else 'link'}, named on the other one")
-                self.named[said.key_id] = Record(peer, said.stream, said.name)
+                self.named[said.key_id] = Record(peer, said.stream, said.name, self.context.now)
 
     def _line_or_refuse(self, peer: str) -> Line:
         """Raises RequestError."""
@@ -255,6 +269,10 @@ class HostedSupply:
 
     def answered(self, answered: Answered) -> None:
         """What the site says to one of our requests."""
+        expired = self._expiring.pop(answered.request, None)
+        if expired is not None:
+            self._destroy(expired, answered)
+            return
         asking, fetching = self._asking.pop(answered.request, None), self._fetching.pop(answered.request, None)
         try:
             if asking is not None:
@@ -298,21 +316,35 @@ class HostedSupply:
             context.save(Audit(event.audit))
         self._give(record.peer, record.name, event.request, ())
 
+    def _destroy(self, expired: Record, answered: Answered) -> None:
+        """Where it was known here at all; what never came goes with the rest of its line."""
+        if answered.name is None or (answered.name.distant and self._sites.lacks(expired.peer)):
+            return
+        try:
+            self._take(expired.peer, expired.name, lambda length: {Action.EXPIRE: length})
+        except Exception as error:
+            self._sites.site.fail(error, expired.peer)
+
     def _give(self, peer: str, name: Name, request: int, ids: tuple[str, ...]) -> None:
-        """The bytes of a key go out and are overwritten; those of a link are booked, too."""
-        context, line = self.context, self._sites.site.line(peer, name.distant)
+        def booked(length: int) -> dict[Action, int]:
+            given = length if name.derived_bits else min(length, -(-name.size_bits // BYTE_BITS))
+            return {Action.SUPPLY: given, Action.WASTE: length - given}
+
+        ranges = self._take(peer, name, booked)
+        self.context.out.answer.append(Deliver(request, ranges, ids=ids, made=made_of(name)))
+
+    def _take(self, peer: str, name: Name, booked: Callable[[int], dict[Action, int]]) -> tuple[Range, ...]:
+        """The bytes of a key, overwritten once the step is done; those of a link are booked, too."""
+        line = self._sites.site.line(peer, name.distant)
         assert line is not None
         if name.distant:
             ranges = self._sites.cargo.named(line, name)
-            context.out.wipe += ranges
-        else:
-            found = self._sites.link_ranges(line, line.run_of(name.label, name.unit_bits), name.ranges)
-            assert found is not None
-            ranges = found
-            length = sum(taken.length for taken in ranges)
-            given = length if name.derived_bits else min(length, -(-name.size_bits // BYTE_BITS))
-            use(context, context.pairs[peer], ranges, {Action.SUPPLY: given, Action.WASTE: length - given})
-        context.out.answer.append(Deliver(request, ranges, ids=ids, made=made_of(name)))
+            self.context.out.wipe += ranges
+            return ranges
+        found = self._sites.link_ranges(line, line.run_of(name.label, name.unit_bits), name.ranges)
+        assert found is not None
+        use(self.context, self.context.pairs[peer], found, booked(sum(taken.length for taken in found)))
+        return found
 
 
 def _of(fetching: tuple[RecordsFetched, Record] | None) -> tuple[int, str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgspec
 import pytest
 from tests.unit.core.node.test_hosted import Two
 
-from keyhop.core.composed.messages import Name
+from keyhop.core.composed.nouns.messages import Name
 from keyhop.core.messages import DesignMessage
-from keyhop.core.model import NodeId, PeerError
+from keyhop.core.model import NANOSECONDS, NodeId, PeerError
 from keyhop.core.node.hosted import Hosted
 from keyhop.core.node.hosted_messages import Closed, Greeting, Message, Named, Opened, Retuned, check_name, encode
+from keyhop.core.node.ledger import Account
 
 GOOD = Name(False, "a>b", ((0, 4),), 256, 256, unit_bits=64)
 
@@ -92,3 +94,23 @@ def test_a_key_id_is_named_once(two: Two) -> None:
     given, _ = two.ask("b", 256)
     with pytest.raises(PeerError):
         says(two, Named(given.ids[0], "sae-b>sae-a", GOOD))
+
+
+@pytest.mark.parametrize("design", ["nict", "nist", "cisco", "kisti"])
+def test_a_key_that_nobody_fetches_in_time_is_destroyed_at_the_slaves_end(design: str) -> None:
+    two = Two(design)
+    given, old = two.ask("a", 256)
+    other, _ = two.ask("a", 256)
+    node = two.world.processes[NodeId("b")].node
+    hosted = node.hosted
+    assert isinstance(hosted, Hosted)
+    assert set(hosted.applications.named) == {given.ids[0], other.ids[0]}
+    run = node.context.pairs["a"].their_key
+    expired = run.book.totals[Account.X]
+    node.context.settings = dataclasses.replace(node.context.settings, fetch_lifetime_ns=20 * NANOSECONDS)
+    two.pass_time(30)
+    assert not hosted.applications.named
+    assert two.fetch("b", given.ids[0])[0].refusal is not None
+    assert run.book.totals[Account.X] > expired
+    fresh, bits = two.ask("a", 256)
+    assert two.fetch("b", fresh.ids[0])[1] == bits != old
