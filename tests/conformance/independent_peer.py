@@ -22,6 +22,7 @@ from independent_identity import signer
 
 HELLO, GRANT, PROOF, STATE, PLAIN = range(1, 6)
 AGREE, ANSWER_BLOCK, STORED, REQUEST, ANSWER_LEASE, STATEMENT, NAME_SECRET, RELAY_BATCH = 1, 2, 8, 3, 4, 5, 6, 7
+EXPIRE = 12
 KEEP_ALIVE, LINK_STATE, FORWARD, RESERVE, ANSWER_RESERVE, CONFIRM = range(20, 26)
 ABSENT, UNTOUCHED, SUPPLY, PAD, BURNT, TAKEN_OUT = range(6)
 PURPOSES = {"supply": SUPPLY, "pad": PAD}
@@ -409,11 +410,11 @@ class Peer:
 
         def make(position: int) -> list:
             print_ = self.fingerprint(self.own_tags.key(position), module, number, bits)
-            return [AGREE, module, number, len(bits), position, print_, placements, 1024, 1e-9, VENDOR]
+            return [AGREE, module, number, len(bits), position, print_, placements, 1024, 1e-9, VENDOR, False]
 
         self.outbox.append(make)
 
-    def on_agree(self, module, number, length, key_position, fingerprint, placements, segment, epsilon, vendor) -> None:  # type: ignore[no-untyped-def]
+    def on_agree(self, module, number, length, key_position, fingerprint, placements, segment, epsilon, vendor, _):  # type: ignore[no-untyped-def]
         require(not self.leads, "the higher end proposes nothing")
         self.heard_of_block = epsilon, vendor
         key = self.take_key(key_position)

@@ -13,6 +13,7 @@ from independent_peer import (
     AGREE,
     ANSWER_BLOCK,
     ANSWER_LEASE,
+    EXPIRE,
     FORWARD,
     GRANT,
     HELLO,
@@ -535,7 +536,7 @@ def block_of(peer: Peer, **changes: object) -> Callable[[int], list]:
         peer.own_tags.key(position)
         name = own["module"], own["number"]
         peer.proposed[name], peer.blocks[name] = own["placements"], b""
-        place = own["placements"], own["segment"], own["epsilon"], own["vendor"]
+        place = own["placements"], own["segment"], own["epsilon"], own["vendor"], False
         return [AGREE, *name, own["length"], position + own["shift"], bytes(16), *place]
 
     return make
@@ -636,6 +637,9 @@ CLOSES: dict[str, Callable[[Peer], bytes]] = {
     "an answer to a block nobody proposed": lambda peer: peer.tagged([[ANSWER_BLOCK, "q", 999, True, 0.0, ""]]),
     "a lease for another purpose": lambda peer: peer.tagged([[REQUEST, 1, "untouched", [[0, 1024]]]]),
     "a floor above the run": lambda peer: peer.tagged([[STATEMENT, 0, 0, 0, 0, 0, 0, 1 << 30, b""]]),
+    "nothing expired": lambda peer: peer.tagged([[EXPIRE, []]]),
+    "an expired span above the run": lambda peer: peer.tagged([[EXPIRE, [[1 << 30, 1024]]]]),
+    "expired spans that overlap": lambda peer: peer.tagged([[EXPIRE, [[0, 1024], [512, 1024]]]]),
     "a floor below zero": lambda peer: peer.tagged([[STATEMENT, 0, 0, 0, 0, 0, 0, -1, b""]]),
     "a key-ID epoch that does not rise": lambda peer: peer.tagged([secret_of(peer, 1)]),
     "a key-ID epoch of zero": lambda peer: peer.tagged([secret_of(peer, 0)]),
@@ -833,7 +837,7 @@ def test_a_placement_below_the_append_mark_is_refused_and_the_block_destroyed_at
 
     def make(position: int) -> list:
         print_ = peer.fingerprint(peer.own_tags.key(position), "q", 60, bits)
-        return [AGREE, "q", 60, len(bits), position, print_, [[0, 0, 1024]], 1024, 0.0, ""]
+        return [AGREE, "q", 60, len(bits), position, print_, [[0, 0, 1024]], 1024, 0.0, "", False]
 
     line.deliver("q", 60, bits)
     talk(line, peer, peer.tagged([make]))
@@ -915,12 +919,16 @@ labels = some.lists(some.tuples(numbers, numbers, some.lists(terms, max_size=2),
     pack
 )
 SHAPES = {
-    AGREE: [texts, numbers, numbers, numbers, blobs, some.lists(pairs, max_size=3), numbers, some.floats(), texts],
+    AGREE: [
+        texts, numbers, numbers, numbers, blobs, some.lists(pairs, max_size=3), numbers, some.floats(), texts,
+        some.booleans(),
+    ],
     ANSWER_BLOCK: [texts, numbers, some.booleans(), some.floats(0, 1), texts],
     STORED: [texts, numbers],
     REQUEST: [numbers, texts, some.lists(pairs, max_size=3)],
     ANSWER_LEASE: [numbers, some.booleans()],
     STATEMENT: [numbers, numbers, numbers, numbers, numbers, numbers, numbers, blobs],
+    EXPIRE: [some.lists(pairs, max_size=3)],
     NAME_SECRET: [numbers, numbers],
     RELAY_BATCH: [texts, texts, numbers, some.lists(pairs, max_size=3), numbers, blobs, blobs, labels | blobs],
     LINK_STATE: [statements, blobs, blobs],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.emulation.small_labs import emulated, exchange, kme, link_place, make
+from tests.emulation.small_labs import PAIR, emulated, exchange, kme, link_place, make
 
 from keyhop import KeyhopError
 from keyhop.emulator import lab as labs
@@ -64,6 +64,35 @@ def line(tmp_path: Path) -> Iterator[Lab]:
     labs.start(lab, one_process=True)
     try:
         yield lab
+    finally:
+        labs.stop(lab)
+
+
+REPLACING = """apiVersion: keyhop/v1
+default: {label: true}
+links: [{link: ab, full_store: replace_oldest}]
+"""
+STORE_S = 2 * 16 * 1024 * 8 / 40_000
+"""What both directions of link ab may keep takes its module so long."""
+
+
+@pytest.mark.emulation
+def test_a_full_store_that_replaces_its_oldest_hands_out_new_key(tmp_path: Path) -> None:
+    small = with_policy(tmp_path, REPLACING)
+    lab = make(tmp_path, PAIR, node_files=lambda text: small(text).replace("limits:\n", "limits:\n  stock: 16 KiB\n"))
+    labs.start(lab, one_process=True)
+    try:
+        first = exchange(lab, "sae-a", "sae-b", 1)[0]
+        began = time.monotonic()
+        # An idle minute, in which fresh key is dropped, then three stores full that replace each other.
+        time.sleep(60 + 3 * STORE_S)
+        passed_s = time.monotonic() - began
+        key = exchange(lab, "sae-a", "sae-b", 1)[0]
+        with kme(lab, "sae-b") as back:
+            other = back.get_key("sae-a")
+        ages = [one.extension["keyhop_age"] for one in (key, other)]
+        assert max(ages) < 2.5 * STORE_S < passed_s / 2, f"{ages} of {passed_s} s"
+        assert key != first
     finally:
         labs.stop(lab)
 
@@ -142,7 +171,7 @@ def test_a_relayed_key_is_labelled_and_demands_on_it_count(line: Lab) -> None:
     ("rules", "said"),
     [
         ("rules: [{name: r, class: golden}]", "class: 'golden' is not known"),
-        ("rules: []\nlinks: [{link: ab, full_store: drop_new}]", "full_store: drop_new has no effect on nodes"),
+        ("rules: []\nlinks: [{link: ab, full_store: drop_newest}]", "full_store: 'drop_newest' is not known"),
     ],
 )
 def test_a_node_does_not_start_with_a_policy_that_it_cannot_follow(tmp_path: Path, rules: str, said: str) -> None:

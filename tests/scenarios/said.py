@@ -12,6 +12,7 @@ from keyhop.core.messages import (
     AnswerLease,
     AnswerReserve,
     Confirm,
+    ExpireSegments,
     Forward,
     Grant,
     Hello,
@@ -137,6 +138,8 @@ def tagged(message: object, sender: str, receiver: str) -> str:
             }
             used = ", ".join(f"{name} {total}" for name, total in totals.items() if total)
             return f"Statement: {used or 'nothing used'}; floor {message.floor}"
+        case ExpireSegments():
+            return f"ExpireSegments {spans(message.segments)}"
         case NameSecret():
             return f"NameSecret {message.epoch}, tag key {message.key_position}"
         case OfferExchange():

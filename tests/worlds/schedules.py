@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -50,6 +50,8 @@ class Plan:
     block_lifetime_ns: int
     stock_limit_bytes: int
     segment_bytes: int
+    full_store: str
+    idle_store_ns: int
     requests: float
     """enc_keys per tenth of a second."""
     faults: dict[str, float] = field(default_factory=dict)
@@ -72,7 +74,12 @@ FAULTS = {
 """Chances at their highest. Each schedule leaves some out altogether: a fault can hide what another one would show."""
 
 
-def draw_plan(rng: random.Random, nodes: int | None = None, shape: str | None = None) -> Plan:
+FULL_STORE_BYTES = 12_288
+"""A store that is soon full."""
+FULL_STORES = ("stop", "stop", "drop_new", "replace_oldest", "replace_oldest")
+
+
+def draw_plan(rng: random.Random, full_store: str, nodes: int | None = None, shape: str | None = None) -> Plan:
     # Two ends show most; what relay adds needs three, and costs as much more.
     count = nodes or rng.choices((2, 3, 4, 5, 6), (80, 10, 5, 3, 2))[0]
     faults = {name: high * rng.uniform(0.2, 1.0) for name, high in FAULTS.items() if rng.random() < 0.5}
@@ -86,6 +93,8 @@ def draw_plan(rng: random.Random, nodes: int | None = None, shape: str | None = 
         block_lifetime_ns=rng.choice((30 * 24 * 3600, 30 * 24 * 3600, 5)) * NANOSECONDS,
         stock_limit_bytes=rng.choice((1 << 20, 32768)),
         segment_bytes=rng.choice((1024, 1024, 2048)),
+        full_store=full_store,
+        idle_store_ns=200 * MILLISECOND,
         requests=rng.uniform(0.2, 3.0),
         faults=faults,
     )
@@ -94,15 +103,22 @@ def draw_plan(rng: random.Random, nodes: int | None = None, shape: str | None = 
 class Schedule:
     """One world with its checker, run by `run`; raises Violation, or whatever the nodes raise."""
 
-    def __init__(self, seed: int, *, nodes: int | None = None, shape: str | None = None) -> None:
+    def __init__(
+        self, seed: int, *, nodes: int | None = None, shape: str | None = None, full_store: str | None = None
+    ) -> None:
         self.rng = random.Random(f"schedule {seed}")
         self._anchors = random.Random(f"anchors {seed}")
-        self.plan = draw_plan(self.rng, nodes, shape)
+        wanted = full_store or random.Random(f"full store {seed}").choice(FULL_STORES)
+        self.plan = draw_plan(self.rng, wanted, nodes, shape)
+        if wanted != "stop":
+            self.plan = replace(self.plan, stock_limit_bytes=FULL_STORE_BYTES)
         self.log: list[str] | None = None
         self.links = [
             (min(NAMES[i], NAMES[j]), max(NAMES[i], NAMES[j])) for i, j in SHAPES[self.plan.shape](self.plan.nodes)
         ]
-        self.world = World(seed, self._settings(), DESIGNS["keyhop"], WatchingVault)
+        design = DESIGNS["keyhop"]
+        design = replace(design, disposal=replace(design.disposal, full_store=self.plan.full_store))
+        self.world = World(seed, self._settings(), design, WatchingVault)
         self.checker = Checker(self.world)
         self.world.on_answer.append(self._answered)
         self._blocks: dict[tuple[str, str], int] = {}
@@ -143,6 +159,7 @@ class Schedule:
                     fetch_lifetime_ns=plan.fetch_lifetime_ns,
                     block_lifetime_ns=plan.block_lifetime_ns,
                     stock_limit_bytes=plan.stock_limit_bytes,
+                    idle_store_ns=plan.idle_store_ns,
                 )
             )
         return settings

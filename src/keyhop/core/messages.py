@@ -188,6 +188,8 @@ class AgreeBlock(Message, frozen=True, gc=False, array_like=True, tag=1):
     """As this end's module declares it; 0.0: it does not."""
     vendor: Name
     """Of this end's module; empty: not declared."""
+    rest_expires: bool
+    """What has no place was taken in and is destroyed, and both ends book it so; else it was never taken in."""
 
 
 class AnswerBlock(Message, frozen=True, gc=False, array_like=True, tag=2):
@@ -230,6 +232,13 @@ class Statement(Message, frozen=True, gc=False, array_like=True, tag=5):
     lost: Number
     floor: Position
     audit_head: Annotated[bytes, Meta(max_length=64)]
+
+
+class ExpireSegments(Message, frozen=True, gc=False, array_like=True, tag=12):
+    """The sender has destroyed untouched segments of its own run, to make room: the other end does the same."""
+
+    segments: Spans
+    """Rising; each is one segment or several neighbours."""
 
 
 class NameSecret(Message, frozen=True, gc=False, array_like=True, tag=6):
@@ -361,6 +370,7 @@ TaggedMessage: TypeAlias = (
     | RequestLease
     | AnswerLease
     | Statement
+    | ExpireSegments
     | NameSecret
     | RelayBatch
     | DesignMessage

@@ -43,7 +43,7 @@ from keyhop.daemon.http import HttpServer
 from keyhop.daemon.linkkey import LinkKey, LinkKeyError
 from keyhop.daemon.listener import Patience
 from keyhop.daemon.peers import PeerFiles, Peers
-from keyhop.daemon.policies import PolicyError, needs_exchange, node_policy
+from keyhop.daemon.policies import needs_exchange, node_policy
 from keyhop.daemon.registered import RegisteredIdentities, identities
 from keyhop.daemon.signing import NodeIdentity, SigningError
 from keyhop.daemon.store.anchor import Anchor, open_anchor
@@ -260,7 +260,7 @@ class NodeProcess:
             if self.kem is None and needs_exchange(policy):
                 raise StartError("policy: hybrid and combine need ML-KEM, which this OpenSSL does not have")
             return policy
-        except (FileError, PolicyError) as error:
+        except FileError as error:
             raise StartError(f"policy: {error}") from None
 
     def _open_audit(self) -> None:

@@ -13,7 +13,6 @@ from wired import Wired, wired
 from keyhop.core import constraints
 from keyhop.core.policy_rules import Policy
 from keyhop.daemon.http_framing import Head
-from keyhop.daemon.policies import PolicyError, check
 from keyhop.daemon.routes import Answer, Later
 from keyhop.daemon.supply.etsi014 import Door
 from keyhop.files.policy import PolicyFile, policy_of
@@ -158,23 +157,3 @@ def test_a_policy_without_a_word_for_a_pair_leaves_it_to_the_desk() -> None:
         assert net.alice.node.supply.grants, "no event for each request"
 
     wired(work, policy=policy("rules: [{name: other, application: somebody, label: true}]"))
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("rules: []\nlinks: [{link: a, full_store: replace_oldest}]", "full_store: replace_oldest"),
-        ("rules: []\nlinks: [{link: a, full_store: drop_new}]", "full_store: drop_new"),
-    ],
-)
-def test_a_word_that_would_have_no_effect_is_refused(text: str, named: str) -> None:
-    with pytest.raises(PolicyError, match=f"{named} has no effect on nodes"):
-        check(policy(text))
-
-
-def test_words_that_have_one_are_taken() -> None:
-    check(
-        policy(
-            "rules: [{name: r, fallback: wait 5 s, combine: none, label: true}]\nlinks: [{link: a, full_store: stop}]"
-        )
-    )

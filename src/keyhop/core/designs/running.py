@@ -27,7 +27,7 @@ WIRED: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "storage": (ByteStream, {}),
     "division": (EncDec, {}),
     "refill": (ByDemand, {"forecast": "marks"}),
-    "disposal": (AgePurge, {"full_store": "stop"}),
+    "disposal": (AgePurge, {}),
     "admission": (AdmitAll, {}),
     "sharing": (FirstCome, {}),
     "priority": (Fifo, {}),

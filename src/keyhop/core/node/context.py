@@ -57,7 +57,9 @@ class NodeSettings:
     fetch_lifetime_ns: int = 24 * 3600 * NANOSECONDS
     block_lifetime_ns: int = 30 * 24 * 3600 * NANOSECONDS
     stock_limit_bytes: int = 1 << 20
-    """Per direction and link; a fuller run takes no fresh block."""
+    """Per direction and link; what a fuller run does with fresh key is the policy's or the design's to say."""
+    idle_store_ns: int = 60 * NANOSECONDS
+    """A store that nobody drew from for so long is idle, as it is in designs that nodes host."""
     default_key_bits: int = 256
     min_key_bits: int = 64
     max_key_bits: int = 8192
@@ -108,6 +110,8 @@ class Context:
         self._sequence = 0
         self.intake_marks: dict[tuple[str, str], tuple[int, int]] = {}
         """(peer, module) -> highest block number seen, bit map of the 64 up to it."""
+        self.touched: dict[str, Pair] = {}
+        """Pairs of which something was heard, or to which something is to be said, since frames were last made."""
         self.plain_outbox: dict[str, list[PlainMessage]] = {}
         self.tunnel: Callable[[Pair, Connection, Frame | None], None] | None = None
         self._dirty_books: set[tuple[str, int]] = set()
@@ -170,6 +174,7 @@ class Context:
     def say(self, pair: Pair, message: TaggedMessage | Keyed) -> None:
         """Queues a tagged message; frames are made at the end of the step, all that waits in one."""
         pair.outbox.append(message)
+        self.touched[pair.peer] = pair
 
     def say_plain(self, peer: str, message: PlainMessage) -> None:
         """Queues an untagged message to a neighbour."""

@@ -10,7 +10,7 @@ import msgspec
 from keyhop.core.designs import Running
 from keyhop.core.machine import Seal
 from keyhop.core.messages import MODULES_PER_PEER, AgreeBlock, AnswerBlock, Placement, Proof, StoredBlock
-from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, NodeId, PeerError, Range, RunKind
+from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, Action, NodeId, PeerError, Range, RunKind, State
 from keyhop.core.node import provenance
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import BlockArrived
@@ -111,6 +111,10 @@ class Intake:
         """(peer, module) -> highest number delivered in this process."""
         self.on_key: Callable[[Pair], None] = lambda pair: None
         """Set by the node: fresh key is in a run of ours."""
+        self.rest_expires: Callable[[Pair], bool] = lambda pair: False
+        """Set by the node: whether what fits nowhere of a block that this end proposes is booked as destroyed."""
+        self.on_agreed: Callable[[Pair, int], None] = lambda pair, length: None
+        """Set by the node: both ends have a block of so many bytes."""
         self.one_run = False
         """Set by the node: another design has the stock, and all of it lies in the proposer's run."""
         links.handlers[AgreeBlock] = self.agree
@@ -170,7 +174,7 @@ class Intake:
             name = BlockName(NodeId(pair.peer), *key)
             placements = self.place(pair, waiting.length, FLOOR_BYTES)
             if not placements:
-                # A full store stops: the block is not taken in, at either end.
+                # A full store: nothing of the block is kept, at either end.
                 context.count("blocks_not_taken")
             proposed[key] = None
             context.say(pair, Keyed(self._proposal(pair, name, waiting, placements)))
@@ -216,6 +220,7 @@ class Intake:
                 self.segment_bytes[pair.peer],
                 waiting.epsilon,
                 waiting.vendor,
+                self.rest_expires(pair),
             )
             self.proposed[pair.peer][name.source, name.number] = message
             return message
@@ -247,6 +252,7 @@ class Intake:
             self.store(pair, name, message.placements, message.segment_bytes, known, placed=True)
             self._know(pair, message.placements, pair.their_tags.id.number)
             context.say(pair, StoredBlock(*key))
+            self._agreed(pair, message, pair.own_key)
         else:
             context.vault.discard(name)
             context.count("blocks_refused")
@@ -318,6 +324,7 @@ class Intake:
         self.store(pair, name, message.placements, message.segment_bytes, known, placed=False)
         self.remember(pair, message.module, message.number)
         self.context.say(pair, AnswerBlock(message.module, message.number, True, waiting.epsilon, waiting.vendor))
+        self._agreed(pair, message, pair.their_key)
 
     def _of_block(self, pair: Pair, name: BlockName, said: Sequence[tuple[float, str]]) -> Provenance:
         ends = sorted((pair.own, pair.peer))
@@ -348,6 +355,16 @@ class Intake:
             self._know(pair, placements, pair.their_tags.id.number)
 
     # --- both ---------------------------------------------------------------------------------------------------------
+
+    def _agreed(self, pair: Pair, message: AgreeBlock, proposers: Run) -> None:
+        """Books what had no place where the proposer says so; it was discarded with the block."""
+        rest = message.length - sum(take for _, _, take in message.placements)
+        if message.rest_expires and rest:
+            proposers.book.take_in(Account.G, rest)
+            proposers.book.move(State.STORED, Action.EXPIRE, rest)
+            self.context.count("bytes_dropped", rest)
+            self.context.book(proposers)
+        self.on_agreed(pair, message.length)
 
     def store(
         self,

@@ -13,6 +13,7 @@ from keyhop.core.messages import Proof, Statement
 from keyhop.core.model import NANOSECONDS, Action, PeerError, Purpose, Range, State
 from keyhop.core.node.context import Context
 from keyhop.core.node.extents import Extents
+from keyhop.core.node.full_stores import FullStores, expire_segment
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
@@ -27,8 +28,6 @@ LOOK_NS = NANOSECONDS
 STATEMENT_NS = 10 * NANOSECONDS
 EXPIRED_PER_LOOK = 4096
 """Segments that expire in one step; after a restart all that it found are of one age."""
-LONG_AGO = -(1 << 62)
-"""When a segment was spent that nobody may fetch from: the floor may pass it at once."""
 SILENCE_NUMERATOR, SILENCE_DENOMINATOR = 5, 4
 """A quarter longer than both lifetimes, so that an owner whose clock runs slower has expired it first."""
 
@@ -38,11 +37,20 @@ class PairTick(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lifecycle:
-    def __init__(self, context: Context, links: Links, leases: Leases, supply: Supply, design: Running) -> None:
+    def __init__(
+        self,
+        context: Context,
+        links: Links,
+        leases: Leases,
+        supply: Supply,
+        stores: FullStores,
+        design: Running,
+    ) -> None:
         self.context = context
         self.burning = links.burning
         self.leases = leases
         self.supply = supply
+        self.stores = stores
         self.design = design
         self.hosts = False
         """Set by the node: another design has the stock, and supply leases nothing."""
@@ -76,6 +84,8 @@ class Lifecycle:
         self.supply.governed.look(pair)
         self.top_up(pair)
         self._expire(pair)
+        if not self.hosts:
+            self.stores.look(pair)
         self._end_leases(pair)
         self._forget_silent(pair, elapsed)
         stated_at, last = self._stated.get(pair.peer, (0, None))
@@ -171,11 +181,7 @@ class Lifecycle:
             context.book(run)
         old = itertools.takewhile(lambda segment: segment.born <= youngest, run.oldest_untouched())
         for segment in itertools.islice(old, EXPIRED_PER_LOOK):
-            run.book.move(State.STORED, Action.EXPIRE, segment.length)
-            context.put(run.segment_row(run.set_mark(segment, GONE, stored=False, spent_at=LONG_AGO)))
-            if segment.stored:
-                context.save(Drop(run.range(segment)))
-            context.book(run)
+            expire_segment(context, run, segment)
 
     def _forget_silent(self, pair: Pair, elapsed: int) -> None:
         """An owner that stays away says no more what is expired: in the end the follower destroys it by itself."""

@@ -89,7 +89,7 @@ def test_a_proposal_under_a_name_that_the_node_uses_itself_destroys_no_bits_ther
     b.vault.accept(name, bytearray(1088))
 
     def make(key: Range) -> AgreeBlock:
-        return AgreeBlock(module, 7, 1088, key.start, bytes(16), (), 1024, 0.0, "")
+        return AgreeBlock(module, 7, 1088, key.start, bytes(16), (), 1024, 0.0, "", False)
 
     a = process(world, "a").node
     a.context.say(pair(world, "a", "b"), Keyed(make))
