@@ -86,19 +86,11 @@ class Frames:
     def flush(self) -> None:
         """Makes frames of all that waits; called once at the end of a step."""
         context = self.context
-        for pair in context.pairs.values():
-            connection = pair.current
-            if connection is None:
-                continue
-            receiver = connection.receiver
-            while pair.outbox and connection.sender.left > 0:
-                if not self.state_frame(pair, connection):
-                    break
-            if pair.heard and context.out.save:
-                pair.heard = False
-                context.put(pair.row())
-            if receiver is not None and receiver.starved and connection.sender.left and pair.current is connection:
-                self.state_frame(pair, connection, force=True, only_with_credit=True)
+        if context.touched:
+            touched, context.touched = context.touched, {}
+            for pair in touched.values():
+                if self._flush_pair(pair):
+                    context.touched[pair.peer] = pair
         for peer, messages in context.plain_outbox.items():
             neighbour = context.pairs.get(peer)
             current = neighbour.current if neighbour else None
@@ -106,6 +98,24 @@ class Frames:
                 for some in fitting(messages):
                     self.emit(neighbour, current, FrameType.PLAIN, 0, encode(Plain(some)), b"")
         context.plain_outbox.clear()
+
+    def _flush_pair(self, pair: Pair) -> bool:
+        """Says whether something is left that could not be said or written down yet."""
+        context, connection = self.context, pair.current
+        if connection is not None:
+            receiver = connection.receiver
+            while pair.outbox and connection.sender.left > 0:
+                if not self.state_frame(pair, connection):
+                    break
+            if pair.heard and context.out.save:
+                pair.heard = False
+                context.put(pair.row())
+            if receiver is not None and receiver.starved:
+                if connection.sender.left and pair.current is connection:
+                    self.state_frame(pair, connection, force=True, only_with_credit=True)
+                if receiver.starved:
+                    return True
+        return pair.heard or bool(pair.outbox)
 
     def state_frame(
         self, pair: Pair, connection: Connection, *, force: bool = False, only_with_credit: bool = False

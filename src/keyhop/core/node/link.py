@@ -85,6 +85,7 @@ class Links:
         connection = pair.connections.get(event.connection) if pair else None
         if pair is None or connection is None:
             return
+        self.context.touched[pair.peer] = pair
         try:
             self._arrived(pair, connection, event.frame)
         except PeerError as error:
