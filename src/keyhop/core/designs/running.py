@@ -116,8 +116,8 @@ def not_hosted(design: Design) -> str:
     broken = check(design)
     if broken:
         return f"{design.name} is no design: {'; '.join(broken)}"
-    if isinstance(design.storage, MultiSizeBlock):
-        return f"{design.name} keeps units of several sizes, which nodes cannot lay on one stock yet"
+    if isinstance(design.storage, MultiSizeBlock) and design.storage.split != "equal":
+        return f"{design.name} deals fresh key to stores by demand, of which both ends cannot know the same"
     return ""
 
 

@@ -30,6 +30,7 @@ from keyhop.core.policy.division import EncDec, Session, Shared
 from keyhop.core.policy.fallback import Wait
 from keyhop.core.policy.relay import HopByHop
 from keyhop.core.policy.routing import LinkState
+from keyhop.core.policy.storage import MultiSizeBlock
 
 KEYHOP = DESIGNS["keyhop"]
 
@@ -89,14 +90,17 @@ def test_what_is_refused_as_a_design_is_refused_by_a_node() -> None:
 @pytest.mark.parametrize("name", DESIGNS)
 def test_other_designs_are_hosted_on_links_that_follow_ours(name: str) -> None:
     design = DESIGNS[name]
-    if reason := not_hosted(design):
-        with pytest.raises(NotRunning, match=name):
-            carrier(design)
-        assert name in reason and on_a_node(design) == "no"
-    else:
-        assert carrier(design) == running(KEYHOP)
-        hosts = "hosted, no relay" if no_relay(design) else "hosted"
-        assert on_a_node(design) == ("yes" if name == "keyhop" else hosts)
+    assert not not_hosted(design)
+    assert carrier(design) == running(KEYHOP)
+    hosts = "hosted, no relay" if no_relay(design) else "hosted"
+    assert on_a_node(design) == ("yes" if name == "keyhop" else hosts)
+
+
+def test_stores_of_several_sizes_that_are_filled_by_demand_are_not_hosted() -> None:
+    design = replace(DESIGNS["ddka"], storage=MultiSizeBlock(sizes=(128, 256), split="demand"))
+    with pytest.raises(NotRunning, match="by demand"):
+        carrier(design)
+    assert on_a_node(design) == "no"
 
 
 def test_a_design_that_lets_in_at_one_controller_is_hosted_without_its_relay() -> None:
@@ -111,5 +115,6 @@ def test_one_key_of_two_paths_is_not_made_on_nodes() -> None:
 
 def test_a_node_cannot_be_made_of_a_design_it_does_not_run() -> None:
     settings = NodeSettings(node=NodeId("a"), neighbours=(), applications=(), directory={})
-    with pytest.raises(NotRunning, match="ddka keeps units of several sizes"):
-        Node(settings, DESIGNS["ddka"], None, bytes, Snapshot([], [], [], []), start=1, now=0)  # type: ignore[arg-type]
+    design = replace(DESIGNS["ddka"], storage=MultiSizeBlock(sizes=(128, 256), split="demand"))
+    with pytest.raises(NotRunning, match="ddka deals fresh key to stores by demand"):
+        Node(settings, design, None, bytes, Snapshot([], [], [], []), start=1, now=0)  # type: ignore[arg-type]

@@ -15,9 +15,7 @@ from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.world import Answered, World
 
 BLOCK_BYTES = 16_384
-SEVERAL_RUNS = {"ddka"}
-"""Stores of several unit sizes: their units are not yet found in the stock of a node."""
-HOSTED = sorted(set(DESIGNS) - {"keyhop"} - SEVERAL_RUNS)
+HOSTED = sorted(set(DESIGNS) - {"keyhop"})
 
 
 def settings(name: str, peer: str) -> NodeSettings:
