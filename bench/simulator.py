@@ -18,7 +18,7 @@ from typing import NamedTuple
 from keyhop.comparison.case import Case, not_applicable
 from keyhop.comparison.plan import LOADS
 from keyhop.comparison.runner import link_rates, run_case
-from keyhop.core.composed.units import Queue
+from keyhop.core.composed.nouns.units import Queue
 from keyhop.core.designs import DESIGNS, hosted
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.node.extents import Extents

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keyhop.core.composed.line import Line, LineSettings
-from keyhop.core.composed.messages import (
+from keyhop.core.composed.nouns.messages import (
     Answered,
     KeyAsked,
     KeyFetched,

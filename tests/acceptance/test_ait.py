@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from keyhop.core.composed.messages import BlockArrived, Name
+from keyhop.core.composed.nouns.messages import BlockArrived, Name
 from keyhop.core.composed.pushing import INDICES, Push, Qos, Status
-from keyhop.core.composed.reshaping import Reshaped
-from keyhop.core.composed.serving import Taken
+from keyhop.core.composed.relay.reshaping import Reshaped
+from keyhop.core.composed.stock.serving import Taken
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.routing import Edge
 from keyhop.core.policy.synchronisation import VerifyBatch

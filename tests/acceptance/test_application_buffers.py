@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.acceptance.benches import Bench
 
-from keyhop.core.composed.sessions import OwnedSessions
+from keyhop.core.composed.stock.sessions import OwnedSessions
 from keyhop.core.designs import DESIGNS
 
 UNIT = 256

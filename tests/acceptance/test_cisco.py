@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from keyhop.core.composed.messages import BlockArrived, Restarted
-from keyhop.core.composed.pulling import Pulled
+from keyhop.core.composed.nouns.messages import BlockArrived, Restarted
+from keyhop.core.composed.stock.pulling import Pulled
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.refill import PullBelow
 from keyhop.core.policy.storage import FixedBlock

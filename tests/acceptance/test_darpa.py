@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from keyhop.core.composed.messages import Restarted
-from keyhop.core.composed.negotiated import NOT_RESERVED, Negotiated
-from keyhop.core.composed.serving import Taken
-from keyhop.core.composed.units import Units
+from keyhop.core.composed.nouns.messages import Restarted
+from keyhop.core.composed.nouns.units import Units
+from keyhop.core.composed.stock.negotiated import NOT_RESERVED, Negotiated
+from keyhop.core.composed.stock.serving import Taken
 from keyhop.core.designs import DESIGNS
 
 from .benches import Bench

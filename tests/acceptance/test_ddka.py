@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keyhop.core.composed.sizes import Sized
+from keyhop.core.composed.stock.sizes import Sized
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.priority import ResponseWeight, Waiting
 from keyhop.simulator.arena import Arena

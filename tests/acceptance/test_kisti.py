@@ -8,8 +8,8 @@ from typing import cast
 import msgspec
 import pytest
 
-from keyhop.core.composed.messages import Name
-from keyhop.core.composed.stretching import Stretching
+from keyhop.core.composed.nouns.messages import Name
+from keyhop.core.composed.relay.stretching import Stretching
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.designs.design import Formatting
 from keyhop.core.policy.fallback import Derive

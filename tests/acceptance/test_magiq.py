@@ -8,8 +8,8 @@ import math
 import pytest
 from tests.acceptance.benches import SECOND, Bench
 
-from keyhop.core.composed.messages import Said
-from keyhop.core.composed.records import MONITOR_NS, Records
+from keyhop.core.composed.nouns.messages import Said
+from keyhop.core.composed.stock.records import MONITOR_NS, Records
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.synchronisation import TwoPhaseCommit
 

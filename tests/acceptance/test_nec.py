@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tests.acceptance.benches import Bench
 
-from keyhop.core.composed.messages import Restarted, Said
+from keyhop.core.composed.nouns.messages import Restarted, Said
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.refill import LowHigh
 

@@ -8,7 +8,7 @@ import pytest
 from tests.acceptance.benches import Bench
 from tests.unit.core.policy.test_relay_plans import knows
 
-from keyhop.core.composed.messages import KxArrived, Said
+from keyhop.core.composed.nouns.messages import KxArrived, Said
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.relay import SplitPath, link
 

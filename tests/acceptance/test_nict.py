@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from tests.acceptance.benches import SECOND, Bench
 
-from keyhop.core.composed.central import Reported
-from keyhop.core.composed.messages import Name, Woke
-from keyhop.core.composed.server import NODE_SIDE, Metadata, SuppliedKey
+from keyhop.core.composed.nouns.messages import Name, Woke
+from keyhop.core.composed.relay.central import Reported
+from keyhop.core.composed.relay.server import NODE_SIDE, Metadata, SuppliedKey
 from keyhop.core.designs import DESIGNS
 from keyhop.core.designs.parts import DOORS
 from keyhop.core.designs.rules import check

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from tests.acceptance.benches import Bench
 
-from keyhop.core.composed.fifos import Fifos
-from keyhop.core.composed.messages import Said
+from keyhop.core.composed.nouns.messages import Said
+from keyhop.core.composed.stock.fifos import Fifos
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.synchronisation import StampSequence
 from keyhop.simulator.damage import Mishap

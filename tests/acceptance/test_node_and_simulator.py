@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from keyhop.core.composed.book import LETTERS
 from keyhop.core.composed.line import Line, LineSettings
-from keyhop.core.composed.messages import BlockArrived, StreamOpened
+from keyhop.core.composed.nouns.book import LETTERS
+from keyhop.core.composed.nouns.messages import BlockArrived, StreamOpened
 from keyhop.core.composed.site import Site
 from keyhop.core.designs import DESIGNS, Design, no_relay, not_hosted
 from keyhop.core.model import NANOSECONDS, AppId, NodeId

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.acceptance.benches import SECOND, Bench
 
-from keyhop.core.composed.forecast import ONE_TIME, Forecast, Rounds
-from keyhop.core.composed.parcels import Parcel
-from keyhop.core.composed.purposes import OWN, TRANSIT
+from keyhop.core.composed.relay.forecast import ONE_TIME, Forecast, Rounds
+from keyhop.core.composed.relay.parcels import Parcel
+from keyhop.core.composed.stock.purposes import OWN, TRANSIT
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.sharing import DeficitRoundRobin
 from keyhop.simulator.arena import Arena

@@ -9,9 +9,9 @@ from typing import Literal, cast
 import pytest
 
 from keyhop.core.composed.line import LineSettings
-from keyhop.core.composed.messages import Name
-from keyhop.core.composed.units import Units
-from keyhop.core.composed.working_sets import COLLIDED, TakenFirst
+from keyhop.core.composed.nouns.messages import Name
+from keyhop.core.composed.nouns.units import Units
+from keyhop.core.composed.stock.working_sets import COLLIDED, TakenFirst
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.division import Shared
 from keyhop.core.policy.synchronisation import WorkingSet

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from tests.acceptance.benches import Bench
 
-from keyhop.core.composed.messages import Said
-from keyhop.core.composed.refills import Buffers
+from keyhop.core.composed.nouns.messages import Said
+from keyhop.core.composed.stock.refills import Buffers
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.refill import PerSession
 

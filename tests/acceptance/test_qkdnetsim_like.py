@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.acceptance.benches import Bench
 
-from keyhop.core.composed.refills import DirectedBuffers, Levels, state
+from keyhop.core.composed.stock.refills import DirectedBuffers, Levels, state
 from keyhop.core.designs import DESIGNS
 
 DESIGN = DESIGNS["qkdnetsim_like"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.acceptance.benches import SECOND, Bench
 
-from keyhop.core.composed.owner import Owned
+from keyhop.core.composed.stock.owner import Owned
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.priority import Fifo
 from keyhop.simulator.arena import Arena

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 from tests.acceptance.benches import SECOND, Bench
 
-from keyhop.core.composed.services import TAG_SHARE, Controller
-from keyhop.core.composed.slots import Slots
+from keyhop.core.composed.relay.services import TAG_SHARE, Controller
+from keyhop.core.composed.relay.slots import Slots
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.routing import Edge
 from keyhop.simulator.arena import Arena

@@ -6,9 +6,9 @@ import pytest
 from tests.acceptance.benches import SECOND, Bench
 from tests.acceptance.buffered import SLOT, chain
 
-from keyhop.core.composed.buffers import APPLICATION, Loaded
-from keyhop.core.composed.messages import BlockArrived, Restarted, StreamRetuned, Woke
-from keyhop.core.composed.streams import Streams
+from keyhop.core.composed.nouns.messages import BlockArrived, Restarted, StreamRetuned, Woke
+from keyhop.core.composed.relay.streams import Streams
+from keyhop.core.composed.stock.buffers import APPLICATION, Loaded
 from keyhop.core.designs import DESIGNS
 
 SECOQC = DESIGNS["secoqc"]

@@ -8,9 +8,9 @@ import pytest
 from tests.acceptance.benches import Bench
 from tests.acceptance.buffered import chain, retune
 
-from keyhop.core.composed.demand_sharing import DemandSharing
-from keyhop.core.composed.disposal import InBatches
-from keyhop.core.composed.messages import Restarted, StreamOpened, StreamRetuned
+from keyhop.core.composed.nouns.messages import Restarted, StreamOpened, StreamRetuned
+from keyhop.core.composed.relay.demand_sharing import DemandSharing
+from keyhop.core.composed.stock.disposal import InBatches
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.disposal import EraseInBatches
 from keyhop.simulator.arena import Unbalanced

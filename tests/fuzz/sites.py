@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from tests.acceptance.benches import Bench
 
-from keyhop.core.composed.messages import Kx, KxArrived
-from keyhop.core.composed.shapes import SHAPES, Bounds
+from keyhop.core.composed.nouns.messages import Kx, KxArrived
+from keyhop.core.composed.nouns.shapes import SHAPES, Bounds
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.synchronisation import Verb
 

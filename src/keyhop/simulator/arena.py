@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from keyhop.core.composed.conversation import TAG_BITS
 from keyhop.core.composed.line import Line, LineSettings
-from keyhop.core.composed.messages import (
+from keyhop.core.composed.network import Network
+from keyhop.core.composed.nouns.messages import (
     Answered,
     BlockArrived,
     KeyAsked,
@@ -23,11 +23,11 @@ from keyhop.core.composed.messages import (
     StreamRetuned,
     Woke,
 )
-from keyhop.core.composed.network import Network
+from keyhop.core.composed.nouns.tags import aside_share
+from keyhop.core.composed.nouns.units import Units
 from keyhop.core.composed.site import Site
-from keyhop.core.composed.tags import aside_share
-from keyhop.core.composed.units import Units
-from keyhop.core.composed.working_sets import COLLIDED
+from keyhop.core.composed.stock.working_sets import COLLIDED
+from keyhop.core.composed.talk.conversation import TAG_BITS
 from keyhop.core.designs import Design
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.routing import Edge

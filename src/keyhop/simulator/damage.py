@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from keyhop.core.composed.line import Line
-from keyhop.core.composed.messages import Name
-from keyhop.core.composed.units import Units
+from keyhop.core.composed.nouns.messages import Name
+from keyhop.core.composed.nouns.units import Units
 from keyhop.core.model import BYTE_BITS
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyhop.core.composed.messages import StreamOpened
-from keyhop.core.composed.serving import Taken
-from keyhop.core.composed.units import count
+from keyhop.core.composed.nouns.messages import StreamOpened
+from keyhop.core.composed.nouns.units import count
+from keyhop.core.composed.stock.serving import Taken
 from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.fallback import ByCategory, Hybrid, Need
 
 if TYPE_CHECKING:
     from keyhop.core.composed.line import Line
-    from keyhop.core.composed.queue import Request
+    from keyhop.core.composed.nouns.queue import Request
     from keyhop.core.composed.site import Site
 
 LIFETIME_NS = 10 * NANOSECONDS

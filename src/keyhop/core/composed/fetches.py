@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from keyhop.core.composed.messages import Answered, KeyFetched, Name
-from keyhop.core.composed.serving import Taken
-from keyhop.core.composed.units import count, disjoint
+from keyhop.core.composed.nouns.messages import Answered, KeyFetched, Name
+from keyhop.core.composed.nouns.units import count, disjoint
+from keyhop.core.composed.stock.serving import Taken
 from keyhop.core.designs import Design
 from keyhop.core.model import RequestError
 from keyhop.core.policy.fallback import ByCategory, Hybrid

@@ -7,17 +7,17 @@ from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
-from keyhop.core.composed.agreement import Agreement
-from keyhop.core.composed.book import Book
-from keyhop.core.composed.conversation import PRESHARED_BITS, TAG_BITS, Conversation
-from keyhop.core.composed.dealing import Dealing
-from keyhop.core.composed.disposal import Disposal, ordered
-from keyhop.core.composed.messages import BlockArrived
-from keyhop.core.composed.pulling import Intake
+from keyhop.core.composed.nouns.book import Book
+from keyhop.core.composed.nouns.messages import BlockArrived
+from keyhop.core.composed.nouns.units import Queue, Units, count
 from keyhop.core.composed.rooms import agreement_of, dealing_of, disposal_of, intake_of, serving_of
-from keyhop.core.composed.serving import Serving
-from keyhop.core.composed.sizes import smallest_unit
-from keyhop.core.composed.units import Queue, Units, count
+from keyhop.core.composed.stock.dealing import Dealing
+from keyhop.core.composed.stock.disposal import Disposal, ordered
+from keyhop.core.composed.stock.pulling import Intake
+from keyhop.core.composed.stock.serving import Serving
+from keyhop.core.composed.stock.sizes import smallest_unit
+from keyhop.core.composed.talk.agreement import Agreement
+from keyhop.core.composed.talk.conversation import PRESHARED_BITS, TAG_BITS, Conversation
 from keyhop.core.designs import Design
 from keyhop.core.designs.design import LocalGlobal
 from keyhop.core.model import BYTE_BITS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from keyhop.core.composed.server import CentralServer
-from keyhop.core.composed.services import Controller
+from keyhop.core.composed.relay.server import CentralServer
+from keyhop.core.composed.relay.services import Controller
 from keyhop.core.designs import Design
 from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.routing import CentralKms, Edge, LinkState, NoRouting, Sdn, fewest_hops

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from keyhop.core.composed.messages import BlockArrived
+from keyhop.core.composed.nouns.messages import BlockArrived
 
 INDICES = 1 << 32
 """Of pushed keys; after the last comes 0 (P)."""

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyhop.core.composed.agreement import Agreement, Compared, Stamped, Trusted
-from keyhop.core.composed.buffers import Loaded, Loads
-from keyhop.core.composed.central import Reported
-from keyhop.core.composed.dealing import Common, Dealing, Directed
-from keyhop.core.composed.demand_sharing import ByClient, DemandSharing
-from keyhop.core.composed.disposal import AtOnce, Bounded, ByAge, Disposal, InBatches, Rule
-from keyhop.core.composed.fifos import Fifos
-from keyhop.core.composed.forecast import Forecast
-from keyhop.core.composed.negotiated import Negotiated
-from keyhop.core.composed.owner import Owned, owner_of
-from keyhop.core.composed.pulling import Intake, Pulled, below
-from keyhop.core.composed.purposes import Purposed
-from keyhop.core.composed.records import Records
-from keyhop.core.composed.refills import Buffers, DirectedBuffers, FromBuffer, Split
-from keyhop.core.composed.relaying import HopWise, Relaying, Unconnected
-from keyhop.core.composed.reserved import Reserving
-from keyhop.core.composed.reshaping import Classes, Forwarding, Reshaped
-from keyhop.core.composed.serving import RECORD_NS, Asked, FromPool, Serving
-from keyhop.core.composed.sessions import DealtSessions, FromOwnPool, OwnedSessions
-from keyhop.core.composed.sizes import FromSizes, Sized, below_low
-from keyhop.core.composed.slots import ServicePools, Slots
-from keyhop.core.composed.split_relay import SplitRelay
-from keyhop.core.composed.streams import ByStream, Streams
-from keyhop.core.composed.stretching import Stretching
-from keyhop.core.composed.supplements import Supplements
-from keyhop.core.composed.two_paths import TwoPaths
-from keyhop.core.composed.working_sets import TakenFirst, sets_of
-from keyhop.core.composed.xor_relay import XorRelay
+from keyhop.core.composed.relay.central import Reported
+from keyhop.core.composed.relay.demand_sharing import ByClient, DemandSharing
+from keyhop.core.composed.relay.forecast import Forecast
+from keyhop.core.composed.relay.relaying import HopWise, Relaying, Unconnected
+from keyhop.core.composed.relay.reserved import Reserving
+from keyhop.core.composed.relay.reshaping import Classes, Forwarding, Reshaped
+from keyhop.core.composed.relay.slots import ServicePools, Slots
+from keyhop.core.composed.relay.split_relay import SplitRelay
+from keyhop.core.composed.relay.streams import ByStream, Streams
+from keyhop.core.composed.relay.stretching import Stretching
+from keyhop.core.composed.relay.supplements import Supplements
+from keyhop.core.composed.relay.two_paths import TwoPaths
+from keyhop.core.composed.relay.xor_relay import XorRelay
+from keyhop.core.composed.stock.buffers import Loaded, Loads
+from keyhop.core.composed.stock.dealing import Common, Dealing, Directed
+from keyhop.core.composed.stock.disposal import AtOnce, Bounded, ByAge, Disposal, InBatches, Rule
+from keyhop.core.composed.stock.fifos import Fifos
+from keyhop.core.composed.stock.negotiated import Negotiated
+from keyhop.core.composed.stock.owner import Owned, owner_of
+from keyhop.core.composed.stock.pulling import Intake, Pulled, below
+from keyhop.core.composed.stock.purposes import Purposed
+from keyhop.core.composed.stock.records import Records
+from keyhop.core.composed.stock.refills import Buffers, DirectedBuffers, FromBuffer, Split
+from keyhop.core.composed.stock.serving import RECORD_NS, Asked, FromPool, Serving
+from keyhop.core.composed.stock.sessions import DealtSessions, FromOwnPool, OwnedSessions
+from keyhop.core.composed.stock.sizes import FromSizes, Sized, below_low
+from keyhop.core.composed.stock.working_sets import TakenFirst, sets_of
+from keyhop.core.composed.talk.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.designs.design import Access, LocalGlobal
 from keyhop.core.policy.admission import Reservation
 from keyhop.core.policy.disposal import AgePurge, EraseInBatches

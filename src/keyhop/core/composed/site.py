@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from keyhop.core.composed.cargo import Cargo, Weightless
 from keyhop.core.composed.fallbacks import Fallbacks
 from keyhop.core.composed.fetches import Fetches
 from keyhop.core.composed.line import Line, LineSettings
-from keyhop.core.composed.messages import (
+from keyhop.core.composed.network import Network
+from keyhop.core.composed.nouns.cargo import Cargo, Weightless
+from keyhop.core.composed.nouns.messages import (
     Answered,
     BlockArrived,
     KeyAsked,
@@ -28,13 +29,12 @@ from keyhop.core.composed.messages import (
     StreamRetuned,
     Woke,
 )
-from keyhop.core.composed.network import Network
-from keyhop.core.composed.queue import Request, Requests
-from keyhop.core.composed.relaying import Relaying
+from keyhop.core.composed.nouns.queue import Request, Requests
+from keyhop.core.composed.nouns.units import Units
+from keyhop.core.composed.relay.relaying import Relaying
 from keyhop.core.composed.rooms import relaying_of
-from keyhop.core.composed.serving import Pending, Taken
-from keyhop.core.composed.units import Units
-from keyhop.core.composed.working_sets import TakenFirst
+from keyhop.core.composed.stock.serving import Pending, Taken
+from keyhop.core.composed.stock.working_sets import TakenFirst
 from keyhop.core.designs import Design
 from keyhop.core.model import Refusal, RequestError
 from keyhop.core.policy.formatting import Identity, Kdf, SliceOnSupply, SplitMerge

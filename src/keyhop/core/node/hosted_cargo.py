@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from keyhop.core.composed.cargo import ONE_LINK, PAD, Payload
 from keyhop.core.composed.line import Line, Run
-from keyhop.core.composed.messages import Name
-from keyhop.core.composed.serving import Taken
-from keyhop.core.composed.units import Units
+from keyhop.core.composed.nouns.cargo import ONE_LINK, PAD, Payload
+from keyhop.core.composed.nouns.messages import Name
+from keyhop.core.composed.nouns.units import Units
+from keyhop.core.composed.stock.serving import Taken
 from keyhop.core.model import BYTE_BITS, NANOSECONDS, NodeId, Range, RunId
 from keyhop.core.node.context import Context
 from keyhop.core.node.hosted_messages import Load
@@ -59,7 +59,7 @@ class Place(Protocol):
 
 
 class HostedCargo:
-    """What the site calls; see `composed/cargo.py`."""
+    """What the site calls; see `composed/nouns/cargo.py`."""
 
     derives = False
     """The vault joins and covers; it does not derive."""

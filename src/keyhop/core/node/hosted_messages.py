@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from keyhop.core.composed.messages import Kx, Name
+from keyhop.core.composed.nouns.messages import Kx, Name
 from keyhop.core.messages import (
     APPLICATION_NAME_LIMIT,
     DESIGN_LIMIT_BYTES,

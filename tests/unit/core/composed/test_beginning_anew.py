@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from keyhop.core.composed.line import LineSettings
-from keyhop.core.composed.messages import (
+from keyhop.core.composed.network import Network
+from keyhop.core.composed.nouns.messages import (
     BlockArrived,
     KeyAsked,
     KeyFetched,
@@ -17,9 +18,8 @@ from keyhop.core.composed.messages import (
     PairParted,
     Woke,
 )
-from keyhop.core.composed.network import Network
-from keyhop.core.composed.parcels import Parcel, relay_message
-from keyhop.core.composed.relaying import HopWise
+from keyhop.core.composed.relay.parcels import Parcel, relay_message
+from keyhop.core.composed.relay.relaying import HopWise
 from keyhop.core.composed.site import Site
 from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NANOSECONDS

@@ -11,9 +11,9 @@ import pytest
 from tests.acceptance.benches import Bench
 
 from keyhop.core.composed.line import Line
-from keyhop.core.composed.messages import Kx, KxArrived, Name
-from keyhop.core.composed.shapes import ANSWERS, SHAPES, Malformed
-from keyhop.core.composed.working_sets import TakenFirst
+from keyhop.core.composed.nouns.messages import Kx, KxArrived, Name
+from keyhop.core.composed.nouns.shapes import ANSWERS, SHAPES, Malformed
+from keyhop.core.composed.stock.working_sets import TakenFirst
 from keyhop.core.designs import DESIGNS
 from keyhop.core.policy.fallback import Deny
 from keyhop.core.policy.synchronisation import Verb

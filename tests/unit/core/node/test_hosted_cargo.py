@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from keyhop.core.composed.cargo import ONE_LINK, PAD, Payload
 from keyhop.core.composed.line import Line, LineSettings, Run
 from keyhop.core.composed.network import Network
-from keyhop.core.composed.serving import Taken
+from keyhop.core.composed.nouns.cargo import ONE_LINK, PAD, Payload
+from keyhop.core.composed.nouns.units import Units
 from keyhop.core.composed.site import Site
-from keyhop.core.composed.units import Units
+from keyhop.core.composed.stock.serving import Taken
 from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NodeId, Range, RunId
 from keyhop.core.node.context import Context, NodeSettings

@@ -12,7 +12,7 @@ from tests.fuzz.sites import message
 from tests.unit.core.node.test_hosted import HOSTED, Two
 from tests.unit.core.node.test_hosted_relay import RELAYING, Line3
 
-from keyhop.core.composed.messages import KeyAsked, Kx, Moves, Said
+from keyhop.core.composed.nouns.messages import KeyAsked, Kx, Moves, Said
 from keyhop.core.model import NANOSECONDS, NodeId
 from keyhop.core.node import events
 from keyhop.core.node.hosted import Hosted

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from keyhop.core.composed.messages import Kx
+from keyhop.core.composed.nouns.messages import Kx
 from keyhop.core.composed.site import Site
 from keyhop.core.designs import DESIGNS, no_relay, not_hosted
 from keyhop.core.machine import Deliver

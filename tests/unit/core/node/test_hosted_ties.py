@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from keyhop.core.composed.messages import Kx
+from keyhop.core.composed.nouns.messages import Kx
 from keyhop.core.model import NANOSECONDS, NodeId, PeerError
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.hosted_messages import Carried, Closed, Hail, Opened, Retuned, Said, Spoken, decode, encode

@@ -1,0 +1,1 @@
+"""What the rooms of a key manager speak of: messages and their shapes, ranges, names, requests, books."""

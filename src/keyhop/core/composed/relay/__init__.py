@@ -1,0 +1,1 @@
+"""How key comes to pairs without a link, and who grants the way."""
