@@ -32,6 +32,9 @@ CIPHERTEXT_LIMIT_BYTES = 262_144
 DESIGN_LIMIT_BYTES = 65_536
 MANIFEST_LIMIT_BYTES = 4096
 """Each node of a path sends on what it got and a ciphertext beside it: that must fit into a frame."""
+RATE_LIMIT_BPS = 1 << 40
+"""Of a guaranteed flow, and bits of its burst: what is held for it can be computed with."""
+FLOW_LIFETIME_LIMIT_MS = 60_000
 LABEL_PIECES_LIMIT = 256
 LABEL_TERMS_LIMIT = 64
 LABEL_PATHS_LIMIT = 8
@@ -62,6 +65,10 @@ Name: TypeAlias = Annotated[str, Meta(max_length=NAME_LIMIT)]
 Vouch: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 Fingerprint: TypeAlias = Annotated[bytes, Meta(max_length=16)]
 Epsilon: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Rate: TypeAlias = Annotated[int, Meta(ge=1, le=RATE_LIMIT_BPS)]
+"""Bit/s."""
+Burst: TypeAlias = Annotated[int, Meta(ge=1, le=RATE_LIMIT_BPS)]
+"""Bits."""
 Path: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=PATH_LIMIT)]
 
 Span: TypeAlias = tuple[Position, Length]
@@ -353,6 +360,40 @@ class Confirm(Message, frozen=True, gc=False, array_like=True, tag=25):
     """As they reached the destination: the source labels its keys alike."""
 
 
+class BookFlow(Message, frozen=True, gc=False, array_like=True, tag=26):
+    """Asks every hop of the path to keep so much of its link for relayed key of a guaranteed flow; said again, to go
+    on keeping it."""
+
+    number: Number
+    path: Path
+    """From the source to the destination: a flow is known by its source and number."""
+    rate_bps: Rate
+    burst_bits: Burst
+    lifetime_ms: Annotated[int, Meta(ge=1, le=FLOW_LIFETIME_LIMIT_MS)]
+    """After so long without another word it ends by itself."""
+
+
+class AnswerFlow(Message, frozen=True, gc=False, array_like=True, tag=27):
+    """A refusal may also come long after a yes: then the link of `at` carries the flow no longer."""
+
+    number: Number
+    path: Path
+    booked: bool
+    at: Name
+    """The node that refused."""
+    reason: Annotated[str, Meta(max_length=256)]
+    offer_bps: Number
+    """What it would have booked at that moment, with `offer_bits` at once; 0: nothing."""
+    offer_bits: Number
+
+
+class EndFlow(Message, frozen=True, gc=False, array_like=True, tag=28):
+    """Gives back at once what was booked."""
+
+    number: Number
+    path: Path
+
+
 class Manifest(Strict, frozen=True, gc=False, array_like=True):
     """Inside a relay batch: where its bytes go and the source's tag over them, under the first key inside."""
 
@@ -362,7 +403,9 @@ class Manifest(Strict, frozen=True, gc=False, array_like=True):
     path: Path
 
 
-PlainMessage: TypeAlias = KeepAlive | SignedLinkState | Forward | Reserve | AnswerReserve | Confirm
+PlainMessage: TypeAlias = (
+    KeepAlive | SignedLinkState | Forward | Reserve | AnswerReserve | Confirm | BookFlow | AnswerFlow | EndFlow
+)
 TaggedMessage: TypeAlias = (
     AgreeBlock
     | AnswerBlock

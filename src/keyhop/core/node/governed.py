@@ -127,6 +127,10 @@ class Governed:
                     weight = max(weight, terms.weight)
         return best, weight, avoided
 
+    def ahead_bytes(self, node: str) -> int:
+        """What is relayed ahead from a key manager however little is asked for now: guarantees live on it."""
+        return self.guarantees.pool_bytes(node, self.directory) if self.enforces else 0
+
     # --- a request ----------------------------------------------------------------------------------------------------
 
     def local(self, event: KeysWanted) -> label.Label:
@@ -282,10 +286,12 @@ class Governed:
             what += f"; {held} bit are held for guaranteed streams, {shares.reserve_bits} bit for the node itself"
         details: tuple[dict[str, object], ...] = ()
         answer = self.guarantees.answers.get(waiting.stream or "")
-        if answer is not None and answer.offer is not None:
-            details = (
-                {"guarantee_offer_bps": answer.offer.rate_bps, "guarantee_offer_burst_bits": answer.offer.burst_bits},
-            )
+        if answer is not None:
+            refused: dict[str, object] = {"guarantee_refused_by": answer.narrowest, "guarantee_reason": answer.why}
+            if answer.offer is not None:
+                refused["guarantee_offer_bps"] = answer.offer.rate_bps
+                refused["guarantee_offer_burst_bits"] = answer.offer.burst_bits
+            details = (refused,)
         return RequestError(Refusal.NOT_ENOUGH_KEY, what, details, retry_after_s=1.0)
 
     def _free_bits(self, pair: Pair) -> int:

@@ -26,7 +26,7 @@ from keyhop.core.node.context import Context
 from keyhop.core.node.intake import Intake, seen
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
-from keyhop.core.node.pads import CONFIRMATION_BYTES, Holding, Pads
+from keyhop.core.node.pads import CONFIRMATION_BYTES, Holding, Pads, Way
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, BlockName
@@ -112,7 +112,7 @@ class Hops:
             following = context.pairs.get(path[path.index(context.node) + 1])
             if following is None or not following.is_hop:
                 reason = "the next link is down"
-            elif not (reason := self.pads.refusal(following, message.length, path[0], peer)):
+            elif not (reason := self.pads.refusal(following, message.length, Way(peer, path[0], path[-1]))):
                 taken = self.pads.take(following, message.length)
                 if taken is None:
                     reason = "not enough pad on the next link"
@@ -175,7 +175,7 @@ class Hops:
         """What is set aside of a link and still to be spent."""
         for (neighbour, source, _), reservation in self.reservations.items():
             if reservation.pads and reservation.path[reservation.path.index(pair.own) + 1] == pair.peer:
-                yield Holding(source, neighbour, reservation.pads)
+                yield Holding(Way(neighbour, source, reservation.path[-1]), reservation.pads)
 
     def arrived(self, pair: Pair, message: RelayBatch) -> None:
         """A batch on its hop to us: the pads it names are used up, whatever becomes of it."""
@@ -249,8 +249,9 @@ class Hops:
         pads = tuple(Range(following.own_key.id, start, length) for start, length in reservation.pads)
         ciphertext = context.vault.cipher(name, pads)
         context.vault.discard(name)
-        self.pads.spend(following, pads)
-        key = (reservation.path[reservation.path.index(context.node) - 1], message.source, message.number)
+        neighbour = reservation.path[reservation.path.index(context.node) - 1]
+        self.pads.spend(following, pads, Way(neighbour, message.source, message.destination))
+        key = (neighbour, message.source, message.number)
         if len(self.handed_on) >= HANDED_ON_LIMIT:
             del self.handed_on[next(iter(self.handed_on))]
         self.handed_on.pop(key, None)

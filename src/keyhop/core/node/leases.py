@@ -41,6 +41,8 @@ class Leases:
         """What a peer may ask for."""
         self.reserved_bytes: Callable[[Pair], int] = lambda pair: 0
         """Set by supply, if a policy says so: what of the stock applications cannot touch."""
+        self.promised_bytes: Callable[[Pair], int] = lambda pair: 0
+        """Set by the node: what of the stock relay cannot touch, for guaranteed streams of applications here."""
         self.on_stock: Callable[[Pair, tuple[Span, ...]], None] = lambda pair, spans: None
         """Set by the host of another design: these segments are its stock now."""
         self._request = 0
@@ -74,7 +76,8 @@ class Leases:
         total = 0
         under_way = self.asked.get(pair.peer, {}).values()
         taken = {start for asked in under_way for start, _ in asked.spans}
-        left = pair.own_key.untouched - (0 if purpose is Purpose.PAD else self.reserved_bytes(pair))
+        kept = self.promised_bytes if purpose is Purpose.PAD else self.reserved_bytes
+        left = pair.own_key.untouched - kept(pair)
         for segment in pair.own_key.oldest_untouched():
             if segment.start in taken:
                 # For the other purpose: the peer grants them once.

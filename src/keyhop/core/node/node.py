@@ -10,8 +10,10 @@ from keyhop.core.machine import Output, Put
 from keyhop.core.messages import DesignMessage
 from keyhop.core.model import PeerError
 from keyhop.core.node import events
+from keyhop.core.node.bookings import Bookings
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.exchanges import Exchanges, KeyExchange
+from keyhop.core.node.flows import Flows, FlowTick
 from keyhop.core.node.full_stores import FullStores
 from keyhop.core.node.hosted import Hosted, HostedTick, HostedWake
 from keyhop.core.node.intake import Intake, OfferEnded
@@ -72,6 +74,8 @@ class Node:
         self.relay = Relay(
             context, self.links, self.intake, self.leases, self.supply, self.routes, self.tunnel, answers
         )
+        self.flows = Flows(context, self.links, self.relay.hops.on_path)
+        self.bookings = Bookings(context, self.flows)
         self.stores = FullStores(context, self.links, self.leases, answers)
         self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, self.stores, answers)
         for neighbour in settings.neighbours:
@@ -100,6 +104,7 @@ class Node:
             LinkStateTick: self.states.tick,
             TunnelTick: self.tunnel.tick,
             RelayTick: self.relay.tick,
+            FlowTick: self.flows.tick,
             OfferEnded: self.intake.offer_ended,
         }
         self.hosted = Hosted(context, self.links, self.leases, self.supply, self.routes, design) if hosts else None
@@ -121,6 +126,7 @@ class Node:
         self.relay.lent = self.lifecycle.top_up
         self.intake.on_key = self.exchanges.on_ready = self.supply.governed.serve
         self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
+        self._share_links()
         self.supply.governed.guarantees.path = self.routes.rates_towards
         self.tunnel.on_made = self.lifecycle.watch
         for pair in context.pairs.values():
@@ -130,8 +136,29 @@ class Node:
             self.hosted.watch()
         self.states.watch()
         self.relay.watch()
+        self.flows.watch()
         context.put(context.node_row())
         self._first = self._finish()
+
+    def _share_links(self) -> None:
+        """What is promised of our links: to streams of applications here, and to flows of others."""
+        flows, pads, leases = self.flows, self.relay.pads, self.leases
+        guarantees, reserved_bytes = self.supply.governed.guarantees, self.leases.reserved_bytes
+        pads.covered_bytes, pads.kept_bytes, pads.on_spent = flows.covered_bytes, flows.kept_bytes, flows.spend
+
+        def kept(pair: Pair) -> int:
+            return flows.kept_bytes(pair, pads.under_way(pair)) if flows.flows else 0
+
+        # What of it is leased as pads already, supply cannot have in any case.
+        leases.reserved_bytes = lambda pair: reserved_bytes(pair) + max(0, kept(pair) - pair.pads.total())
+        leases.promised_bytes = guarantees.held_bytes
+        guarantees.kept_bits = lambda pair: kept(pair) * 8
+        guarantees.asks(self.bookings)
+        guarantees.serves(flows)
+        self.bookings.edges = self.routes.edges
+        self.relay.booked = self.bookings.route
+        if self.hosted is not None:
+            flows.closed = "this node runs another design than keyhop"
 
     def begin(self) -> Output:
         """What the start itself asks for: done before the first event."""

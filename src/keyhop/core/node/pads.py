@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -39,13 +39,20 @@ class Demand(msgspec.Struct):
     """Slow average, bytes per second."""
 
 
+class Way(NamedTuple):
+    """Where a batch comes from and goes to, as far as a node on its path tells batches apart."""
+
+    neighbour: str
+    """By way of whom it came; this node for its own batches."""
+    source: str
+    destination: str
+
+
 class Holding(NamedTuple):
     """Pads of a link that are set aside for a batch and still to be spent."""
 
-    source: str
+    way: Way
     """As the reservation says: only the neighbour is known to be who it says it is."""
-    neighbour: str
-    """By way of whom the reservation came; this node for its own batches."""
     pads: list[Span]
 
 
@@ -56,6 +63,11 @@ class Pads:
         self.design = design
         self.holders: list[Callable[[Pair], Iterable[Holding]]] = []
         """Who sets pads aside: each says what it holds of a link."""
+        self.covered_bytes: Callable[[str, Way], int] = lambda peer, way: 0
+        """Set by the node, as those that follow: what guaranteed flows this way may take of a link now."""
+        self.kept_bytes: Callable[[Pair, Mapping[Way, int]], int] = lambda pair, under_way: 0
+        """What stays in the stock for flows, but for what is set aside for them already."""
+        self.on_spent: Callable[[str, Way, int], None] = lambda peer, way, length: None
         self._demand: dict[str, Demand] = {}
         """By neighbour."""
 
@@ -67,8 +79,10 @@ class Pads:
             weight = min(1.0, RATE_WEIGHT_PER_S * elapsed_ns / NANOSECONDS)
             demand.rate += (demand.taken * NANOSECONDS / max(1, elapsed_ns) - demand.rate) * weight
             demand.taken = 0
-            if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and pair.pads.total() < demand.length:
-                self.want(pair, demand.length)
+            # Flows have theirs in hand: they do not wait for a lease.
+            ahead = max(demand.length, self.kept_bytes(pair, self.under_way(pair)))
+            if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and pair.pads.total() < ahead:
+                self.want(pair, ahead)
 
     def reserved(self, pair: Pair) -> list[tuple[int, int]]:
         """Pads of a link that are set aside for batches under way: still to be spent."""
@@ -78,17 +92,37 @@ class Pads:
         for holder in self.holders:
             yield from holder(pair)
 
-    def refusal(self, pair: Pair, length: int, source: str, neighbour: str) -> str:
-        """Why a source may not set so much more aside; empty if it may. The stock of a link is for all who relay."""
+    def under_way(self, pair: Pair) -> dict[Way, int]:
+        """Bytes of a link that are set aside, by where their batches come from and go to."""
+        found: dict[Way, int] = {}
+        for holding in self._holdings(pair):
+            found[holding.way] = found.get(holding.way, 0) + sum(span for _, span in holding.pads)
+        return found
+
+    def sure_bytes(self, pair: Pair, way: Way) -> int:
+        """What a batch this way may have whatever others hold: of guaranteed flows that were booked."""
+        return max(0, self.covered_bytes(pair.peer, way) - self.under_way(pair).get(way, 0))
+
+    def refusal(self, pair: Pair, length: int, way: Way) -> str:
+        """Why a source may not set so much more aside; empty if it may. The stock of a link is for all who relay, but
+        for what is kept for flows and streams that have a guarantee."""
+        sure = self.sure_bytes(pair, way)
+        if length <= sure:
+            return ""
+        kept = self.kept_bytes(pair, self.under_way(pair)) - sure + self.leases.promised_bytes(pair)
+        free = pair.own_key.untouched + pair.pads.total() - kept
+        if kept > 0 and length > free:
+            return f"{kept} bytes of the next link are kept for guarantees: {max(0, free)} are free, {length} asked for"
+        source, neighbour = way.source, way.neighbour
         by_source = by_neighbour = by_all = 0
         for holding in self._holdings(pair):
             size = sum(span for _, span in holding.pads)
             by_all += size
-            by_source += size if holding.source == source else 0
-            by_neighbour += size if holding.neighbour == neighbour else 0
+            by_source += size if holding.way.source == source else 0
+            by_neighbour += size if holding.way.neighbour == neighbour else 0
         stock = pair.own_key.untouched + pair.pads.total() + by_all
         held = Held(by_source, by_neighbour, by_all)
-        return self.design.relay.refusal(length, FIRST_BATCH_BYTES, stock, held)
+        return self.design.relay.refusal(length - sure, FIRST_BATCH_BYTES, stock, held)
 
     def take(self, pair: Pair, length: int) -> list[Span] | None:
         """Sets pads aside, all or nothing."""
@@ -118,8 +152,9 @@ class Pads:
         stock, pads = pair.own_key.untouched, pair.pads.total()
         self.leases.want(pair, Purpose.PAD, self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads))
 
-    def spend(self, pair: Pair, pads: tuple[Range, ...]) -> None:
+    def spend(self, pair: Pair, pads: tuple[Range, ...], way: Way) -> None:
         """Own pads are used: booked, and overwritten once the frame is out."""
+        self.on_spent(pair.peer, way, sum(pad.length for pad in pads))
         for pad in pads:
             pair.own_key.book.move(State.RESERVED_INTERNAL, Action.RELAY, pad.length)
         self.context.out.wipe.extend(pads)

@@ -32,13 +32,14 @@ from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES, Intake
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
-from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT_BYTES, Holding, Pads
+from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT_BYTES, Holding, Pads, Way
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.provenance import at_the_end, written
 from keyhop.core.node.routes import Routes
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
+from keyhop.core.policy.routing import Route
 from keyhop.core.services.marks import P99, Filling, Pool, Times
 
 LOOK_NS, IDLE_LOOK_NS = NANOSECONDS // 5, NANOSECONDS
@@ -47,6 +48,8 @@ FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
 BURNT_DOUBLINGS = 5
 """The wait after a batch that died on its way, a quarter of a second, is doubled with each further one, up to 8 s."""
+SURE_MARGIN = 16
+"""A batch takes this part less of a booking than may be: the books of the hops are a moment behind ours."""
 PAD_WAIT_NS = NANOSECONDS // 20
 """A node that lacked pad has asked for a lease: it is there after one round trip and two commits."""
 
@@ -94,6 +97,8 @@ class Relay:
         """Slow average of the time from decision to append, by destination."""
         self.lent: Callable[[Pair], None] = lambda pair: None
         """Set by the node: fresh global key is there, so a lease may be asked for at once."""
+        self.booked: Callable[[str], Route | None] = lambda node: None
+        """Set by the node: the path on which key for a key manager is guaranteed."""
         self._times: dict[str, Times] = {}
         self._relay_p99_ns: dict[str, int] = {}
         """What 99 of 100 relays to a destination did not exceed: pools are kept full for so long."""
@@ -187,6 +192,8 @@ class Relay:
                 continue
             demand = self.supply.demand(pair) if pair else 0.0
             low, high = self.design.refill.marks(demand, self._relay_p99_ns.get(node, NANOSECONDS) / NANOSECONDS)
+            ahead = self.supply.governed.ahead_bytes(node)
+            low, high = max(low, ahead), max(high, 2 * ahead)
             stock = pair.own_key.untouched + pair.stock.left if pair else 0
             missing = self._missing_tags(pair)
             if (stock < low and node in wanted) or missing:
@@ -214,7 +221,8 @@ class Relay:
         avoid = frozenset(at for at, until in self._starved.items() if until > context.now and at != node)
         minimum = CONFIRMATION_BYTES + SEGMENT_BYTES
         _, _, refused = self.supply.governed.towards(node)
-        route = None
+        booked = self.booked(node) if self._failures.get(node, 0) < FAILURES_BEFORE_NOTICE else None
+        route = booked
         # Round whom a policy avoids, if there is such a way; else for those who do not mind.
         for around in dict.fromkeys((avoid | refused, refused, avoid, frozenset())):
             route = route or self.routes.route(node, minimum, around - {node})
@@ -230,7 +238,13 @@ class Relay:
         if length == 0 or not first.is_hop:
             self._later(node)
             return
-        if self.pads.refusal(first, length, context.node, context.node):
+        if booked is not None:
+            # What was booked is there: more, only where others leave it.
+            sure = self.pads.sure_bytes(first, self._way(node))
+            sure -= sure // SURE_MARGIN
+            if sure >= minimum and (self._failures.get(node) or self.pads.refusal(first, length, self._way(node))):
+                length = min(length, sure)
+        if self.pads.refusal(first, length, self._way(node)):
             self._held_back = True
             return
         pads = self.pads.take(first, length)
@@ -241,6 +255,9 @@ class Relay:
         batch = Batch(self._next_number, route.path, length, pads, context.now)
         self.batches[batch.number] = batch
         context.say_plain(first.peer, Reserve(batch.number, batch.path, length))
+
+    def _way(self, destination: str) -> Way:
+        return Way(self.context.node, self.context.node, destination)
 
     def _later(self, node: str, wait_ns: int = NANOSECONDS // 4) -> None:
         """The next try, with jitter of as much again: two sources that collided do not collide in step."""
@@ -265,7 +282,7 @@ class Relay:
         manifest = Manifest(placements, segment_bytes, context.vault.fingerprint_inside(name, 0, covered), batch.path)
         batch.manifest = encode(manifest)
         context.relay_number = max(context.relay_number, batch.number)
-        self.pads.spend(first, pads)
+        self.pads.spend(first, pads, self._way(destination))
         context.say(
             first,
             RelayBatch(
@@ -379,4 +396,4 @@ class Relay:
         """What is set aside of a link and still to be spent."""
         for batch in self.batches.values():
             if not batch.manifest and batch.path[1] == pair.peer:
-                yield Holding(pair.own, pair.own, batch.pads)
+                yield Holding(self._way(batch.path[-1]), batch.pads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,13 @@ def demands(**members: Any) -> Constraints:
 
 
 class Network:
-    """Nodes named by a letter, links between neighbours in `line`; two applications at each: a1, a2, b1, …"""
+    """Nodes named by a letter, links between neighbours in `line` or as `ends` says; applications at each: a1, a2."""
 
-    def __init__(self, line: str = "ab", rules: str | None = None, **more: Any) -> None:
+    def __init__(self, line: str = "ab", rules: str | None = None, *, ends: tuple[str, ...] = (), **more: Any) -> None:
         every = [AppId(f"{name}{number}") for name in line for number in (1, 2)]
         found = None if rules is None else policy(rules)
-        links = {
-            name: "".join(line[at + step] for step in (-1, 1) if 0 <= at + step < len(line))
-            for at, name in enumerate(line)
-        }
+        self.ends = ends or tuple(map("".join, pairwise(line)))
+        links = {name: "".join(pair[1 - pair.index(name)] for pair in self.ends if name in pair) for name in line}
         self.world = started(
             [
                 settings(

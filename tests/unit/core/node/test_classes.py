@@ -150,7 +150,8 @@ rules: [{name: gold, application: a1, peer: c1, class: guaranteed, rate: 4 kbps,
     network.run(12)
     guarantees = network.node("a").supply.governed.guarantees
     assert guarantees._joined["c"]["a1 -> c1"] is ServiceClass.GUARANTEED
-    assert set(guarantees.promises.streams["a1 -> c1"][1]) == {"a-b", "b-c"}
+    assert set(guarantees.promises.streams["a1 -> c1"][1]) == {"b-c", "pool of c"}
+    assert guarantees.promises.streams["a1 -> c1 relayed"][1] == ("a-b",)
     given = late = 0
     others: list[int] = []
     for step in range(200):
