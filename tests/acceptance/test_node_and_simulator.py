@@ -14,7 +14,7 @@ from keyhop.core.composed.line import Line, LineSettings
 from keyhop.core.composed.nouns.book import LETTERS
 from keyhop.core.composed.nouns.messages import BlockArrived, StreamOpened
 from keyhop.core.composed.site import Site
-from keyhop.core.designs import DESIGNS, Design, no_relay, not_hosted
+from keyhop.core.designs import DESIGNS, not_hosted
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
@@ -25,7 +25,7 @@ from keyhop.simulator.record import Demand, Scenario, Stream
 from keyhop.simulator.world import Answered, Timing, World
 
 HOSTED = sorted(name for name in DESIGNS if name != "keyhop" and not not_hosted(DESIGNS[name]))
-RELAYING = [name for name in HOSTED if not isinstance(DESIGNS[name].relay, NoRelay) and not no_relay(DESIGNS[name])]
+RELAYING = [name for name in HOSTED if not isinstance(DESIGNS[name].relay, NoRelay)]
 DELAY_NS = NANOSECONDS // 200
 BLOCK_BYTES = 8192
 RATE_BPS = 65_536
@@ -36,6 +36,10 @@ DRAWING = {"qcanada.working_set"}
 SHARE = 0.02
 """Of what came in, by which books of those may differ; one key is the least that can."""
 ONE_KEY_BITS = 512
+
+MATCHED_BITS = {"sdqaas.mtka": 2048}
+"""The controller matches services in the step in which the first batch of each would begin; nodes hear of it a message
+later, and begin with the next one: so much is under way a second later, of two services together."""
 
 Books = dict[tuple[str, str, bool], dict[str, int]]
 """(end, other end, over relay nodes) -> letter of the book, S for the stock -> bits"""
@@ -57,10 +61,12 @@ class Registered(NamedTuple):
     master: str
 
 
-def as_run(name: str) -> Design:
-    """What a node runs of a design."""
-    design = DESIGNS[name]
-    return dataclasses.replace(design, relay=NoRelay()) if no_relay(design) else design
+def assert_alike(design: str, on_nodes: Books, in_simulator: Books) -> None:
+    apart = MATCHED_BITS.get(design, 0)
+    assert on_nodes.keys() == in_simulator.keys()
+    for end, book in on_nodes.items():
+        assert {letter: bits for letter, bits in book.items() if abs(bits - in_simulator[end][letter]) > apart} == {}
+        assert apart or book == in_simulator[end]
 
 
 class OnNodes:
@@ -70,7 +76,7 @@ class OnNodes:
         timing = Timing(delay=(DELAY_NS, DELAY_NS), commit=(1, 1))
         self.names, self.ends = names, names[0] + names[-1]
         self.links = list(pairwise(names))
-        nodes = [self.settings(name) for name in names]
+        nodes = [dataclasses.replace(self.settings(name), controller=NodeId(names[-2])) for name in names]
         self.world = world = World(1, nodes, DESIGNS[design], NodeVault, timing)
         self.taken: list[Taken] = []
         self.registered: list[Registered] = []
@@ -190,7 +196,7 @@ def simulated(design: str, nodes: OnNodes, sizes: list[int]) -> Books:
         for n, size in enumerate(sizes)
     )
     arena = Arena(
-        as_run(design),
+        DESIGNS[design],
         {frozenset(link): RATE_BPS for link in nodes.links},
         Scenario(streams, demands),
         seed=1,
@@ -219,7 +225,7 @@ def test_two_nodes_and_simulator_book_the_same(design: str) -> None:
     assert sum(nodes.outcomes) > ASKS // 2, "most keys come to both ends"
     on_nodes, in_simulator = nodes.books(), simulated(design, nodes, sizes)
     assert sum(book["D"] for book in on_nodes.values()) > 0
-    assert on_nodes == in_simulator
+    assert_alike(design, on_nodes, in_simulator)
 
 
 @pytest.mark.parametrize("design", RELAYING)
@@ -230,7 +236,7 @@ def test_three_nodes_in_a_line_and_simulator_book_the_same(design: str) -> None:
     on_nodes, in_simulator = nodes.books(), simulated(design, nodes, sizes)
     assert any(distant and book["N"] + book["T"] for (_, _, distant), book in on_nodes.items())
     if design not in DRAWING:
-        assert on_nodes == in_simulator
+        assert_alike(design, on_nodes, in_simulator)
         return
     assert on_nodes.keys() == in_simulator.keys()
     for end, book in on_nodes.items():

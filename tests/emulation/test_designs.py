@@ -15,13 +15,13 @@ import pytest
 from tests.emulation.small_labs import PAIR, exchange, kme, make
 
 from keyhop import Key, KeyhopError
-from keyhop.core.designs import DESIGNS, no_relay, not_hosted
+from keyhop.core.designs import DESIGNS, controlled, not_hosted
 from keyhop.core.policy.relay import NoRelay
 from keyhop.emulator import lab as labs
 from keyhop.emulator.lab import Lab
 
 HOSTED = sorted(name for name in DESIGNS if name != "keyhop" and not not_hosted(DESIGNS[name]))
-RELAYING = [name for name in HOSTED if not isinstance(DESIGNS[name].relay, NoRelay) and not no_relay(DESIGNS[name])]
+RELAYING = [name for name in HOSTED if not isinstance(DESIGNS[name].relay, NoRelay)]
 LINE = """apiVersion: keyhop/v1
 name: line
 nodes:
@@ -32,6 +32,11 @@ links:
   - {id: ab, ends: [a, b], length: 25 km, rate: 40 kbps}
   - {id: bc, ends: [b, c], length: 25 km, rate: 40 kbps}
 """
+
+
+def of(design: str) -> str:
+    """What stands in a node file."""
+    return f"design: {design}\n" + ("controller: b\n" if controlled(DESIGNS[design]) else "")
 
 
 @contextmanager
@@ -45,7 +50,7 @@ def up(lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with up(make(tmp_path, PAIR, node_files=lambda text: f"{text}design: {request.param}\n")) as lab:
+    with up(make(tmp_path, PAIR, node_files=lambda text: text + of(request.param))) as lab:
         yield lab
 
 
@@ -60,7 +65,7 @@ def test_applications_of_both_ends_get_keys_of_the_design_over_014(lab: Lab) -> 
 
 @pytest.fixture
 def line(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with up(make(tmp_path, LINE, node_files=lambda text: f"{text}design: {request.param}\n")) as lab:
+    with up(make(tmp_path, LINE, node_files=lambda text: text + of(request.param))) as lab:
         yield lab
 
 

@@ -118,7 +118,9 @@ def _on_a_node(design: Design) -> str:
         case "no":
             return f"no: {not_hosted(design)}"
         case "hosted, no relay":
-            return f"hosted, for neighbours alone: {no_relay(design)}"
+            return f"hosted, for neighbours alone: {no_relay(design, controller=True)}"
+        case "hosted, with a controller":
+            return "hosted: as others, if controller: in the node files names the node that lets in; in memory alone"
         case _:
             return (
                 "hosted: its parts deal out the key of a node's links, and carry it on if they relay; in memory alone"

@@ -8,10 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from keyhop.core.designs import DESIGNS, NotRunning, carrier, not_hosted
+from keyhop.core.designs import DESIGNS, NotRunning, carrier, controlled, not_hosted
 from keyhop.core.node.intake import RESERVED_SOURCES
 from keyhop.files import Address, CheckError, Fingerprint, Source, read, schema
-from keyhop.files.records import Between, Key, Name, OneOrMany, Pattern, Rest
+from keyhop.files.records import NAME, Between, Key, Name, OneOrMany, Pattern, Rest
 from keyhop.files.units import BITS, PERIOD, RATE, SIZE
 from keyhop.files.words import nearest
 
@@ -238,6 +238,8 @@ class NodeFile:
     store: StoreEntry
     anchor: AnchorEntry
     design: Name = "keyhop"
+    controller: Annotated[str | None, NAME] = None
+    """Which node decides on services, in designs that let in at one controller; the same in all node files."""
     policy: Path | None = None
     """Which applications get what: sizes, classes, quotas, bounds. Without one, whoever may ask gets what there is."""
     links: tuple[LinkEntry, ...] = ()
@@ -257,6 +259,10 @@ class NodeFile:
         if self.policy is not None and self.design != "keyhop":
             what = f"a policy is for design keyhop: {self.design} shares its key by its own parts"
             raise CheckError(what, "remove the policy, or write design: keyhop", "policy")
+        if self.controller is not None and not controlled(DESIGNS[self.design]):
+            having = ", ".join(name for name, design in DESIGNS.items() if controlled(design))
+            what = f"design {self.design} asks no controller; {having} do"
+            raise CheckError(what, "remove the controller, or name such a design", "controller")
         for at, link in enumerate(self.links):
             if link.to == own:
                 raise CheckError(f"a link of {own} leads to {own}", "name the neighbour", "links", at, "to")

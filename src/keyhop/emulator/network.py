@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from keyhop.core.designs import DESIGNS, controlled
 from keyhop.daemon import linkkey, pki
 from keyhop.daemon.configuration import (
     API_VERSION,
@@ -268,6 +269,7 @@ def _node_file(lab: Lab, plan: Plan, node_id: str) -> NodeFile:
         audit=(AuditEntry(file=Path("audit.jsonl")),),
         limits=_limits(plan),
         design=plan.design,
+        controller=plan.nodes[0].id if controlled(DESIGNS[plan.design]) else None,
     )
 
 

@@ -16,8 +16,8 @@ from keyhop.core.designs import DESIGNS
 def test_the_list_says_of_each_design_whether_a_node_runs_it(run: Run) -> None:
     heads, *rows = run("design", "list").stdout.splitlines()
     assert heads.startswith("NAME") and heads.endswith("RUNS ON A NODE")
-    neighbours = "hosted, no relay"
-    told = {"keyhop": "yes", "sdqaas": neighbours, "sdqaas.mtka": neighbours}
+    controlled = "hosted, with a controller"
+    told = {"keyhop": "yes", "sdqaas": controlled, "sdqaas.mtka": controlled}
     assert [row.split()[0] for row in rows] == list(DESIGNS)
     assert all(row.endswith(f" {told.get(row.split()[0], 'hosted')}") for row in rows)
 

@@ -234,3 +234,10 @@ def test_a_policy_is_a_file_beside_it_and_for_our_own_design_alone() -> None:
     assert node(f"{MINIMAL}policy: policy.yml\n").policy.name == "policy.yml"  # type: ignore[union-attr]
     said = refusals(f"{MINIMAL}policy: policy.yml\ndesign: darpa\n")
     assert "policy: a policy is for design keyhop: darpa shares its key by its own parts" in said
+
+
+def test_a_controller_is_named_for_designs_that_have_one() -> None:
+    assert node(f"{MINIMAL}design: sdqaas\ncontroller: frm\n").controller == "frm"
+    assert node(f"{MINIMAL}design: sdqaas\n").controller is None
+    said = refusals(f"{MINIMAL}design: nict\ncontroller: frm\n")
+    assert "controller: design nict asks no controller; sdqaas, sdqaas.mtka do" in said

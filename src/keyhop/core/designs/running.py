@@ -121,11 +121,24 @@ def not_hosted(design: Design) -> str:
     return ""
 
 
-def no_relay(design: Design) -> str:
-    """Why a node that hosts this design cannot carry key for it over relay nodes; empty if it can, or it has none."""
+def controlled(design: Design) -> bool:
+    """Whether it lets in at a controller that knows slots of rate: a node can carry that part."""
+    admission, routing = design.admission, design.routing
+    slots = isinstance(admission, Reservation) and admission.of == "slots"
+    return isinstance(design.relay, HopByHop) and slots and isinstance(routing, Sdn)
+
+
+def no_relay(design: Design, *, controller: bool = False) -> str:
+    """Why a node that hosts this design cannot carry key for it over relay nodes; empty if it can, or it has none.
+
+    `controller`: whether its configuration names the node that is the controller.
+    """
     match design.relay:
         case HopByHop(paths="xor"):
             return f"{design.name} makes one key of two paths, and a node's vault joins no two keys"
+        case HopByHop() if controlled(design):
+            why = f"{design.name} lets in at one controller, and no node of this network is named as it"
+            return "" if controller else why
         case HopByHop() if isinstance(design.admission, Reservation) and isinstance(design.routing, Sdn):
             return f"{design.name} lets in at one controller, which no node is"
     return ""
@@ -138,12 +151,14 @@ def hosted(design: Design) -> bool:
 
 def on_a_node(design: Design) -> str:
     """yes; hosted: its parts deal out what the node's own links lease, and carry it on where the design has relay;
-    hosted, no relay: neighbours alone; no."""
+    hosted, with a controller: the same, once a node is named as that; hosted, no relay: neighbours alone; no."""
     if not hosted(design):
         return "yes"
     if not_hosted(design):
         return "no"
-    return "hosted, no relay" if no_relay(design) else "hosted"
+    if no_relay(design, controller=True):
+        return "hosted, no relay"
+    return "hosted, with a controller" if controlled(design) else "hosted"
 
 
 def carrier(design: Design) -> Running:

@@ -64,6 +64,8 @@ class NodeSettings:
     min_key_bits: int = 64
     max_key_bits: int = 8192
     keys_per_request: int = 128
+    controller: NodeId | None = None
+    """Which node decides who is let in, where a hosted design has one controller."""
     policy: Policy | None = None
     """Who gets what; None: whoever may ask gets what there is."""
     link_names: dict[str, str] = field(default_factory=dict)

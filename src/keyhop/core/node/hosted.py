@@ -12,7 +12,6 @@ import dataclasses
 import msgspec
 
 from keyhop.core.composed.line import Line, LineSettings, Run
-from keyhop.core.composed.network import Network
 from keyhop.core.composed.nouns.messages import (
     BlockArrived,
     KxArrived,
@@ -37,8 +36,10 @@ from keyhop.core.model import (
 from keyhop.core.node.context import Context
 from keyhop.core.node.hosted_cargo import HostedCargo
 from keyhop.core.node.hosted_containment import Contained, raised_in
+from keyhop.core.node.hosted_controller import Control
 from keyhop.core.node.hosted_messages import (
     LIFE_BYTES,
+    Allowed,
     Carried,
     Greeting,
     Hail,
@@ -46,6 +47,7 @@ from keyhop.core.node.hosted_messages import (
     Message,
     Said,
     Spoken,
+    Wanted,
     decode,
     encode,
 )
@@ -95,7 +97,9 @@ class Hosted:
         self.stocks: dict[str, Stock] = {}
         self._wake_due: int | None = None
         self._links = tuple((str(n.node), max(1, n.rate_bps)) for n in context.settings.neighbours)
-        self._runs = dataclasses.replace(design, relay=NoRelay()) if no_relay(design) else design
+        alone = no_relay(design, controller=bool(context.settings.controller))
+        self._runs = dataclasses.replace(design, relay=NoRelay()) if alone else design
+        self.control = Control(context, self._runs, self.ties, lambda error, peer: self.site.fail(error, peer))
         self._build()
         self.applications = HostedSupply(context, supply, design, self)
         routes.states.own_link = self._own_link
@@ -107,7 +111,7 @@ class Hosted:
 
     def _build(self) -> None:
         own = str(self.context.node)
-        self.network = Network({frozenset((own, peer)): rate for peer, rate in self._links})
+        self.network = self.control.network({frozenset((own, peer)): rate for peer, rate in self._links})
         self.site = Contained(own, self._runs, self.network, self._draw, self._settings, self.cargo)
 
     def watch(self) -> None:
@@ -125,6 +129,7 @@ class Hosted:
         self.ties.tick()
         self.cargo.tick()
         self.applications.tick()
+        self.control.look()
         # Link state tells of applications later than the link opens.
         self.applications.register_all()
         for pair in context.pairs.values():
@@ -257,6 +262,7 @@ class Hosted:
     def begun(self, peer: str) -> None:
         """Of a distant pair nothing is left, at either end."""
         self.step(PairParted(peer))
+        self.control.begun(peer)
         self.cargo.forget(peer)
         self.applications.forget(peer, distant=True)
 
@@ -282,6 +288,8 @@ class Hosted:
                 if error is not None:
                     text = f"{said.kx.word} that its design does not say so ({type(error).__name__})"
                     raise PeerError(text)
+            case Wanted() | Allowed():
+                self.control.told(peer, said, distant=distant)
             case _:
                 self.applications.told(peer, said, distant=distant)
 

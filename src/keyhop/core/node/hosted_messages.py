@@ -13,6 +13,7 @@ from keyhop.core.messages import (
     DESIGN_LIMIT_BYTES,
     LINKS_PER_NODE,
     NAME_LIMIT,
+    PATH_LIMIT,
     Byte,
     Number,
     Span,
@@ -121,7 +122,29 @@ class Carried(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=9):
     said: Annotated[bytes, Meta(max_length=DESIGN_LIMIT_BYTES)]
 
 
-Said: TypeAlias = Spoken | Opened | Named | Retuned | Closed
+class Wanted(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=10):
+    """To the controller, of a service from the sender."""
+
+    service: StreamName
+    destination: NodeName
+    slots: Rate
+    """0: it is over."""
+    number: Number
+    """Of what the sender wants; rises."""
+
+
+class Allowed(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=11):
+    """From the controller: what a service has now."""
+
+    service: StreamName
+    number: Number
+    """Of the wish that this answers."""
+    slots: Rate
+    path: Annotated[tuple[NodeName, ...], Meta(max_length=PATH_LIMIT)]
+    """Empty: no path has so many slots free."""
+
+
+Said: TypeAlias = Spoken | Opened | Named | Retuned | Closed | Wanted | Allowed
 """What any two sites say to each other, neighbours or not."""
 Message: TypeAlias = Greeting | Material | Said | Hail | Carried
 

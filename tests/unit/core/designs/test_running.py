@@ -92,7 +92,7 @@ def test_other_designs_are_hosted_on_links_that_follow_ours(name: str) -> None:
     design = DESIGNS[name]
     assert not not_hosted(design)
     assert carrier(design) == running(KEYHOP)
-    hosts = "hosted, no relay" if no_relay(design) else "hosted"
+    hosts = "hosted, with a controller" if no_relay(design) else "hosted"
     assert on_a_node(design) == ("yes" if name == "keyhop" else hosts)
 
 
@@ -103,9 +103,16 @@ def test_stores_of_several_sizes_that_are_filled_by_demand_are_not_hosted() -> N
     assert on_a_node(design) == "no"
 
 
-def test_a_design_that_lets_in_at_one_controller_is_hosted_without_its_relay() -> None:
+def test_a_design_that_lets_in_at_one_controller_relays_where_a_node_is_named_as_that() -> None:
     assert {name for name, design in DESIGNS.items() if no_relay(design)} == {"sdqaas", "sdqaas.mtka"}
     assert "controller" in no_relay(DESIGNS["sdqaas"])
+    assert not any(no_relay(design, controller=True) for design in DESIGNS.values())
+
+
+def test_a_controller_that_knows_no_slots_is_carried_by_no_node() -> None:
+    other = replace(DESIGNS["sdqaas"], admission=Reservation(of="rate"))
+    assert "no node is" in no_relay(other, controller=True)
+    assert on_a_node(other) == "hosted, no relay"
 
 
 def test_one_key_of_two_paths_is_not_made_on_nodes() -> None:

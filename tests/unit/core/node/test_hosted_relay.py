@@ -9,7 +9,7 @@ import pytest
 
 from keyhop.core.composed.nouns.messages import Kx
 from keyhop.core.composed.site import Site
-from keyhop.core.designs import DESIGNS, no_relay, not_hosted
+from keyhop.core.designs import DESIGNS, not_hosted
 from keyhop.core.machine import Deliver
 from keyhop.core.messages import DesignMessage
 from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError, Range, RunId
@@ -29,11 +29,11 @@ RATE_BPS = 20_000
 RELAYING = sorted(
     name
     for name, design in DESIGNS.items()
-    if name != "keyhop" and not not_hosted(design) and not no_relay(design) and not isinstance(design.relay, NoRelay)
+    if name != "keyhop" and not not_hosted(design) and not isinstance(design.relay, NoRelay)
 )
 
 
-def settings(name: str, around: str, others: str) -> NodeSettings:
+def settings(name: str, around: str, others: str, controller: str = "b") -> NodeSettings:
     return NodeSettings(
         node=NodeId(name),
         neighbours=tuple(
@@ -47,6 +47,7 @@ def settings(name: str, around: str, others: str) -> NodeSettings:
         ),
         applications=(Application(id=AppId(f"sae-{name}"), peers=frozenset(AppId(f"sae-{peer}") for peer in others)),),
         request_wait_ns=20 * NANOSECONDS,
+        controller=NodeId(controller) if controller else None,
     )
 
 
@@ -95,9 +96,10 @@ class Watched(NodeVault):
 class Line3:
     """Nodes a, b and c in a line, of one design; links that give blocks; pads that were used, and keys given."""
 
-    def __init__(self, design: str) -> None:
+    def __init__(self, design: str, controller: str = "b") -> None:
         # No traffic of b: what its vault holds is what relay has left there.
-        nodes = [settings("a", "b", "c"), settings("b", "ac", ""), settings("c", "b", "a")]
+        ends = [settings("a", "b", "c", controller), settings("c", "b", "a", controller)]
+        nodes = [ends[0], settings("b", "ac", "", controller), ends[1]]
         self.vaults: dict[int, Watched] = {}
         self.world = World(1, nodes, DESIGNS[design], self.vault)
         self.answers: dict[int, Answered] = {}
@@ -243,10 +245,10 @@ def test_stock_of_a_distant_pair_outlives_a_restart_of_the_node_between() -> Non
     assert line.fetch("c", before.ids[0]) == (line.answers[max(line.answers)].deliver, bits)
 
 
-def test_a_design_whose_admission_is_at_one_controller_says_that_nodes_have_none() -> None:
-    given, _ = Line3("sdqaas").ask("a")
+def test_a_design_with_a_controller_has_no_relay_where_none_is_named() -> None:
+    given, _ = Line3("sdqaas", controller="").ask("a")
     assert given.refusal is not None
-    assert "controller" in given.refusal.message
+    assert "no node of this network is named" in given.refusal.message
 
 
 def test_a_design_without_relay_says_so_for_a_site_that_is_no_neighbour() -> None:
