@@ -369,16 +369,16 @@ class Hosted:
                 peer, why = self.site.failures.pop(0)
                 self.context.count("design_failures")
                 if peer in ended:
-                    # What fails again at once is not about one peer alone.
-                    peer = ""
-                if not peer:
+                    continue
+                ended.add(peer)
+                if peer:
+                    self._tell_failure(peer, why)
+                if not peer or not self._end(peer):
+                    # It is nobody's, or one who cannot even begin anew: then it is not about one peer alone.
                     for other in self.stocks:
                         self._tell_failure(other, why)
                     self._begin_all()
                     return
-                ended.add(peer)
-                self._tell_failure(peer, why)
-                self._end(peer)
         finally:
             self._ending = False
 
@@ -386,17 +386,19 @@ class Hosted:
         text = f"design {self.design.name} failed on what {peer} and this node share ({why}): it is burnt at this end"
         self.context.notice("KH-2304", text, peer)
 
-    def _end(self, peer: str) -> None:
-        pair = self.context.pairs.get(peer)
+    def _end(self, peer: str) -> bool:
+        """Whether the site could let it begin anew."""
+        pair, renewed = self.context.pairs.get(peer), True
         if pair is not None and self.stocks.pop(peer, None) is not None:
             self._burn(pair)
-            self.step(LinkRenewed(peer, silent=True))
+            renewed = self.step(LinkRenewed(peer, silent=True))
             self.applications.forget(peer, distant=False)
             self._drop(pair)
         if peer in self.ties.ties:
             self.ties.renew(peer)
         elif peer in self.site.pairs:
             self.begun(peer)
+        return renewed
 
     def _drop(self, pair: Pair) -> None:
         if pair.current is not None:

@@ -12,7 +12,7 @@ from tests.fuzz.sites import message
 from tests.unit.core.node.test_hosted import HOSTED, Two
 from tests.unit.core.node.test_hosted_relay import RELAYING, Line3
 
-from keyhop.core.composed.nouns.messages import KeyAsked, Kx, Moves, Said
+from keyhop.core.composed.nouns.messages import KeyAsked, Kx, LinkRenewed, Moves, Said
 from keyhop.core.model import NANOSECONDS, NodeId
 from keyhop.core.node import events
 from keyhop.core.node.hosted import Hosted
@@ -141,6 +141,29 @@ def test_a_timer_that_fails_leaves_the_key_of_other_links() -> None:
     assert "KH-2304" in codes(line.world, "b")
     assert hosted_of(line.world, "b").site.links["c"] is left
     assert left.stock_bits > 0
+
+
+def test_several_timers_of_one_neighbour_that_fail_at_once_are_its_matter_alone() -> None:
+    line = Line3("nict")
+    for _ in range(3):
+        set_timer(line.world, "b", "a")
+    left = hosted_of(line.world, "b").site.links["c"]
+    line.world.run(line.world.now + 2 * NANOSECONDS)
+    assert hosted_of(line.world, "b").context.counters["design_failures"] == 3
+    assert hosted_of(line.world, "b").site.links["c"] is left
+
+
+def test_a_link_that_cannot_begin_anew_lets_all_begin_anew() -> None:
+    two = Two("nict")
+    site = hosted_of(two.world, "a").site
+    site._steps[LinkRenewed] = broken
+    set_timer(two.world, "a", "b")
+    two.pass_time(10)
+    assert hosted_of(two.world, "a").site is not site
+    for number in range(BLOCKS):
+        two.block(100 + number)
+    two.pass_time(5)
+    assert two.ask("a", 256)[0].refusal is None
 
 
 def test_a_timer_of_nobody_lets_all_begin_anew() -> None:
