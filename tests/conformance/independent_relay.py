@@ -6,9 +6,12 @@ import struct
 
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 from independent_peer import (
+    ANSWER_FLOW,
     ANSWER_RESERVE,
+    BOOK_FLOW,
     BURNT,
     CONFIRM,
+    END_FLOW,
     FORWARD,
     HELLO,
     PAD,
@@ -57,6 +60,14 @@ class Middle(Peer):
         self.blocks_told: list[list] = []
         """What the node said of the blocks behind its batches."""
         self.number = 0
+        self.kills = False
+        """Whether batches of the node die here, on their way."""
+        self.flow_limit_bps = 1 << 40
+        """What our hop to the far node can still promise."""
+        self.flows: dict[int, tuple[list[str], int, int]] = {}
+        """Guaranteed flows of the node: path, bit/s, bits at once."""
+        self.flow_answers: dict[int, list] = {}
+        """Of flows of the far node that this one asked for."""
         self.tunnel = 0
         self.out: list[list] = []
         self.handlers = {**Peer.handlers, RELAY_BATCH: Middle.on_batch}
@@ -86,6 +97,12 @@ class Middle(Peer):
                 self.send_batch(rest[0])
             elif kind == CONFIRM:
                 self.on_confirm(*rest)
+            elif kind == BOOK_FLOW:
+                self.on_book_flow(*rest)
+            elif kind == ANSWER_FLOW:
+                self.flow_answers[rest[0]] = rest[2:]
+            elif kind == END_FLOW:
+                self.flows.pop(rest[0], None)
         return super().on_plain(payload)
 
     # --- frames of the distant pair -------------------------------------------------------------------------------
@@ -109,6 +126,28 @@ class Middle(Peer):
             self.forward(self.far.connect())
         if connection == self.tunnel and kind:
             self.forward(self.far.receive(frame(kind, position, payload, tag)))
+
+    # --- guaranteed flows -----------------------------------------------------------------------------------------
+
+    def on_book_flow(self, number: int, path: list[str], rate_bps: int, burst_bits: int, lifetime_ms: int) -> None:
+        """We book it on the hop to the far node, which answers; the whole of the way back is inside this object."""
+        require(path == [self.other, self.name, self.far.name], "a path along us")
+        require(
+            0 < rate_bps <= 1 << 40 and 0 < burst_bits <= 1 << 40 and 0 < lifetime_ms <= 60_000, "numbers of a flow"
+        )
+        known = self.flows.get(number)
+        free = self.flow_limit_bps - sum(rate for _, rate, _ in self.flows.values())
+        if known == (path, rate_bps, burst_bits) or (known is None and rate_bps <= free):
+            self.flows[number] = path, rate_bps, burst_bits
+            self.out.append([ANSWER_FLOW, number, path, True, "", "", 0, 0])
+        else:
+            self.flows.pop(number, None)
+            self.out.append([ANSWER_FLOW, number, path, False, self.name, f"{free} bit/s are left", free, burst_bits])
+
+    def book_flow(self, number: int, rate_bps: int, burst_bits: int = 20_000) -> None:
+        """A flow of the far node to this one."""
+        path = [self.far.name, self.name, self.other]
+        self.out.append([BOOK_FLOW, number, path, rate_bps, burst_bits, 30_000])
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -171,6 +210,9 @@ class Middle(Peer):
         for pad in pads:
             run.set(BURNT, *pad)
         placements, segment, fingerprint, path = unpack(manifest)
+        if self.kills:
+            self.out.append([CONFIRM, number, path, b"", b""])
+            return
         told = unpack(labels)
         require(sum(piece[0] for piece in told) == length, "labels of all bytes")
         self.blocks_told += [term for piece in told for term in piece[2]]

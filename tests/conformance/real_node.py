@@ -14,6 +14,7 @@ from keyhop.core.node.extents import Extents
 from keyhop.core.node.node import Node
 from keyhop.core.node.recovery import FIRST_CONTACT, FIRST_CONTACT_BYTES
 from keyhop.core.node.vault import BlockName
+from keyhop.core.policy_rules import Policy
 from keyhop.daemon.identity import Identities
 from keyhop.daemon.peers import KME_URI_PREFIX
 from keyhop.daemon.signing import NodeIdentity
@@ -77,13 +78,14 @@ class WatchedVault(NodeVault):
 class Line:
     """The node `name`, its neighbour `other` at the end of a stream. Time stands still unless `pass_time` moves it."""
 
-    def __init__(self, name: str, other: str, secret: bytes) -> None:
+    def __init__(self, name: str, other: str, secret: bytes, policy: Policy | None = None) -> None:
         self.name, self.other = name, other
         self.settings = NodeSettings(
             node=NodeId(name),
             neighbours=(Neighbour(node=NodeId(other), link=LINK, segment_bytes=SEGMENT_BYTES),),
             applications=(Application(id=AppId("here"), peers=frozenset([AppId("there"), AppId("distant")])),),
             directory={AppId("there"): NodeId(other)},
+            policy=policy,
         )
         self.used: dict[RunId, Extents] = {}
         self.disk = PretendDisk()

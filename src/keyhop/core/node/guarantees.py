@@ -52,14 +52,16 @@ class Guarantees:
         """Set by the node: what is asked of the other nodes of a path."""
         self.kept_bits: Callable[[Pair], int] = lambda pair: 0
         """Set by the node: what of a link's stock is kept for flows over it."""
+        self.pad_bits: Callable[[Pair], int] = lambda pair: pair.pads.total() * 8
+        """Set by the node: what of it is leased as pads, and not supply's in any case."""
         self.revoke: Callable[[str], None] = lambda name: None
         """Set by the node: a flow of others is not carried any more."""
         self._asking: dict[str, tuple[Pair, Terms]] = {}
         """Streams whose path is asked for or booked."""
         self._joined: dict[str, dict[str, ServiceClass]] = {}
         self._weights: dict[str, int] = {}
-        self._told: set[str] = set()
-        """Streams that people were told have no guarantee."""
+        self._told: dict[str, str] = {}
+        """Streams that people were told have no guarantee, and who refused it then."""
         self.streams: list[tuple[AppId, AppId, Terms]] = []
         """All that are not like any other: of a better class than best effort, or of another weight."""
         for application in context.settings.applications:
@@ -82,7 +84,7 @@ class Guarantees:
 
     def stock_bits(self, pair: Pair) -> int:
         """What supply may take, but for the reserve: leased or leasable, and not kept for flows."""
-        return max(0, self._supply_bits(pair) - max(0, self.kept_bits(pair) - pair.pads.total() * 8))
+        return max(0, self._supply_bits(pair) - max(0, self.kept_bits(pair) - self.pad_bits(pair)))
 
     def _supply_bits(self, pair: Pair) -> int:
         leasable = pair.own_key.untouched if pair.is_open else 0
@@ -147,7 +149,7 @@ class Guarantees:
         )
         self._joined[pair.peer][stream] = ServiceClass.GUARANTEED
         if stream in self._told:
-            self._told.discard(stream)
+            del self._told[stream]
             text = f"{stream} has its guarantee of {terms.rate_bps} bit/s"
             self.context.notice("KH-2105", text, stream.partition(" -> ")[0])
 
@@ -165,7 +167,7 @@ class Guarantees:
         self._end(stream)
         if self.bookings is not None:
             self.bookings.end(stream)
-        self._told.add(stream)
+        self._told[stream] = ""
         self._lower(stream)
         text = f"{stream} loses its guarantee: {why}"
         self.context.notice("KH-2104", text, stream.partition(" -> ")[0])
@@ -226,8 +228,8 @@ class Guarantees:
         return Contract(min(offer.rate_bps, asked.rate_bps), min(offer.burst_bits, asked.burst_bits))
 
     def _refused(self, stream: str, terms: Terms, answer: Answer) -> None:
-        if stream not in self._told:
-            self._told.add(stream)
+        if self._told.get(stream) not in (answer.narrowest, ""):
+            self._told[stream] = answer.narrowest
             offer = answer.offer
             offered = f"{offer.rate_bps} bit/s, burst {offer.burst_bits} bit" if offer else "nothing"
             text = f"{stream} is not guaranteed {terms.rate_bps} bit/s: {answer.why or 'no path'}; offered: {offered}"
@@ -300,7 +302,7 @@ class Guarantees:
         if not self._is_near(pair):
             return Contract(0, 0)
         # Of stock what relay can have: what supply has leased is not pads any more.
-        stock = (pair.own_key.untouched + pair.pads.total()) * 8
+        stock = pair.own_key.untouched * 8 + self.pad_bits(pair)
         (room,) = self._rooms(pair).values()
         return Contract(room.promisable_bps, stock)
 
@@ -319,7 +321,7 @@ class Guarantees:
         if self._is_near(pair):
             rate_bps, gap_ns = self._measured(pair)
             # What flows have leased as pads is theirs, and counts among what is held.
-            stock = self._supply_bits(pair) + min(self.kept_bits(pair), pair.pads.total() * 8)
+            stock = self._supply_bits(pair) + min(self.kept_bits(pair), self.pad_bits(pair))
             return {_link(pair.own, pair.peer): LinkRoom(rate_bps, terms.usable_bits(stock), gap_ns, terms.floor)}
         rooms = {}
         hops = self.path(pair.peer)

@@ -36,6 +36,8 @@ class Leases:
         self.asked: dict[str, dict[int, Asked]] = {}
         self.committing: dict[str, int] = {}
         """Bytes leased for supply that may not be spent yet: their commit is under way."""
+        self.committing_pads: dict[str, int] = {}
+        """The same for pads."""
         self.on_lent: list[Callable[[Pair, Purpose], None]] = []
         self.purposes = {Purpose.SUPPLY, Purpose.PAD, Purpose.DERIVE}
         """What a peer may ask for."""
@@ -141,6 +143,9 @@ class Leases:
         context.book(run)
         if purpose is Purpose.SUPPLY:
             self.committing[pair.peer] = self.committing.get(pair.peer, 0) + sum(length for _, length in spans)
+        elif purpose is Purpose.PAD:
+            before = self.committing_pads.get(pair.peer, 0)
+            self.committing_pads[pair.peer] = before + sum(length for _, length in spans)
         context.out.after.append(LeaseCommitted(pair.peer, purpose, spans, context.epochs(pair)))
 
     def committed(self, event: LeaseCommitted) -> None:
@@ -150,6 +155,8 @@ class Leases:
         purpose, run = Purpose(event.purpose), pair.own_key
         if purpose is Purpose.SUPPLY:
             self.committing[pair.peer] -= sum(length for _, length in event.spans)
+        elif purpose is Purpose.PAD:
+            self.committing_pads[pair.peer] -= sum(length for _, length in event.spans)
         lent: list[Span] = []
         for start, length in event.spans:
             segment = run.segments.get(start)

@@ -150,9 +150,10 @@ class Node:
             return flows.kept_bytes(pair, pads.under_way(pair)) if flows.flows else 0
 
         # What of it is leased as pads already, supply cannot have in any case.
-        leases.reserved_bytes = lambda pair: reserved_bytes(pair) + max(0, kept(pair) - pair.pads.total())
+        leases.reserved_bytes = lambda pair: reserved_bytes(pair) + max(0, kept(pair) - pads.in_hand(pair))
         leases.promised_bytes = guarantees.held_bytes
         guarantees.kept_bits = lambda pair: kept(pair) * 8
+        guarantees.pad_bits = lambda pair: pads.in_hand(pair) * 8
         guarantees.asks(self.bookings)
         guarantees.serves(flows)
         self.bookings.edges = self.routes.edges

@@ -99,6 +99,10 @@ class Pads:
             found[holding.way] = found.get(holding.way, 0) + sum(span for _, span in holding.pads)
         return found
 
+    def in_hand(self, pair: Pair) -> int:
+        """Bytes leased as pads and not set aside, or in a moment."""
+        return pair.pads.total() + self.leases.committing_pads.get(pair.peer, 0)
+
     def sure_bytes(self, pair: Pair, way: Way) -> int:
         """What a batch this way may have whatever others hold: of guaranteed flows that were booked."""
         return max(0, self.covered_bytes(pair.peer, way) - self.under_way(pair).get(way, 0))
@@ -110,7 +114,7 @@ class Pads:
         if length <= sure:
             return ""
         kept = self.kept_bytes(pair, self.under_way(pair)) - sure + self.leases.promised_bytes(pair)
-        free = pair.own_key.untouched + pair.pads.total() - kept
+        free = pair.own_key.untouched + self.in_hand(pair) - kept
         if kept > 0 and length > free:
             return f"{kept} bytes of the next link are kept for guarantees: {max(0, free)} are free, {length} asked for"
         source, neighbour = way.source, way.neighbour
