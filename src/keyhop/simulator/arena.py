@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keyhop.core.composed.line import Line, LineSettings
@@ -83,6 +83,7 @@ class Arena:
         self._choices = random.Random(f"choices {seed}")  # noqa: S311
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
+        self._demands: Iterator[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = iter(())
         self._wakes: dict[str, int] = {}
         self._line_settings = line_settings or self._settings
         names = sorted({node for link in links for node in link})
@@ -125,8 +126,8 @@ class Arena:
             self.at(at_ns, self._retune, name, rate_bps)
         for fault in self.scenario.faults:
             self.at(fault.at_ns, self._fault, fault)
-        for demand in self.scenario.demands:
-            self.at(demand.at_ns, self._demand, demand)
+        self._demands = self._one_by_one()
+        self._next_demand()
         self.at(SAMPLE_NS, self._sample)
         if tell is not None:
             self.at(SAMPLE_NS, self._tell, tell, end)
@@ -137,6 +138,23 @@ class Arena:
             call(*arguments)
         self.now = end
         return self.record(seconds)
+
+    def _one_by_one(self) -> Iterator[tuple[int, int, Callable[..., None], tuple[Any, ...]]]:
+        """The demands by time, and of one time as they stand; the heap holds only the next, and so stays small."""
+        first = self._sequence + 1
+        self._sequence += len(self.scenario.demands)
+        order = sorted((demand.at_ns, number) for number, demand in enumerate(self.scenario.demands))
+        for at_ns, number in order:
+            yield at_ns, first + number, self._first_try, (self.scenario.demands[number],)
+
+    def _next_demand(self) -> None:
+        entry = next(self._demands, None)
+        if entry is not None:
+            heapq.heappush(self._heap, entry)
+
+    def _first_try(self, demand: Demand) -> None:
+        self._next_demand()
+        self._demand(demand)
 
     def at(self, due: int, call: Callable[..., None], *arguments: Any) -> None:
         self._sequence += 1

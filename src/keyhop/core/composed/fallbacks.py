@@ -22,7 +22,10 @@ LIFETIME_NS = 10 * NANOSECONDS
 class Fallbacks:
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._part = site.design.fallback
+        self._part = part = site.design.fallback
+        self.joins = isinstance(part, Hybrid)
+        """Every key is joined with an exchanged one."""
+        self.joined_its = not isinstance(part, Hybrid) or part.combine == "xor"
         self._degraded: dict[str, bool] = {}
         """Per pair, by peer."""
         self._given_ns: dict[str, int] = {}
@@ -33,15 +36,6 @@ class Fallbacks:
         """By peer, streams that will need a seed."""
         self._sown: set[str] = set()
         """Streams that have derived from their seed: the next key is another child of it."""
-
-    @property
-    def joins(self) -> bool:
-        """Every key is joined with an exchanged one."""
-        return isinstance(self._part, Hybrid)
-
-    @property
-    def joined_its(self) -> bool:
-        return not isinstance(self._part, Hybrid) or self._part.combine == "xor"
 
     def opened(self, stream: StreamOpened) -> None:
         part = self._part

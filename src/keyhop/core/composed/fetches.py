@@ -40,7 +40,7 @@ class Children:
     def fetch(self, line: Line, event: KeyFetched) -> bool:
         """Whether there is a record, so that this is the answer."""
         name, answers = event.name, self._site.moves.answer
-        fetched = self._fetched.get(first(name))
+        fetched = self._fetched.get(first(name)) if name.keys > 1 else None
         if fetched is None:
             return False
         if name.child in fetched or not 0 <= name.child < name.keys:

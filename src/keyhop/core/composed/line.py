@@ -116,6 +116,7 @@ class Line:
         self._runs = {(size, owner): Run(size, owner) for owner in owners for size in sizes_of(design, distant)}
         self.run = next(iter(self._runs.values()))
         """The first run of this end: of a link's with one unit size, the only one."""
+        self._only = self.run if len(self._runs) == 1 else None
         self.cut_bits = self.run.unit_bits
         """A key takes whole ones of these."""
         self.pickup_bits = 0
@@ -154,6 +155,9 @@ class Line:
 
     def run_of(self, label: str, unit_bits: int = 0) -> Run:
         """The run in which a pool lies."""
+        only = self._only
+        if only is not None and unit_bits in (0, only.unit_bits):
+            return only
         owner = label.partition(">")[0] if self.distant else ""
         run = self._runs.get((unit_bits or self.run.unit_bits, owner))
         if run is None:

@@ -76,6 +76,7 @@ class Site:
         self._requests = 0
         self.streams: dict[str, StreamOpened] = {}
         self.waiting = Requests(design.priority)
+        self._derives = isinstance(design.formatting.supply, Kdf)
         self.fetches = Fetches(self)
         self.fallbacks = Fallbacks(self)
         self.links: dict[str, Line] = {}
@@ -188,15 +189,16 @@ class Site:
         if taken is not None and not taken.ranges:
             self.refuse(request, taken.label)
             return
-        if request.decided:
-            if taken is not None:
-                # Both ends hold it as assigned; nobody wants it any more.
-                line = self.line(request.asked.peer)
-                assert line is not None
-                line.gone(taken.ranges, "X", taken.run)
-            return
         if taken is not None:
-            self._give(request, taken)
+            line = self.line(request.asked.peer)
+            assert line is not None
+            if request.decided:
+                # Both ends hold it as assigned; nobody wants it any more.
+                line.gone(taken.ranges, "X", taken.run)
+            else:
+                self._give(line, request, taken)
+            return
+        if request.decided:
             return
         request.tries += 1
         if request.tries > RETRIES:
@@ -312,7 +314,7 @@ class Site:
             self.refuse(request, taken.label)
             return True
         if taken is not None:
-            self._give(request, taken)
+            self._give(line, request, taken)
             return True
         return self._short(line, request)
 
@@ -355,18 +357,16 @@ class Site:
                     request.stream, line.run.unit_bits, partial(self._settled, request)
                 )
                 if isinstance(taken, Taken):
-                    self._give(request, taken, derived=True)
+                    self._give(line, request, taken, derived=True)
                 else:
                     self.refuse(request, "not enough key to derive from")
             case _:
                 self.refuse(request, f"not enough key: {asked.size_bits} bit asked for")
         return True
 
-    def _give(self, request: Request, taken: Taken, *, derived: bool = False) -> None:
+    def _give(self, line: Line, request: Request, taken: Taken, *, derived: bool = False) -> None:
         asked = request.asked
-        line = self.line(asked.peer)
-        assert line is not None
-        derived = derived or isinstance(self.design.formatting.supply, Kdf)
+        derived = derived or self._derives
         name = Name(
             distant=line.distant,
             label=taken.label,

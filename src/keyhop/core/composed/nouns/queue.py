@@ -14,10 +14,12 @@ from keyhop.core.policy.priority import Fifo, Waiting
 class Request:
     """One demand of an application on its way through a site."""
 
-    __slots__ = ("arrived_ns", "asked", "decided", "due_ns", "pending", "takes_bits", "tries", "waited", "waiting")
+    __slots__ = ("arrived_ns", "asked", "decided", "due_ns", "number", "pending", "takes_bits", "tries", "waited")
 
     def __init__(self, asked: KeyAsked, number: int, now: int) -> None:
         self.asked = asked
+        self.number = number
+        """By arrival."""
         self.arrived_ns = now
         self.due_ns = now + asked.deadline_ns
         self.pending = False
@@ -27,9 +29,14 @@ class Request:
         self.waited = False
         self.decided = False
         self.tries = 0
-        self.waiting = Waiting(
-            number,
-            now,
+
+    @property
+    def waiting(self) -> Waiting:
+        """As the priority sees it."""
+        asked = self.asked
+        return Waiting(
+            self.number,
+            self.arrived_ns,
             asked.size_bits,
             asked.security_level,
             asked.service_class,
@@ -61,16 +68,16 @@ class Requests:
     def add(self, request: Request) -> None:
         """Once is enough."""
         waiting = self._waiting.setdefault(request.asked.peer, {})
-        if request.waiting.number not in waiting:
-            waiting[request.waiting.number] = request
+        if request.number not in waiting:
+            waiting[request.number] = request
             if not self._by_arrival:
-                key = self._priority.sort_key(request.waiting), request.waiting.number
+                key = self._priority.sort_key(request.waiting), request.number
                 insort(self._order.setdefault(request.asked.peer, []), key)
             self.bits[request.asked.peer] = self.bits.get(request.asked.peer, 0) + request.asked.size_bits
             self.by_stream[request.stream] = self.by_stream.get(request.stream, 0) + request.takes_bits
 
     def remove(self, request: Request) -> None:
-        if self._waiting.get(request.asked.peer, {}).pop(request.waiting.number, None) is not None:
+        if self._waiting.get(request.asked.peer, {}).pop(request.number, None) is not None:
             self.bits[request.asked.peer] -= request.asked.size_bits
             self.by_stream[request.stream] -= request.takes_bits
 

@@ -12,7 +12,10 @@ Units: TypeAlias = tuple[int, int]
 
 
 def count(ranges: Iterable[Units]) -> int:
-    return sum(end - start for start, end in ranges)
+    units = 0
+    for start, end in ranges:
+        units += end - start
+    return units
 
 
 def disjoint(ranges: Sequence[Units]) -> Sequence[Units]:
@@ -172,14 +175,20 @@ class Queue:
     def remove(self, ranges: Iterable[Units]) -> bool:
         """Exactly these, or False and nothing."""
         ranges = disjoint(tuple(ranges))
-        rows = [row for start, end in ranges if (row := self._row(start, end)) is not None]
-        if len(rows) < len(ranges):
+        if len(ranges) == 1:
+            return self._remove(*ranges[0])
+        if any(self._row(start, end) is None for start, end in ranges):
             return False
-        for row, (start, end) in zip(rows, ranges, strict=True):
-            cut(row, start, end)
-            self.level -= end - start
-            if not row:
-                self._rows = [row for row in self._rows if row]
+        return all(self._remove(start, end) for start, end in ranges)
+
+    def _remove(self, start: int, end: int) -> bool:
+        row = self._row(start, end)
+        if row is None:
+            return False
+        cut(row, start, end)
+        self.level -= end - start
+        if not row:
+            self._rows.remove(row)
         return True
 
     def _row(self, start: int, end: int) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from keyhop.core.composed.nouns.messages import Kx, StreamOpened
@@ -32,7 +33,7 @@ RESERVED_CLASS = "guaranteed"
 """Streams of this class come through ETSI 004 and have a buffer of their own (K)."""
 
 
-class Refilled(Common):
+class Refilled(Common, ABC):
     """One refill at a time. What one end lacks nobody moves."""
 
     word = "REFILL"
@@ -52,17 +53,17 @@ class Refilled(Common):
 
     # --- what designs differ in ---------------------------------------------------------------------------------------
 
+    @abstractmethod
     def plan(self) -> list[tuple[str, int]]:
         """At the master: how many units each buffer gets now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def due(self, label: str) -> bool:
         """Whether this buffer is low."""
-        raise NotImplementedError
 
+    @abstractmethod
     def knows(self, label: str) -> bool:
         """Whether this end draws on a buffer of this name."""
-        raise NotImplementedError
 
     def lasts(self, label: str) -> bool:
         """At the master: whether the buffer is still wanted at both ends."""

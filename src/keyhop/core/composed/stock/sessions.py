@@ -48,6 +48,10 @@ class DealtSessions(Common):
 
     def __init__(self, line: Line) -> None:
         super().__init__(line)
+        ways = direction(line.own, line.peer), direction(line.peer, line.own)
+        directed = any(isinstance(part, EncDec) for part in line.design.divisions)
+        self._ways = tuple(f"/{way}" for way in ways) if directed else ()
+        """What the names of a session's two pools end with: this end's, then the peer's; none: it has one pool."""
         self.connections = Connections(line, self.review)
         self.changes: Changes = self._changes()
         self.cursor = 0
@@ -138,10 +142,7 @@ class DealtSessions(Common):
                 self._line.gone(pool.clear(), "X", run)
 
     def pools_of(self, session: str) -> tuple[str, ...]:
-        line = self._line
-        if not any(isinstance(part, EncDec) for part in line.design.divisions):
-            return (session,)
-        return tuple(f"{session}/{direction(*ends)}" for ends in ((line.own, line.peer), (line.peer, line.own)))
+        return tuple(session + way for way in self._ways) or (session,)
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -156,8 +157,8 @@ class DealtSessions(Common):
         return pools[0] if opened is not None and opened.asks is outgoing else NOBODY
 
     def lends(self, label: str) -> bool:
-        if any(isinstance(part, EncDec) for part in self._line.design.divisions):
-            return label.endswith(f"/{direction(self._line.peer, self._line.own)}")
+        if self._ways:
+            return label.endswith(self._ways[1])
         opened = self.connections.own.get(label)
         return bool(label) and label != NOBODY and (opened is None or not opened.asks)
 

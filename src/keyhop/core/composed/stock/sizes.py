@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def smallest_unit(sizes: tuple[int, ...]) -> int:
     return gcd(*sizes)
 
 
+@lru_cache(maxsize=1024)
 def store(way: str, size_bits: int) -> str:
     """The label of one store: `A>B/512`. A key's number in it follows from its position."""
     return f"{way}/{size_bits}"
@@ -38,6 +40,8 @@ class Sized(Common):
     def __init__(self, line: Line, storage: MultiSizeBlock) -> None:
         super().__init__(line)
         self._storage = storage
+        self._stores: dict[str, list[tuple[int, int, Queue]]] = {}
+        """By way: size, units of a key, and the store."""
         self._dealt: dict[str, dict[int, int]] = {}
         """Bits by owner and size."""
         self.wanted_bits = 0
@@ -67,8 +71,13 @@ class Sized(Common):
 
     def levels(self, way: str) -> dict[int, int]:
         """Keys of each size."""
-        run = self._line.run_of(way)
-        return {size: run.pool(store(way, size)).level * run.unit_bits // size for size in self._storage.sizes}
+        stores = self._stores.get(way)
+        if stores is None:
+            run = self._line.run_of(way)
+            stores = self._stores[way] = [
+                (size, size // run.unit_bits, run.pool(store(way, size))) for size in self._storage.sizes
+            ]
+        return {size: queue.level // units for size, units, queue in stores}
 
     def _way(self, run: Run, number: int) -> str:
         line = self._line
@@ -141,15 +150,21 @@ def below_low(line: Line, part: LowHigh, storage: MultiSizeBlock) -> Callable[[]
     """Whether a store of the link is short, or being filled up to the high mark. The master decides for both ends;
     what it has pulled and not agreed on yet counts as shared among the stores."""
     filling: set[tuple[str, int]] = set()
+    seen: dict[tuple[str, int], int] = {}
+    """By store, the level that was looked at last: at the same level the answer is the same."""
     stores = 2 * len(storage.sizes)
+    ways = direction(line.own, line.peer), direction(line.peer, line.own)
 
     def due() -> bool:
         if not line.master or not isinstance(line.dealing, Sized):
             return False
-        ways = direction(line.own, line.peer), direction(line.peer, line.own)
+        shared_bits = line.pickup_bits // stores
         for way in ways:
             for size, level in line.dealing.levels(way).items():
-                level += line.pickup_bits // stores // size
+                level += shared_bits // size
+                if seen.get((way, size)) == level:
+                    continue
+                seen[way, size] = level
                 capacity = line.settings.capacity_bits // stores // size
                 if part.wanted(level, capacity, (way, size) in filling):
                     filling.add((way, size))
