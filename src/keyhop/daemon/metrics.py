@@ -164,18 +164,27 @@ class NodeCollector(Collector):
         mismatches = CounterMetricFamily(
             "keyhop_pool_sync_mismatches", "Blocks and leases on which the two ends disagree.", labels=("link",)
         )
+        booked = GaugeMetricFamily(
+            "keyhop_flow_booked_bps", "Rate that guaranteed flows have booked of a link, in bit/s.", labels=("link",)
+        )
+        refusals = CounterMetricFamily(
+            "keyhop_flow_refusals", "Guaranteed flows of others that a link could not take, or not any more.",
+            labels=("link",),
+        )  # fmt: skip
         totals = self._process.alarms.totals
         for peer, link in self._process.links_to.items():
             pair = node.context.pairs[peer]
             spent.add_metric((link,), sum(run.book[Account.R] for run in pair.runs.values()))
             mismatches.add_metric((link,), sum(totals[code, f"link {link}"] for code in ("KH-1103", "KH-2302")))
+            booked.add_metric((link,), node.flows.booked_bps(peer))
+            refusals.add_metric((link,), node.flows.refused.get(peer, 0))
         changes = CounterMetricFamily("keyhop_route_changes", "Routes that took another path.")
         changes.add_metric((), self._live.route_changes)
         unreachable = GaugeMetricFamily(
             "keyhop_route_unreachable_pairs", "Nodes that keys are wanted for, without path."
         )
         unreachable.add_metric((), len(self._live.unreachable))
-        yield from (hops, failures, spent, mismatches, changes, unreachable)
+        yield from (hops, failures, spent, mismatches, booked, refusals, changes, unreachable)
 
     def _audit_and_store(self) -> Iterator[Metric]:
         records = CounterMetricFamily("keyhop_audit_records", "Lines of the audit chain.", labels=("sink",))

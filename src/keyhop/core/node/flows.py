@@ -247,15 +247,19 @@ class Flows:
     def end_own(self, number: int) -> None:
         self._free((self.context.node, self.context.node, number))
 
+    def booked_bps(self, peer: str) -> int:
+        """Of our link to a neighbour, by all flows."""
+        return sum(flow.contract.rate_bps for flow in self.flows.values() if flow.following == peer)
+
     # --- what is kept -------------------------------------------------------------------------------------------------
 
     def covered_bytes(self, peer: str, way: Way) -> int:
         """What flows by this (neighbour, source, destination) may take of the link to `peer` now, by their bookings."""
         return sum(flow.bucket.level(self.context.now) for flow in self._by(peer, way)) // 8
 
-    def kept_bytes(self, pair: Pair, under_way: Mapping[Way, int]) -> int:
-        """What flows may claim of the link before the next block, but for what is set aside for them already."""
-        now, gap_ns, kept = self.context.now, self.gap_ns(pair), 0
+    def kept_bytes(self, pair: Pair, under_way: Mapping[Way, int], *, at_once: bool = False) -> int:
+        """What flows may claim of the link before the next block, or at once, but for what is set aside for them."""
+        now, gap_ns, kept = self.context.now, 0 if at_once else self.gap_ns(pair), 0
         levels: dict[Way, int] = {}
         for (neighbour, source, _), flow in self.flows.items():
             if flow.following == pair.peer:

@@ -228,8 +228,9 @@ class Governed:
             suits = None if waiting.asked is NO_CONSTRAINTS else choice.suits
             missing = event.number * length - choice.suiting_bytes()
             # Nothing is leased for a request that all of the stock would not answer.
-            if missing <= choice.leasable_bytes() - self.leases.reserved_bytes(pair):
-                self.leases.want(pair, Purpose.SUPPLY, max(missing, self.lease_bytes(pair)), suits)
+            kept = self._kept_bytes(waiting, pair)
+            if missing <= choice.leasable_bytes() - kept:
+                self.leases.want(pair, Purpose.SUPPLY, max(missing, self.lease_bytes(pair)), suits, kept)
             return False
         if waiting.stream is not None:
             self._owe(pair.peer, -waiting.bits)
@@ -274,7 +275,7 @@ class Governed:
                 return None
             text = f"keys of this pair are combined with an exchange, and there is none with KME {pair.peer} now"
             return RequestError(Refusal.UNAVAILABLE, text, retry_after_s=1.0)
-        reserve = self.leases.reserved_bytes(pair)
+        reserve = self._kept_bytes(waiting, pair)
         leasable = max(0, min(choice.leasable_bytes(), pair.own_key.untouched - reserve)) if pair.is_open else 0
         missing = waiting.bits // 8 - choice.suiting_bytes()
         if waiting.has_right and missing <= leasable + self.leases.committing.get(pair.peer, 0):
@@ -297,6 +298,11 @@ class Governed:
     def _free_bits(self, pair: Pair) -> int:
         """What of the stock no request has a right to yet."""
         return self.guarantees.stock_bits(pair) - self._owed.get(pair.peer, 0)
+
+    def _kept_bytes(self, waiting: Waiting, pair: Pair) -> int:
+        """What a request leaves alone: one within its guarantee, only what flows may take at once."""
+        within = waiting.has_right and self.guarantees.is_guaranteed(pair, waiting.stream)
+        return self.guarantees.claimed_bytes(pair) if within else self.leases.reserved_bytes(pair)
 
     def _owe(self, peer: str, bits: int) -> None:
         self._owed[peer] = max(0, self._owed.get(peer, 0) + bits)

@@ -54,6 +54,8 @@ class Guarantees:
         """Set by the node: what of a link's stock is kept for flows over it."""
         self.pad_bits: Callable[[Pair], int] = lambda pair: pair.pads.total() * 8
         """Set by the node: what of it is leased as pads, and not supply's in any case."""
+        self.claimed_bytes: Callable[[Pair], int] = lambda pair: 0
+        """Set by the node: what even a guaranteed stream leaves to flows, which may take it at once."""
         self.revoke: Callable[[str], None] = lambda name: None
         """Set by the node: a flow of others is not carried any more."""
         self._asking: dict[str, tuple[Pair, Terms]] = {}
@@ -83,10 +85,7 @@ class Guarantees:
         return -(-bits // 8)
 
     def stock_bits(self, pair: Pair) -> int:
-        """What supply may take, but for the reserve: leased or leasable, and not kept for flows."""
-        return max(0, self._supply_bits(pair) - max(0, self.kept_bits(pair) - self.pad_bits(pair)))
-
-    def _supply_bits(self, pair: Pair) -> int:
+        """What supply may take, but for the reserve: leased or leasable."""
         leasable = pair.own_key.untouched if pair.is_open else 0
         return (pair.stock.left + self.committing(pair) + leasable) * 8
 
@@ -110,7 +109,11 @@ class Guarantees:
                 reserve_bits=terms.reserve_bits,
                 floor_burst_bits=context.settings.max_key_bits,
             )
+            shares.beside = lambda: max(0, self.kept_bits(pair) - self.pad_bits(pair))
         return shares
+
+    def is_guaranteed(self, pair: Pair, stream: str | None) -> bool:
+        return self._joined.get(pair.peer, {}).get(stream or "") is ServiceClass.GUARANTEED
 
     def join(self, pair: Pair, master: str, slave: str, terms: Terms) -> str:
         """The stream as the shares know it; guaranteed if it is admitted, until then best effort."""
@@ -321,7 +324,7 @@ class Guarantees:
         if self._is_near(pair):
             rate_bps, gap_ns = self._measured(pair)
             # What flows have leased as pads is theirs, and counts among what is held.
-            stock = self._supply_bits(pair) + min(self.kept_bits(pair), self.pad_bits(pair))
+            stock = self.stock_bits(pair) + min(self.kept_bits(pair), self.pad_bits(pair))
             return {_link(pair.own, pair.peer): LinkRoom(rate_bps, terms.usable_bits(stock), gap_ns, terms.floor)}
         rooms = {}
         hops = self.path(pair.peer)

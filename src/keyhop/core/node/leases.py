@@ -64,11 +64,16 @@ class Leases:
         return any(asked.purpose == purpose for asked in self.asked.get(pair.peer, {}).values())
 
     def want(
-        self, pair: Pair, purpose: Purpose, size_bytes: int, suits: Callable[[Segment], bool] | None = None
+        self,
+        pair: Pair,
+        purpose: Purpose,
+        size_bytes: int,
+        suits: Callable[[Segment], bool] | None = None,
+        kept_bytes: int | None = None,
     ) -> bool:
         """Asks for a lease of about this size; True if one is under way, False if there is nothing to ask for.
 
-        `suits`: which segments will do, where not all will.
+        `suits`: which segments will do, where not all will. `kept_bytes`: what is left alone, if not as much as ever.
         """
         if self.pending(pair, purpose):
             return True
@@ -79,7 +84,7 @@ class Leases:
         under_way = self.asked.get(pair.peer, {}).values()
         taken = {start for asked in under_way for start, _ in asked.spans}
         kept = self.promised_bytes if purpose is Purpose.PAD else self.reserved_bytes
-        left = pair.own_key.untouched - kept(pair)
+        left = pair.own_key.untouched - (kept(pair) if kept_bytes is None else kept_bytes)
         for segment in pair.own_key.oldest_untouched():
             if segment.start in taken:
                 # For the other purpose: the peer grants them once.

@@ -146,11 +146,15 @@ class Node:
         guarantees, reserved_bytes = self.supply.governed.guarantees, self.leases.reserved_bytes
         pads.covered_bytes, pads.kept_bytes, pads.on_spent = flows.covered_bytes, flows.kept_bytes, flows.spend
 
-        def kept(pair: Pair) -> int:
-            return flows.kept_bytes(pair, pads.under_way(pair)) if flows.flows else 0
+        def kept(pair: Pair, *, at_once: bool = False) -> int:
+            return flows.kept_bytes(pair, pads.under_way(pair), at_once=at_once) if flows.flows else 0
+
+        def claimed(pair: Pair) -> int:
+            return reserved_bytes(pair) + max(0, kept(pair, at_once=True) - pads.in_hand(pair))
 
         # What of it is leased as pads already, supply cannot have in any case.
         leases.reserved_bytes = lambda pair: reserved_bytes(pair) + max(0, kept(pair) - pads.in_hand(pair))
+        guarantees.claimed_bytes = claimed
         leases.promised_bytes = guarantees.held_bytes
         guarantees.kept_bits = lambda pair: kept(pair) * 8
         guarantees.pad_bits = lambda pair: pads.in_hand(pair) * 8

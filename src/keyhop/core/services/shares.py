@@ -8,7 +8,7 @@ back at once. Best effort has a bucket of its own, the floor, that prioritised s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
@@ -62,6 +62,8 @@ class Shares:
     ) -> None:
         """`gap_ns`: the longest time between two blocks. `floor_burst_bits`: the largest key best effort may ask."""
         self.reserve_bits = reserve_bits
+        self.beside: Callable[[], int] = lambda: 0
+        """Bits of the stock that others hold who take their part elsewhere: no contract here goes without for them."""
         self._floor_share = floor
         self._least_burst = max(floor_burst_bits, quantum_bits)
         self._streams: dict[str, _Stream] = {}
@@ -119,7 +121,7 @@ class Shares:
 
     def held_bits(self, now: int) -> int:
         """What guaranteed streams may claim before the next block."""
-        return sum(
+        return self.beside() + sum(
             one.bucket.level(now) + one.held_for_gap for one in self._guaranteed.values() if one.bucket is not None
         )
 

@@ -72,7 +72,7 @@ def test_two_sources_over_one_middle_link_are_not_promised_more_than_it_gives() 
     net = network()
     assert is_guaranteed(net, "m1 -> d1")
     first, second = one_of_two(net)
-    assert flows(net, "m") == {first}
+    assert flows(net, "m") == {first} and net.node("m").flows.booked_bps("d") == 18_000
     answer = guarantees(net, second).answers[f"{second}1 -> d1"]
     assert answer.narrowest == "m" and "link m-d" in answer.why and "can still be promised" in answer.why
     assert answer.offer is not None and 0 < answer.offer.rate_bps < 16_000
@@ -158,6 +158,7 @@ def test_a_refusal_further_on_releases_the_earlier_hops() -> None:
     assert answer.narrowest == "c" and "source a may book" in answer.why
     for node in "abc":
         assert not net.node(node).flows.flows, f"{node} keeps nothing for a flow that was refused"
+    assert net.node("c").flows.booked_bps("d") == 0
     assert net.node("c").flows.refused == {"d": net.node("c").context.counters["flows_refused"]}
     assert guarantees(net, "b").promises.promised_bps("b-c") == 0
     assert guarantees(net, "a").promises.promised_bps("a-b") == 0
@@ -426,3 +427,34 @@ def test_a_refused_request_says_who_refused_the_guarantee() -> None:
     while (answer := net.asked(f"{second}1", "d1", size_bits=8192, seconds=0.1)).refusal is None:
         pass
     assert "guarantee_offer_bps" in why(answer) and "guarantee_refused_by" in why(answer)
+
+
+# --- under load -------------------------------------------------------------------------------------------------------
+
+
+def test_no_admitted_stream_is_violated_when_the_middle_link_is_asked_for_twice_what_it_gives() -> None:
+    rules = RULES.replace("16 kbps", "8 kbps")
+    net = network(rules=rules)
+    # (requests a second, bits of each): guaranteed streams ask what they were promised, others for more than there is.
+    guaranteed = {("a1", "d1"): (31, 256), ("b1", "d1"): (31, 256), ("m1", "d1"): (39, 256)}
+    others = {("a2", "d2"): (20, 2048), ("b2", "d2"): (20, 2048), ("m2", "d2"): (40, 2048)}
+    asking = guaranteed | others
+    assert all(is_guaranteed(net, f"{master} -> {slave}") for master, slave in guaranteed)
+    asked: dict[tuple[str, str], list[int]] = {pair: [] for pair in asking}
+    for step in range(1000):
+        if step % 10 == 0:
+            for end in STAR:
+                net.block(*end, int(RATE_BPS * BLOCK_S / 8))
+        for pair, (per_second, size_bits) in asking.items():
+            while len(asked[pair]) < step * per_second / 50:
+                asked[pair].append(net.ask(*pair, size_bits=size_bits))
+        net.run(1 / 50)
+    net.run(2)
+    given = {
+        pair: sum(net.answers[request].deliver.refusal is None for request in requests)
+        for pair, requests in asked.items()
+    }
+    for pair in guaranteed:
+        assert given[pair] == len(asked[pair]), f"{pair}: {given[pair]} of {len(asked[pair])}"
+    assert all(given[pair] < len(asked[pair]) for pair in others), "there was not enough for all"
+    assert sum(given[pair] for pair in others) * 2048 >= 0.1 * 20 * RATE_BPS * 9 // 20, "best effort: its floor"
