@@ -1,9 +1,9 @@
 """Key bits burnt per key bit delivered: what agreement, leases, tags and statements cost a link, by its rate.
 
 `python -m bench.burnt` runs two real nodes in virtual time, with real vaults and tags, over a link of each rate that
-delivers a block of 64 KiB whenever it has one; the applications of both ends take 80 % of the rate in keys of 256 bits,
-evenly. The figure is read from the ledgers of the owned runs of both ends: (A + Y + O + C) / D, after a start of two
-blocks, or a second, that is not counted. Key of the pre-shared secret is not QKD key and not in it.
+delivers a block of 64 KiB whenever it has one, cut as nodes cut it; the applications of both ends take 80 % of the rate
+in keys of 256 bits, evenly. The figure is read from the ledgers of the owned runs of both ends: (A + Y + O + C) / D,
+after a start of two blocks, or a second, that is not counted. Key of the pre-shared secret is no QKD key: not in it.
 """
 
 from __future__ import annotations

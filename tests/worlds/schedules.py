@@ -74,6 +74,8 @@ FAULTS = {
 """Chances at their highest. Each schedule leaves some out altogether: a fault can hide what another one would show."""
 
 
+FOLLOWING = 0.3
+"""Chance that the sizes of segments follow what is asked."""
 FULL_STORE_BYTES = 12_288
 """A store that is soon full."""
 FULL_STORES = ("stop", "stop", "drop_new", "replace_oldest", "replace_oldest")
@@ -112,6 +114,8 @@ class Schedule:
         self.plan = draw_plan(self.rng, wanted, nodes, shape)
         if wanted != "stop":
             self.plan = replace(self.plan, stock_limit_bytes=FULL_STORE_BYTES)
+        if full_store is None and random.Random(f"segments {seed}").random() < FOLLOWING:
+            self.plan = replace(self.plan, segment_bytes=0)
         self.log: list[str] | None = None
         self.links = [
             (min(NAMES[i], NAMES[j]), max(NAMES[i], NAMES[j])) for i, j in SHAPES[self.plan.shape](self.plan.nodes)

@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 
-from keyhop.core.designs import DESIGNS, carrier
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.pair import NO_LINK
@@ -84,7 +83,7 @@ def _consume_if_loaded(path: Path, number: bytes) -> None:
 
 def node_settings(file: NodeFile, links: Mapping[str, bytes], policy: Policy | None = None) -> NodeSettings:
     """`links` has the link number of each neighbour."""
-    storage, limits = carrier(DESIGNS[file.design]).storage, file.limits
+    limits = file.limits
     rates: dict[str, int] = {}
     for link in file.links:
         rates[link.to] = rates.get(link.to, 0) + int(getattr(link.settings, "rate_bps", 0) or 0)
@@ -94,7 +93,6 @@ def node_settings(file: NodeFile, links: Mapping[str, bytes], policy: Policy | N
             Neighbour(
                 node=NodeId(peer),
                 link=links[peer],
-                segment_bytes=storage.segment_bytes(rate_bps),
                 rate_bps=rate_bps,
             )
             for peer, rate_bps in rates.items()

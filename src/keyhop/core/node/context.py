@@ -41,8 +41,8 @@ class Neighbour:
     node: NodeId
     link: bytes
     """The link's random number, 16 bytes, from the first-contact file."""
-    segment_bytes: int = 65_536
-    """How blocks of this link are cut when this end proposes them: a power of two, 1 to 64 KiB."""
+    segment_bytes: int = 0
+    """How blocks of this link are cut when this end proposes them: a power of two, 1 to 64 KiB; 0: by what is asked."""
     rate_bps: int = 0
     """What the link is expected to give; for link state before the module reports."""
 

@@ -14,7 +14,7 @@ from keyhop.core.model import NANOSECONDS
 class Stock:
     """Leased bytes of our own run to one peer, dealt from the front. Adjacent leases join."""
 
-    __slots__ = ("_later", "cursor", "end", "low", "rest", "taken", "wasted")
+    __slots__ = ("_later", "cursor", "end", "largest", "low", "rest", "taken", "wasted")
 
     def __init__(self) -> None:
         self.cursor = 0
@@ -24,6 +24,8 @@ class Stock:
         """Bytes in the intervals after the first."""
         self.taken = 0
         """Bytes given out since the last look (`settle`)."""
+        self.largest = 0
+        """Most bytes given out at once since then."""
         self.wasted = 0
         """Bytes skipped because a key did not fit before a gap."""
         self.low = 0
@@ -65,6 +67,8 @@ class Stock:
         if end <= self.end:
             self.cursor = end
             self.taken += end - start
+            if end - start > self.largest:
+                self.largest = end - start
             return list(range(start, end, length))
         return self._take_many(number, length)
 
@@ -82,6 +86,7 @@ class Stock:
             starts.append(self.cursor)
             self.cursor += length
         self.taken += number * length
+        self.largest = max(self.largest, number * length)
         return starts
 
     def carve(self, start: int, end: int) -> None:
@@ -93,6 +98,7 @@ class Stock:
             if low < high:
                 self.add(low, high)
         self.taken += end - start
+        self.largest = max(self.largest, end - start)
 
     def count(self, length: int) -> int:
         """How many keys of this length could be taken now."""

@@ -33,8 +33,11 @@ def expire_segment(context: Context, run: Run, segment: Segment) -> None:
 
 
 class FullStores:
-    """The rule of each link. Whoever proposes a block decides what becomes of that which fits nowhere; the owner of a run
-    alone decides what of it goes to make room, destroys it durably, and then tells the other end."""
+    """The rule of each link.
+
+    Whoever proposes a block decides what becomes of that which fits nowhere. The owner of a run alone decides what
+    of it goes to make room, destroys it durably, and then tells the other end.
+    """
 
     def __init__(self, context: Context, links: Links, leases: Leases, design: Running) -> None:
         self.context = context

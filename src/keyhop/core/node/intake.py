@@ -20,6 +20,7 @@ from keyhop.core.node.pair import Keyed, Pair
 from keyhop.core.node.provenance import Provenance, Provenances
 from keyhop.core.node.rows import IntakeRow, OriginRow
 from keyhop.core.node.run import UNTOUCHED, Run, Segment
+from keyhop.core.node.sizes import Sizes
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 from keyhop.core.policy.division import Want
 
@@ -97,11 +98,11 @@ def _check_source(module: str) -> None:
 
 
 class Intake:
-    def __init__(self, context: Context, links: Links, design: Running, segment_bytes: dict[str, int]) -> None:
+    def __init__(self, context: Context, links: Links, design: Running, sizes: Sizes) -> None:
         self.context = context
         self.frames = links.frames
         self.design = design
-        self.segment_bytes = segment_bytes
+        self.sizes = sizes
         self.waiting: dict[str, dict[tuple[str, int], Waiting]] = {}
         self.proposed: dict[str, dict[tuple[str, int], AgreeBlock | None]] = {}
         self.offers: dict[str, dict[tuple[str, int], Offer]] = {}
@@ -217,7 +218,7 @@ class Intake:
                 key.start,
                 self.context.vault.fingerprint(name, key, context_bytes),
                 placements,
-                self.segment_bytes[pair.peer],
+                self.sizes.segment_bytes(pair),
                 waiting.epsilon,
                 waiting.vendor,
                 self.rest_expires(pair),

@@ -21,11 +21,11 @@ from keyhop.core.node.pair import Pair
 from keyhop.core.node.provenance import NOTHING_KNOWN
 from keyhop.core.node.rows import OriginRow
 from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
+from keyhop.core.node.sizes import STATEMENT_NS, Sizes
 from keyhop.core.node.supply import Supply
 
 LOOK_NS = NANOSECONDS
 """How often a pair in use is looked at."""
-STATEMENT_NS = 10 * NANOSECONDS
 EXPIRED_PER_LOOK = 4096
 """Segments that expire in one step; after a restart all that it found are of one age."""
 SILENCE_NUMERATOR, SILENCE_DENOMINATOR = 5, 4
@@ -44,6 +44,7 @@ class Lifecycle:
         leases: Leases,
         supply: Supply,
         stores: FullStores,
+        sizes: Sizes,
         design: Running,
     ) -> None:
         self.context = context
@@ -51,6 +52,7 @@ class Lifecycle:
         self.leases = leases
         self.supply = supply
         self.stores = stores
+        self.sizes = sizes
         self.design = design
         self.hosts = False
         """Set by the node: another design has the stock, and supply leases nothing."""
@@ -81,6 +83,7 @@ class Lifecycle:
         elapsed = context.now - self._looked[pair.peer]
         self._looked[pair.peer] = context.now
         self.supply.measure(pair, elapsed)
+        self.sizes.look(pair, self._told.get((pair.peer, pair.their_key.id.number)))
         self.supply.governed.look(pair)
         self.top_up(pair)
         self._expire(pair)
@@ -88,8 +91,13 @@ class Lifecycle:
             self.stores.look(pair)
         self._end_leases(pair)
         self._forget_silent(pair, elapsed)
+        self._state(pair, self.sizes.statement_ns(pair))
+
+    def _state(self, pair: Pair, apart_ns: int) -> None:
+        """Says how our run was used, if that has changed since the last time and that is so long ago."""
+        context = self.context
         stated_at, last = self._stated.get(pair.peer, (0, None))
-        if pair.is_open and context.now - stated_at >= STATEMENT_NS:
+        if pair.is_open and context.now - stated_at >= apart_ns:
             statement = self._statement(pair)
             if statement != last:
                 self._stated[pair.peer] = (context.now, statement)
@@ -102,8 +110,11 @@ class Lifecycle:
             return
         size = self.supply.lease_bytes(pair)
         pair.stock.low = self.design.synchronisation.low(size)
-        if pair.stock.left < pair.stock.low and not self.leases.tags_low(pair):
-            self.leases.want(pair, Purpose.SUPPLY, size - pair.stock.left)
+        if pair.stock.left >= pair.stock.low or self.leases.tags_low(pair) or self.leases.pending(pair, Purpose.SUPPLY):
+            return
+        if self.leases.want(pair, Purpose.SUPPLY, size - pair.stock.left) and self.sizes.states_seldom(pair):
+            # In the same frame it costs no tag.
+            self._state(pair, STATEMENT_NS)
 
     # --- the owner's side ---------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from keyhop.core.node.recovery import first_contact, recover
 from keyhop.core.node.relay import Relay, RelayTick
 from keyhop.core.node.routes import Routes
 from keyhop.core.node.secrets import SecretAged, Secrets
+from keyhop.core.node.sizes import Sizes
 from keyhop.core.node.store import Snapshot
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel, TunnelTick
@@ -62,11 +63,12 @@ class Node:
         self.design = answers = carrier(design)
         hosts = hosted(design)
         self.links = Links(context)
-        segments: dict[str, int] = {n.node: n.segment_bytes for n in settings.neighbours}
-        self.intake = Intake(context, self.links, answers, segments)
+        sizes = Sizes(context, answers, follows=not hosts)
+        self.intake = Intake(context, self.links, answers, sizes)
         self.leases = Leases(context, self.links, answers)
         self.exchanges = Exchanges(context, self.links, kem)
         self.supply = Supply(context, self.leases, answers, self.exchanges)
+        self.supply.least_lease_bytes = sizes.least_lease_bytes
         self.secrets = Secrets(context, self.links)
         self.states = LinkStates(context, self.links, self.supply)
         self.routes = Routes(self.states, answers)
@@ -77,7 +79,7 @@ class Node:
         self.flows = Flows(context, self.links, self.relay.hops.on_path)
         self.bookings = Bookings(context, self.flows)
         self.stores = FullStores(context, self.links, self.leases, answers)
-        self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, self.stores, answers)
+        self.lifecycle = Lifecycle(context, self.links, self.leases, self.supply, self.stores, sizes, answers)
         for neighbour in settings.neighbours:
             context.pairs[neighbour.node] = Pair(settings.node, neighbour.node, neighbour.link, direct=True)
         self._dispatch: dict[type, Callable[[Any], None]] = {

@@ -77,6 +77,8 @@ class Supply:
         self.why_none: Callable[[str], str] = lambda node: f"none came from KME {node} in time"
         """Set by the relay: why no key came that a request waited for."""
         self.local = LocalKeys(context)
+        self.least_lease_bytes: Callable[[Pair], int] = lambda pair: 0
+        """Set by the node: what makes a lease worth its tags."""
         self.governed = Governed(context, leases, context.settings.policy, self.directory, exchanges)
         """Who deals with requests that a policy or their demands make special."""
         self.governed.lease_bytes = self.lease_bytes
@@ -239,7 +241,7 @@ class Supply:
         context.at(context.now + context.settings.request_wait_ns, RequestEnded(event.request))
 
     def lease_bytes(self, pair: Pair) -> int:
-        return self.design.synchronisation.size(self.demand(pair))
+        return max(self.least_lease_bytes(pair), self.design.synchronisation.size(self.demand(pair)))
 
     def demand(self, pair: Pair) -> float:
         return self._demand.get(pair.peer, 0.0)

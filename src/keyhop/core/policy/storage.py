@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isqrt
 from typing import Literal
+
+LEASE_TAGS_BYTES = 64
+"""Keys of two tags: what a lease costs."""
+RESTART_SECONDS = 24 * 3600
+"""How often a node is taken to start anew (K)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +24,31 @@ class ByteStream:
     max_segment_bytes: int = 65_536
 
     def segment_bytes(self, rate_bps: int) -> int:
-        """The power of two nearest to `segment_seconds` of the rate, within the bounds."""
-        wanted = max(1, rate_bps * self.segment_seconds // 8)
-        lower = 1 << (wanted.bit_length() - 1)
-        nearest = lower if wanted - lower <= 2 * lower - wanted else 2 * lower
-        return max(self.min_segment_bytes, min(self.max_segment_bytes, nearest))
+        """The power of two nearest to `segment_seconds` of the rate, within the bounds; whatever is asked."""
+        return self._bounded(_nearest_power(rate_bps * self.segment_seconds // 8))
+
+    def segment_for(self, asked_bytes_per_s: int, largest_bytes: int, rate_bps: int, limit_bytes: int) -> int:
+        """The same for what is asked of a direction, in all and at once, on a link of this rate.
+
+        A segment is what the least lease holds. Each lease costs its tags, a restart burns what is left of one: with
+        `s` bytes `asked * LEASE_TAGS_BYTES / s + s / RESTART_SECONDS` a second, which is least at the size taken here.
+        It is no less than one request wants, nor than the link gives in a second, for each segment is sealed on its
+        own. Never more than `limit_bytes`.
+        """
+        cheapest = _nearest_power(isqrt(asked_bytes_per_s * LEASE_TAGS_BYTES * RESTART_SECONDS))
+        whole = 1 << max(0, largest_bytes - 1).bit_length()
+        wanted = max(cheapest, whole, _nearest_power(rate_bps // 8))
+        return self._bounded(min(wanted, 1 << max(0, limit_bytes.bit_length() - 1)))
+
+    def _bounded(self, size: int) -> int:
+        return max(self.min_segment_bytes, min(self.max_segment_bytes, size))
+
+
+def _nearest_power(size: int) -> int:
+    """Of two, 1 or more; the smaller of two as near."""
+    size = max(1, size)
+    lower = 1 << (size.bit_length() - 1)
+    return lower if size - lower <= 2 * lower - size else 2 * lower
 
 
 @dataclass(frozen=True, slots=True)

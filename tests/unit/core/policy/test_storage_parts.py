@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyhop.core.policy.storage import ByteStream, FixedBlock, MultiSizeBlock
+from keyhop.core.policy.storage import LEASE_TAGS_BYTES, RESTART_SECONDS, ByteStream, FixedBlock, MultiSizeBlock
 
 DDKA = MultiSizeBlock(sizes=(128, 256, 512, 1024, 2048))
 
@@ -121,6 +121,37 @@ def test_a_segment_is_the_power_of_two_nearest_to_ten_seconds_of_rate(rate_bps: 
 
 def test_segments_have_bounds() -> None:
     assert [ByteStream().segment_bytes(rate) for rate in (0, 1 << 40)] == [1024, 65_536]
+
+
+SIZES = [1 << power for power in range(10, 17)]
+
+
+def lost_per_second(asked_bytes_per_s: int, size_bytes: int) -> float:
+    """Tags of leases, and what a restart burns of the last one."""
+    return asked_bytes_per_s * LEASE_TAGS_BYTES / size_bytes + size_bytes / RESTART_SECONDS
+
+
+@given(st.integers(0, 1 << 20))
+def test_no_size_loses_much_less_key_than_the_one_that_follows_what_is_asked(asked_bytes_per_s: int) -> None:
+    found = ByteStream().segment_for(asked_bytes_per_s, 0, 0, 1 << 20)
+    assert found in SIZES
+    least = min(lost_per_second(asked_bytes_per_s, size) for size in SIZES)
+    # A power of two is at most by the root of two from the best size of all.
+    assert lost_per_second(asked_bytes_per_s, found) <= 1.1 * least
+
+
+@given(st.integers(0, 1 << 20), st.integers(0, 1 << 17), st.integers(0, 1 << 24), st.integers(1, 1 << 20))
+def test_a_segment_follows_what_is_asked_within_its_bounds(asked: int, largest: int, rate: int, limit: int) -> None:
+    storage = ByteStream()
+    found = storage.segment_for(asked, largest, rate, limit)
+    assert found in SIZES and found <= max(1024, limit)
+    assert found >= min(largest, 1024, limit) and found >= min(1 << limit.bit_length() - 1, 1 << 16, largest)
+    assert found <= storage.segment_for(asked + 1, largest + 1, rate + 8, limit + 1), "more asked makes none smaller"
+
+
+def test_nothing_asked_makes_small_segments_on_a_slow_link_and_whole_seconds_on_a_fast_one() -> None:
+    sizes = [ByteStream().segment_for(0, 0, rate_bps, 1 << 16) for rate_bps in (0, 1000, 100_000, 10_000_000)]
+    assert sizes == [1024, 1024, 16_384, 65_536]
 
 
 def test_one_byte_is_the_smallest_unit() -> None:
