@@ -146,8 +146,8 @@ class SimulationFile:
             raise CheckError("a load of streams that say themselves how much", "leave it out", "load")
         if not 0 < self.duration_s <= SECONDS_LIMIT:
             raise CheckError(f"{self.duration_s:g} s is too long", f"must be at most {SECONDS_LIMIT:g} s", "for")
-        if not BLOCK_EVERY_S[0] <= self.block_every_s <= min(BLOCK_EVERY_S[1], self.duration_s):
-            legal = f"must be {BLOCK_EVERY_S[0]:g} s to {BLOCK_EVERY_S[1]:g} s, and no longer than the run"
+        if not BLOCK_EVERY_S[0] <= self.block_every_s <= BLOCK_EVERY_S[1]:
+            legal = f"must be {BLOCK_EVERY_S[0]:g} s to {BLOCK_EVERY_S[1]:g} s"
             raise CheckError(f"a block every {self.block_every_s:g} s", legal, "block_every")
         names = [stream.name for stream in self.streams if stream.name is not None]
         for at, stream in enumerate(self.streams):

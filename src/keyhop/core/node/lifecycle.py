@@ -24,8 +24,11 @@ from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
 from keyhop.core.node.sizes import STATEMENT_NS, Sizes
 from keyhop.core.node.supply import Supply
 
-LOOK_NS = NANOSECONDS
-"""How often a pair in use is looked at."""
+LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS, 8 * NANOSECONDS
+"""How often a pair in use is looked at, and one that is quiet."""
+LOOKS_PER_LIFETIME = 16
+SHORTEST_LOOK_NS = LOOK_NS // 4
+"""What was given out in less time says nothing of a rate."""
 EXPIRED_PER_LOOK = 4096
 """Segments that expire in one step; after a restart all that it found are of one age."""
 SILENCE_NUMERATOR, SILENCE_DENOMINATOR = 5, 4
@@ -34,6 +37,8 @@ SILENCE_NUMERATOR, SILENCE_DENOMINATOR = 5, 4
 
 class PairTick(msgspec.Struct, frozen=True, gc=False):
     peer: str
+    due: int
+    """Only the look that was planned last is taken."""
 
 
 class Lifecycle:
@@ -57,6 +62,12 @@ class Lifecycle:
         self.hosts = False
         """Set by the node: another design has the stock, and supply leases nothing."""
         self._looked: dict[str, int] = {}
+        self._wait_ns: dict[str, int] = {}
+        """Until the next look at a pair."""
+        self._due: dict[str, int] = {}
+        """When that is."""
+        lifetime_ns = min(context.settings.block_lifetime_ns, context.settings.fetch_lifetime_ns)
+        self._wait_limit_ns = max(LOOK_NS, min(LOOK_LIMIT_NS, lifetime_ns // LOOKS_PER_LIFETIME))
         self._stated: dict[str, tuple[int, Statement | None]] = {}
         self._told: dict[tuple[str, int], Statement] = {}
         """What the owner of a run last said of it."""
@@ -71,38 +82,67 @@ class Lifecycle:
 
     def _opened(self, pair: Pair) -> None:
         self._stated.pop(pair.peer, None)
+        self._plan(pair, LOOK_NS)
         self.supply.serve(pair)
 
     def watch(self, pair: Pair) -> None:
         self._looked[pair.peer] = self.context.now
-        self.context.at(self.context.now + LOOK_NS, PairTick(pair.peer))
+        self._plan(pair, LOOK_NS)
+
+    def _plan(self, pair: Pair, wait_ns: int) -> None:
+        self._wait_ns[pair.peer] = wait_ns
+        self._due[pair.peer] = due = self.context.now + wait_ns
+        self.context.at(due, PairTick(pair.peer, due))
 
     def tick(self, event: PairTick) -> None:
         context, pair = self.context, self.context.pairs[event.peer]
-        context.at(context.now + LOOK_NS, event)
-        elapsed = context.now - self._looked[pair.peer]
-        self._looked[pair.peer] = context.now
-        self.supply.measure(pair, elapsed)
+        if event.due != self._due[pair.peer]:
+            return
+        taken, elapsed = pair.stock.taken, context.now - self._looked[pair.peer]
+        self.look(pair)
         self.sizes.look(pair, self._told.get((pair.peer, pair.their_key.id.number)))
         self.supply.governed.look(pair)
-        self.top_up(pair)
         self._expire(pair)
         if not self.hosts:
             self.stores.look(pair)
         self._end_leases(pair)
         self._forget_silent(pair, elapsed)
-        self._state(pair, self.sizes.statement_ns(pair))
+        wait_ns = min(2 * self._wait_ns[pair.peer], self._wait_limit_ns)
+        if self._is_busy(pair, taken, elapsed):
+            wait_ns = LOOK_NS
+        self._plan(pair, min(wait_ns, self._state(pair, self.sizes.statement_ns(pair))))
 
-    def _state(self, pair: Pair, apart_ns: int) -> None:
-        """Says how our run was used, if that has changed since the last time and that is so long ago."""
+    def _state(self, pair: Pair, apart_ns: int) -> int:
+        """Says how our run was used, if that has changed since the last time and that is so long ago.
+
+        Gives for how long nothing has to be said.
+        """
         context = self.context
         stated_at, last = self._stated.get(pair.peer, (0, None))
-        if pair.is_open and context.now - stated_at >= apart_ns:
-            statement = self._statement(pair)
-            if statement != last:
-                self._stated[pair.peer] = (context.now, statement)
-                context.say(pair, statement)
-                context.book(pair.own_key)
+        if not pair.is_open or (statement := self._statement(pair)) == last:
+            return self._wait_limit_ns
+        due_ns = stated_at + apart_ns - context.now
+        if due_ns > 0:
+            return max(due_ns, SHORTEST_LOOK_NS)
+        self._stated[pair.peer] = (context.now, statement)
+        context.say(pair, statement)
+        context.book(pair.own_key)
+        return self._wait_limit_ns
+
+    def look(self, pair: Pair) -> None:
+        """Takes in what was given out since the last look, and asks for more key in time."""
+        elapsed = self.context.now - self._looked[pair.peer]
+        if elapsed >= SHORTEST_LOOK_NS:
+            self.supply.measure(pair, elapsed)
+            self._looked[pair.peer] = self.context.now
+        self.top_up(pair)
+
+    def _is_busy(self, pair: Pair, taken: int, elapsed: int) -> bool:
+        """Whether something may be to do before the longest wait is over. (That stock runs low is told besides.)"""
+        if self.supply.governed.enforces or self.supply.governed.waiting.get(pair.peer):
+            return True
+        spare = pair.stock.left - pair.stock.low
+        return (spare < 0 and pair.is_open) or taken * LOOK_LIMIT_NS > max(0, spare) * elapsed
 
     def top_up(self, pair: Pair) -> None:
         """Asks for the next lease before the one in hand ends."""
@@ -198,7 +238,8 @@ class Lifecycle:
         """An owner that stays away says no more what is expired: in the end the follower destroys it by itself."""
         context, run = self.context, pair.their_key
         # A clock that jumps is no silence: from one look to the next no more than the time between looks counts.
-        silent = 0 if pair.is_open else self._silent.get(pair.peer, 0) + min(elapsed, LOOK_NS)
+        planned = self._wait_ns.get(pair.peer, LOOK_NS)
+        silent = 0 if pair.is_open else self._silent.get(pair.peer, 0) + min(elapsed, planned)
         self._silent[pair.peer] = silent
         lifetime = context.settings.block_lifetime_ns + context.settings.fetch_lifetime_ns
         if silent < lifetime * SILENCE_NUMERATOR // SILENCE_DENOMINATOR:

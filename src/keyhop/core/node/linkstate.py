@@ -30,6 +30,8 @@ LIFETIMES = 3
 """A node is forgotten after so many refreshes without one."""
 NODES_LIMIT = 4096
 SEQUENCE_LIMIT = (1 << 63) - 1
+START_SHIFT = 32
+"""A sequence number begins with the start number."""
 HOLDING_NS = 24 * 3600 * NANOSECONDS
 """An application stays with the node that served it for so long after that was last heard of: who cuts a node off does
 not get its keys."""
@@ -80,6 +82,8 @@ class LinkStates:
             pair.rate_bps,
         )
         """(usable bytes, bit/s) of a link; another design than our own has its own count."""
+        self.on_restarted: list[Callable[[str], None]] = []
+        """Told of nodes that have started anew since they were last heard."""
         links.plain_handlers[SignedLinkState] = self.heard
         links.on_open.append(self._opened)
         links.on_lost.append(lambda pair: self.tell())
@@ -134,7 +138,7 @@ class LinkStates:
             if not amounts and _ways(last) == _ways(state):
                 return
         # Above every number of an earlier life: the start number stands in front.
-        self._sequence = max(self._sequence + 1, self.context.start << 32)
+        self._sequence = max(self._sequence + 1, self.context.start << START_SHIFT)
         state = msgspec.structs.replace(state, sequence=self._sequence)
         self._told, self._told_at = state, self.context.now
         statement = encode(state)
@@ -179,6 +183,9 @@ class LinkStates:
         self.known[node] = Known(state, message, context.now, frozenset(_ways(state)))
         for application in state.applications:
             self._learn(AppId(application), NodeId(node))
+        if last is not None and state.sequence >> START_SHIFT > last.state.sequence >> START_SHIFT:
+            for call in self.on_restarted:
+                call(node)
         self._flood(message, but=peer)
 
     def _doubts(self, peer: str, node: str, message: SignedLinkState) -> bool:

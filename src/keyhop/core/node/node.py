@@ -205,7 +205,9 @@ class Node:
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)
         if pair is not None:
-            self.lifecycle.top_up(pair)
+            self.lifecycle.look(pair)
+            if not pair.direct:
+                self.relay.fill()
 
     def _module_reported(self, event: events.ModuleReported) -> None:
         pair = self.context.pairs.get(event.peer)

@@ -124,7 +124,7 @@ class Relay:
         links.plain_handlers[AnswerReserve] = self.answered
         links.plain_handlers[Confirm] = self.confirmed
         self.pads.holders.append(self._holdings)
-        leases.on_lent.append(lambda pair, purpose: self.fill() if purpose is Purpose.PAD else None)
+        leases.on_lent.append(lambda pair, purpose: self.fill() if purpose is Purpose.PAD or not pair.direct else None)
         supply.can_relay = self.can_relay
         supply.why_none = self.why_none
 

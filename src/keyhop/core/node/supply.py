@@ -253,7 +253,8 @@ class Supply:
         rate = taken * NANOSECONDS / max(1, elapsed_ns)
         before = self._demand.get(pair.peer, 0.0)
         # Rises at once, falls slowly: a lease too small costs a wait, one too large costs a restart's burn.
-        self._demand[pair.peer] = rate if rate > before else before * 0.9 + rate * 0.1
+        kept = 0.9 ** (elapsed_ns / NANOSECONDS)
+        self._demand[pair.peer] = rate if rate > before else before * kept + rate * (1 - kept)
         book = pair.own_key.book
         if taken:
             book.move(State.RESERVED_APP, Action.SUPPLY, taken)

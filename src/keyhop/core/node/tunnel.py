@@ -16,8 +16,10 @@ from keyhop.core.node.pair import NO_LINK, Connection, Pair
 from keyhop.core.node.routes import Routes
 
 HOPS_LIMIT = 32
-LOOK_NS, OPEN_LOOK_NS = NANOSECONDS // 2, NANOSECONDS
-"""How often the opening end looks at a pair, and at one that is open."""
+LOOK_NS = NANOSECONDS // 2
+"""How often the opening end looks at a pair, until it is open."""
+UNREADY_LIMIT = 3
+"""A pair without key to open with, or without a way, is looked at after 0.5 s, doubled up to 4 s."""
 BACKOFF_LIMIT = 7
 """Openings of a distant pair are tried again after 0.5 s, doubled up to 64 s."""
 CLOSED = 0
@@ -35,7 +37,11 @@ class Tunnel:
         self.links = links
         self.routes = routes
         self.on_made: Callable[[Pair], None] = lambda pair: None
+        self._open: set[str] = set()
+        """Pairs that need no look until they are lost."""
         context.tunnel = self.send
+        links.on_lost.append(self._lost)
+        routes.states.on_restarted.append(self._restarted)
         links.plain_handlers[Forward] = self.forward
 
     def distant(self, peer: str) -> Pair:
@@ -52,19 +58,34 @@ class Tunnel:
         if pair.leads:
             self.context.at(self.context.now + LOOK_NS, TunnelTick(pair.peer, 0))
 
+    def _lost(self, pair: Pair) -> None:
+        if pair.peer in self._open:
+            self._open.discard(pair.peer)
+            self.watch(pair)
+
+    def _restarted(self, node: str) -> None:
+        """What it knew of its connections is gone: it says nothing, so silence would tell of it much later."""
+        pair = self.context.pairs.get(NodeId(node))
+        for connection in list(pair.connections.values()) if pair is not None else ():
+            if pair is not None and connection.tunnelled:
+                self.links.drop(pair, connection, f"{node} has started anew")
+
     def tick(self, event: TunnelTick) -> None:
         """The lower-named end opens when there is key to open with, a way, and no better connection."""
         context, pair = self.context, self.context.pairs[event.peer]
-        tries = 0
+        if pair.is_open:
+            self._open.add(pair.peer)
+            return
         runs = (pair.own_opening, pair.their_opening, pair.own_tags, pair.their_tags)
         ready = all(run.available() for run in runs)
         if not pair.connections and ready and self.routes.next_hop(pair.peer):
             self.links.begin(pair, int.from_bytes(context.entropy(7), "big") << 1 | 1, tunnelled=True)
             tries = event.tries + 1
-        elif pair.connections and not pair.is_open:
+        elif pair.connections:
             tries = event.tries
-        wait_ns = OPEN_LOOK_NS if pair.is_open else LOOK_NS << min(tries, BACKOFF_LIMIT)
-        context.at(context.now + wait_ns, TunnelTick(pair.peer, tries))
+        else:
+            tries = min(event.tries + 1, UNREADY_LIMIT)
+        context.at(context.now + (LOOK_NS << min(tries, BACKOFF_LIMIT)), TunnelTick(pair.peer, tries))
 
     def send(self, pair: Pair, connection: Connection, frame: Frame | None) -> None:
         hop = self.routes.next_hop(pair.peer)

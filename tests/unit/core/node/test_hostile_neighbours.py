@@ -157,11 +157,11 @@ def test_whatever_waits_goes_out_in_frames_that_can_be_sent(world: World) -> Non
     labels = bytes(LABELS_LIMIT_BYTES)
     scattered = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, b"", bytes(MANIFEST_LIMIT_BYTES), labels)
     whole = RelayBatch("a", "c", 1, pads, RANGES_PER_MESSAGE, bytes(CIPHERTEXT_LIMIT_BYTES), b"", labels)
-    for message in [*[scattered] * 20, whole, whole, whole]:
+    for message in [*[scattered] * 15, whole, whole, whole]:
         process(world, "a").node.context.say(pair(world, "a", "b"), message)
     sent = [send.frame for send in flushed(world, "a").send if isinstance(send, Send)]
     bodies = [decode(frame.type, frame.payload) for frame in sent]
-    assert sum(len(body.messages) for body in bodies if isinstance(body, State)) == 23
+    assert sum(len(body.messages) for body in bodies if isinstance(body, State)) == 18
     for frame in sent:
         frames.encode(frame.type, frame.position, frame.payload, frame.tag)
 

@@ -37,7 +37,7 @@ class Asking:
         self.run(3)
 
     def _count(self, sender: str, receiver: str, frame: Frame) -> None:
-        self.frames += 1
+        self.frames += bool(frame.tag)
 
     def run(self, seconds: float) -> None:
         run(self.world, seconds)
