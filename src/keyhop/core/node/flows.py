@@ -65,6 +65,8 @@ class Flows:
         self.context = context
         self.on_path = on_path
         self.flows: dict[Key, Flow] = {}
+        self._looks = False
+        """Whether a look at them is planned."""
         self.offer: Callable[[Pair, Contract], Answer] = lambda pair, contract: Answer(False, None, "", "not started")
         """Set by the node, as all that follow: what a link of ours can still promise."""
         self.promise: Callable[[Pair, str, Contract], Answer] = lambda pair, name, contract: self.offer(pair, contract)
@@ -84,13 +86,18 @@ class Flows:
         links.plain_handlers[EndFlow] = self.ended
         links.on_lost.append(self.lost)
 
-    def watch(self) -> None:
-        self.context.at(self.context.now + LOOK_NS, FlowTick())
+    def _keep(self, key: Key, flow: Flow) -> None:
+        self.flows[key] = flow
+        if not self._looks:
+            self._looks = True
+            self.context.at(self.context.now + LOOK_NS, FlowTick())
 
     def tick(self, event: FlowTick) -> None:
         """Bookings expire, and links that have slowed down give up those that came last."""
         context = self.context
-        context.at(context.now + LOOK_NS, event)
+        self._looks = bool(self.flows)
+        if self._looks:
+            context.at(context.now + LOOK_NS, event)
         for key, flow in list(self.flows.items()):
             if flow.expires is not None and flow.expires <= context.now:
                 self._free(key)
@@ -135,7 +142,7 @@ class Flows:
         expires = context.now + message.lifetime_ms * MILLISECONDS
         if flow is None:
             bucket = Bucket(contract.rate_bps, contract.burst_bits, context.now)
-            self.flows[key] = Flow(path, contract, following, bucket, expires)
+            self._keep(key, Flow(path, contract, following, bucket, expires))
             context.count("flows_booked")
         else:
             flow.expires = expires
@@ -242,7 +249,7 @@ class Flows:
     def begin_own(self, number: int, path: tuple[str, ...], contract: Contract) -> None:
         """On our own first link, where the book of promises has it already."""
         bucket = Bucket(contract.rate_bps, contract.burst_bits, self.context.now)
-        self.flows[self.context.node, self.context.node, number] = Flow(path, contract, path[1], bucket, None)
+        self._keep((self.context.node, self.context.node, number), Flow(path, contract, path[1], bucket, None))
 
     def end_own(self, number: int) -> None:
         self._free((self.context.node, self.context.node, number))

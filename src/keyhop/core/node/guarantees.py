@@ -284,7 +284,7 @@ class Guarantees:
         )
         flows.release = lambda name: self.promises.end(name) if name in self.promises.streams else None
         flows.promisable, flows.measure = self._promisable, self.measure
-        flows.gap_ns = lambda pair: self._measured(pair)[1]
+        flows.gap_ns = self._gap_ns
         self.revoke = flows.revoke
 
     def measure(self, pair: Pair) -> None:
@@ -342,9 +342,12 @@ class Guarantees:
         """(bit/s, longest time between two deliveries) of fresh key for our own direction: half of the link's."""
         if self._is_near(pair):
             # A tenth may go to tags, and now and then a whole block does.
-            return pair.rate_bps * 9 // 20, 2 * (pair.period_ns or UNKNOWN_GAP_NS)
+            return pair.rate_bps * 9 // 20, self._gap_ns(pair)
         rates = [rate_bps for _, _, rate_bps in self.path(pair.peer)]
-        return min(rates, default=0) // 2, RELAY_GAP_NS
+        return min(rates, default=0) // 2, self._gap_ns(pair)
+
+    def _gap_ns(self, pair: Pair) -> int:
+        return 2 * (pair.period_ns or UNKNOWN_GAP_NS) if self._is_near(pair) else RELAY_GAP_NS
 
 
 def _weight(terms: Terms) -> int:

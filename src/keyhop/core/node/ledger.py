@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from operator import itemgetter
 
 from keyhop.core.model import Action, State, after
 
@@ -47,6 +48,10 @@ BOOKED: dict[State, Account] = {
 """Which account a final state of a range is booked in."""
 
 
+_TAKEN_IN = itemgetter(Account.G, Account.N, Account.F)
+_OUT = itemgetter(Account.D, Account.O, Account.C, Account.R, Account.A, Account.X, Account.Y)
+
+
 class Book:
     """The book of one run at one end. Stock is what is left, so the equation holds by construction at every moment;
     what a test checks is that stock equals the bytes that are really there."""
@@ -74,10 +79,9 @@ class Book:
 
     @property
     def stock(self) -> int:
-        t = self.totals
-        taken_in = t[Account.G] + t[Account.N] + t[Account.F]
-        out = sum(t[a] for a in (Account.D, Account.O, Account.C, Account.R, Account.A, Account.X, Account.Y))
-        return taken_in - out
+        taken_in: tuple[int, ...] = _TAKEN_IN(self.totals)
+        out: tuple[int, ...] = _OUT(self.totals)
+        return sum(taken_in) - sum(out)
 
     def snapshot(self) -> tuple[int, ...]:
         return tuple(self.totals)

@@ -20,8 +20,8 @@ from keyhop.core.node.supply import Supply
 LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS // 2, 5 * NANOSECONDS
 """How often a node looks whether it has anything to tell: at least, at most."""
 HOLD_NS_PER_NODE = NANOSECONDS // 10
-"""A change of stock or rate is told once in so much for each node that is known: all nodes together tell ten a second at
-most, however many they are. What links are up is told at once."""
+"""A change of stock or rate is told once in so much for each node that is known: all nodes together tell ten a second
+at most, however many they are. What links are up is told at once."""
 REFRESH_NS, REFRESH_LIMIT_NS = 30 * NANOSECONDS, 3600 * NANOSECONDS
 REFRESH_NS_PER_NODE = 3 * NANOSECONDS
 """What did not change is told anew once in so much for each node: connections lose nothing, and bring all that is known
@@ -73,6 +73,8 @@ class LinkStates:
         """(neighbour that brought it, node it speaks of) of statements that were dropped and have been reported."""
         self._contested: set[tuple[str, str]] = set()
         """Claims that were not believed and have been reported."""
+        self.version = 0
+        """Rises whenever what is known of others changes."""
         self._sequence = 0
         self._told: LinkState | None = None
         self._told_at = 0
@@ -109,6 +111,7 @@ class LinkStates:
         self._looked_for_silent_at = context.now
         for node in [node for node, known in self.known.items() if context.now - known.heard_at > lifetime_ns]:
             self.forgotten[node] = self.known.pop(node)
+            self.version += 1
             text = f"nothing was heard of {node} for {lifetime_ns // NANOSECONDS} s: its links are forgotten"
             context.notice("KH-3101", text, node)
 
@@ -180,6 +183,7 @@ class LinkStates:
         if self._doubts(peer, node, message):
             return
         self.forgotten.pop(node, None)
+        self.version += 1
         self.known[node] = Known(state, message, context.now, frozenset(_ways(state)))
         for application in state.applications:
             self._learn(AppId(application), NodeId(node))

@@ -89,7 +89,7 @@ class Node:
             events.BlockArrived: self.intake.arrived,
             events.SecretLoaded: self._secret_loaded,
             events.ModuleReported: self._module_reported,
-            events.KeysWanted: self.supply.wanted,
+            events.KeysWanted: self._keys_wanted,
             events.KeysFetched: self.supply.fetched,
             events.RecordsFetched: self.supply.fetched_by_record,
             RecordsAged: self.supply.local.aged,
@@ -138,7 +138,6 @@ class Node:
             self.hosted.watch()
         self.states.watch()
         self.relay.watch()
-        self.flows.watch()
         context.put(context.node_row())
         self._first = self._finish()
 
@@ -202,12 +201,15 @@ class Node:
         for due in self.context.due():
             self._dispatch[type(due)](due)
 
+    def _keys_wanted(self, event: events.KeysWanted) -> None:
+        self.supply.wanted(event)
+        self.relay.nudge()
+
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)
         if pair is not None:
             self.lifecycle.look(pair)
-            if not pair.direct:
-                self.relay.fill()
+            self.relay.nudge()
 
     def _module_reported(self, event: events.ModuleReported) -> None:
         pair = self.context.pairs.get(event.peer)

@@ -55,7 +55,8 @@ PAD_WAIT_NS = NANOSECONDS // 20
 
 
 class RelayTick(msgspec.Struct, frozen=True, gc=False):
-    pass
+    due: int
+    """Only the look that was planned last is taken."""
 
 
 class Batch(msgspec.Struct):
@@ -116,7 +117,7 @@ class Relay:
         self._next_number = 0
         self._lacking = False
         """Whether a pool was below its low mark at the last look."""
-        self._looked_at = context.now
+        self._looked_at = self._due = context.now
         self._held_back = False
         """Whether a batch of ours did not start because we hold our share of its first link."""
         links.on_compared.append(self.compared)
@@ -124,16 +125,27 @@ class Relay:
         links.plain_handlers[AnswerReserve] = self.answered
         links.plain_handlers[Confirm] = self.confirmed
         self.pads.holders.append(self._holdings)
-        leases.on_lent.append(lambda pair, purpose: self.fill() if purpose is Purpose.PAD or not pair.direct else None)
+        leases.on_lent.append(lambda pair, purpose: self.fill() if purpose is Purpose.PAD else None)
         supply.can_relay = self.can_relay
         supply.why_none = self.why_none
 
     def watch(self) -> None:
         self._next_number = self.context.relay_number
-        self.context.at(self.context.now + LOOK_NS, RelayTick())
+        self._plan(LOOK_NS)
+
+    def _plan(self, wait_ns: int) -> None:
+        self._due = self.context.now + wait_ns
+        self.context.at(self._due, RelayTick(self._due))
+
+    def nudge(self) -> None:
+        """Applications have asked: some pool may be low now."""
+        if self._due > self.context.now + LOOK_NS:
+            self._plan(LOOK_NS)
 
     def tick(self, event: RelayTick) -> None:
         context = self.context
+        if event.due != self._due:
+            return
         self.hops.expire()
         for batch in list(self.batches.values()):
             if context.now - batch.began >= (BATCH_NS if batch.manifest else RESERVATION_NS):
@@ -142,7 +154,7 @@ class Relay:
         self._looked_at = context.now
         self.fill()
         under_way = self._lacking or self.batches or self.hops.reservations
-        context.at(context.now + (LOOK_NS if under_way else IDLE_LOOK_NS), event)
+        self._plan(LOOK_NS if under_way else IDLE_LOOK_NS)
 
     # --- the source ---------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ from functools import partial
 from itertools import chain, pairwise
 
 from keyhop.core.designs import Running
-from keyhop.core.messages import LinkState
 from keyhop.core.node.linkstate import LinkStates
 from keyhop.core.policy.routing import Edge, Route
+
+Told = tuple[str, int, int, bool]
+"""Neighbour, usable bytes, bit/s, up."""
 
 
 class Routes:
@@ -18,22 +20,29 @@ class Routes:
     def __init__(self, states: LinkStates, design: Running) -> None:
         self.states = states
         self.policy = design.routing
+        self._own: tuple[Told, ...] = ()
+        """Our links, as they would be told now."""
+        self._version = -1
+        self._routes: dict[tuple[str, int, frozenset[str]], Route | None] = {}
+        """What was found since anything changed."""
+        self._hops: dict[str, str | None] = {}
 
-    def leaving(self, node: str) -> Iterator[Edge]:
-        """The links that this node tells of; up where both ends say so."""
-        own = self.states.own() if node == self.states.context.node else None
-        return self._edges(node, own)
+    def _look(self) -> None:
+        own = self.states.own().links
+        if self._version != self.states.version or own != self._own:
+            self._own, self._version = own, self.states.version
+            self._routes.clear()
+            self._hops.clear()
 
     def edges(self) -> Iterator[Edge]:
-        """All links that anybody tells of."""
-        states = self.states
-        own = states.own()
-        return chain.from_iterable(self._edges(node, own) for node in (states.context.node, *states.known))
+        """All links that anybody tells of; up where both ends say so."""
+        self._look()
+        return chain.from_iterable(map(self._leaving, (self.states.context.node, *self.states.known)))
 
-    def _edges(self, node: str, own: LinkState | None) -> Iterator[Edge]:
+    def _leaving(self, node: str) -> Iterator[Edge]:
         states = self.states
         if node == states.context.node:
-            links = own.links if own is not None else ()
+            links = self._own
         else:
             known = states.known.get(node)
             links = known.state.links if known is not None else ()
@@ -50,25 +59,32 @@ class Routes:
 
     def route(self, destination: str, need_bytes: int, avoid: frozenset[str] = frozenset()) -> Route | None:
         """The path for relayed key: over at least one node in between, even to a neighbour."""
-        around = partial(self._leaving_but, destination)
-        return self.policy.search(around, self.states.context.node, destination, need_bytes, avoid)
+        self._look()
+        wanted = (destination, need_bytes, avoid)
+        if wanted not in self._routes:
+            around = partial(self._leaving_but, destination)
+            self._routes[wanted] = self.policy.search(around, self.states.context.node, *wanted)
+        return self._routes[wanted]
 
     def _leaving_but(self, destination: str, node: str) -> Iterator[Edge]:
         straight = (self.states.context.node, destination)
-        return (edge for edge in self.leaving(node) if (edge.start, edge.end) != straight)
+        return (edge for edge in self._leaving(node) if (edge.start, edge.end) != straight)
 
     def next_hop(self, destination: str) -> str | None:
         """Towards a node over links that are up, whatever their stock: for what spends no key."""
-        found = self.policy.search(self._alike, self.states.context.node, destination)
-        return found.path[1] if found is not None and len(found.path) > 1 else None
+        self._look()
+        if destination not in self._hops:
+            found = self.policy.search(self._alike, self.states.context.node, destination)
+            self._hops[destination] = found.path[1] if found is not None and len(found.path) > 1 else None
+        return self._hops[destination]
 
     def _alike(self, node: str) -> Iterator[Edge]:
-        return (edge._replace(usable_bytes=1) for edge in self.leaving(node))
+        return (edge._replace(usable_bytes=1) for edge in self._leaving(node))
 
     def rates_towards(self, destination: str) -> list[tuple[str, str, int]]:
         """(one node, the next, bit/s) of the links that key for this node would cross now."""
         found = self.route(destination, 1)
         if found is None:
             return []
-        rates = {(edge.start, edge.end): edge.rate_bps for node in found.path[:-1] for edge in self.leaving(node)}
+        rates = {(edge.start, edge.end): edge.rate_bps for node in found.path[:-1] for edge in self._leaving(node)}
         return [(one, other, rates.get((one, other), 0)) for one, other in pairwise(found.path)]
