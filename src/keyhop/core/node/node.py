@@ -130,7 +130,7 @@ class Node:
         self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
         self._share_links()
         self.supply.governed.guarantees.path = self.routes.rates_towards
-        self.tunnel.on_made = self.lifecycle.watch
+        self.tunnel.on_made = self._pair_made
         for pair in context.pairs.values():
             self.lifecycle.watch(pair)
             self.tunnel.watch(pair)
@@ -200,6 +200,10 @@ class Node:
     def _woke(self, event: events.Woke) -> None:
         for due in self.context.due():
             self._dispatch[type(due)](due)
+
+    def _pair_made(self, pair: Pair) -> None:
+        self.lifecycle.watch(pair)
+        self.relay.nudge()
 
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self.supply.wanted(event)

@@ -18,8 +18,6 @@ from keyhop.core.node.routes import Routes
 HOPS_LIMIT = 32
 LOOK_NS = NANOSECONDS // 2
 """How often the opening end looks at a pair, until it is open."""
-UNREADY_LIMIT = 3
-"""A pair without key to open with, or without a way, is looked at after 0.5 s, doubled up to 4 s."""
 BACKOFF_LIMIT = 7
 """Openings of a distant pair are tried again after 0.5 s, doubled up to 64 s."""
 CLOSED = 0
@@ -76,6 +74,7 @@ class Tunnel:
         if pair.is_open:
             self._open.add(pair.peer)
             return
+        tries = 0
         runs = (pair.own_opening, pair.their_opening, pair.own_tags, pair.their_tags)
         ready = all(run.available() for run in runs)
         if not pair.connections and ready and self.routes.next_hop(pair.peer):
@@ -83,8 +82,6 @@ class Tunnel:
             tries = event.tries + 1
         elif pair.connections:
             tries = event.tries
-        else:
-            tries = min(event.tries + 1, UNREADY_LIMIT)
         context.at(context.now + (LOOK_NS << min(tries, BACKOFF_LIMIT)), TunnelTick(pair.peer, tries))
 
     def send(self, pair: Pair, connection: Connection, frame: Frame | None) -> None:
