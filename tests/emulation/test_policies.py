@@ -98,13 +98,16 @@ def test_a_full_store_that_replaces_its_oldest_hands_out_new_key(tmp_path: Path)
 
 
 class Asker(threading.Thread):
-    """One application that asks at a rate, whatever it gets."""
+    """One application that asks at a rate, whatever it gets; a key that it gets within its deadline counts as given."""
 
-    def __init__(self, lab: Lab, master: str, slave: str, rate_bps: int, size_bits: int = KEY_BITS) -> None:
+    def __init__(
+        self, lab: Lab, master: str, slave: str, rate_bps: int, size_bits: int = KEY_BITS, deadline_s: float = 0.0
+    ) -> None:
         super().__init__()
         self.lab, self.master, self.slave = lab, master, slave
         self.period_s = size_bits / rate_bps
         self.size_bits = size_bits
+        self.deadline_s = deadline_s
         self.given = self.refused = 0
         self.why: set[str] = set()
 
@@ -115,7 +118,7 @@ class Asker(threading.Thread):
             while due < began + SECONDS:
                 time.sleep(max(0.0, due - time.monotonic()))
                 try:
-                    door.get_key(self.slave, size=self.size_bits)
+                    door.get_key(self.slave, size=self.size_bits, wait=self.deadline_s)
                     self.given += 1
                 except KeyhopError as error:
                     self.refused += 1
