@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.emulation.programs import until
 from tests.emulation.small_labs import emulated, exchange, link_place, make
 from tests.emulation.test_policies import Asker, with_policy
 
@@ -60,6 +61,13 @@ def star(tmp_path: Path) -> Iterator[Lab]:
         labs.stop(lab)
 
 
+def has_its_guarantee(lab: Lab, stream: str) -> bool:
+    """As its node said last; one that was admitted at once is not spoken of."""
+    said = [line for node in "abm" for line in lab.log(node).read_text().splitlines() if f"{stream} " in line]
+    told = [line for line in said if "not guaranteed" in line or "loses" in line or "has its guarantee" in line]
+    return not told or "has its guarantee" in told[-1]
+
+
 @pytest.mark.emulation
 def test_no_admitted_stream_is_violated_when_all_others_ask_for_more_than_the_middle_link_gives(star: Lab) -> None:
     for master in ("gold", "silver", "near"):
@@ -69,9 +77,8 @@ def test_no_admitted_stream_is_violated_when_all_others_ask_for_more_than_the_mi
         assert time.monotonic() < deadline, "the greedy stream is more than the link gives: it must be refused"
         time.sleep(0.2)
     for stream in ("gold -> end", "silver -> end", "near -> end"):
-        logs = [star.log(node).read_text() for node in "abm"]
-        lost = sum(log.count(f"{stream} is not guaranteed") + log.count(f"{stream} loses") for log in logs)
-        assert lost == sum(log.count(f"{stream} has its guarantee") for log in logs), f"{stream} fits, and is refused"
+        # Who was refused before modules had told their rates asks again, after 40 s at most.
+        until(lambda stream=stream: has_its_guarantee(star, stream), 60.0, f"a guarantee of {stream}, which fits,")
     guaranteed = [
         Asker(star, "gold", "end", GOLD_BPS * 96 // 100, deadline_s=DEADLINE_S),
         Asker(star, "silver", "end", SILVER_BPS * 96 // 100, deadline_s=DEADLINE_S),
