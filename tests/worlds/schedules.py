@@ -530,9 +530,10 @@ class Schedule:
             assert request is not None
             if request not in answers:
                 raise Violation("I13", f"enc_keys at {node} for {peer} is not answered")
-            if not world.processes[NodeId(node)].node.secrets.confirmed.get(peer):
-                raise Violation("I13", f"{node} has no secret that seals key IDs for {peer}")
             refusal = answers[request].deliver.refusal
             if refusal is not None:
                 refusals[node, peer] = refusal
+            elif not world.processes[NodeId(node)].node.secrets.confirmed.get(peer):
+                # It comes with the first lease: who is refused for lack of key has had none yet.
+                raise Violation("I13", f"{node} has no secret that seals key IDs for {peer}")
         return refusals
