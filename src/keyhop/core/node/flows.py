@@ -129,7 +129,9 @@ class Flows:
             reason = f"flow {message.number} of {path[0]} is booked otherwise: end it first"
         if reason:
             context.count("flows_refused")
-            self.refused[following] = self.refused.get(following, 0) + 1
+            if following in context.pairs:
+                # Not under a name that the path has invented.
+                self.refused[following] = self.refused.get(following, 0) + 1
             bits = offer or Contract(0, 0)
             context.say_plain(
                 peer,

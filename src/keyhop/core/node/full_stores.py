@@ -51,7 +51,7 @@ class FullStores:
         self._last: dict[str, int] = {}
         """Bytes of the last block."""
         self._since: dict[str, int] = {}
-        """Bytes of the blocks since the last look, and of those in the second before."""
+        """Bytes of the blocks since the last look, and of those between the two looks before."""
         self._before: dict[str, int] = {}
         links.handlers[ExpireSegments] = self.told
 
@@ -79,7 +79,7 @@ class FullStores:
         self.make_room(pair)
 
     def look(self, pair: Pair) -> None:
-        """Once a second: whether anybody draws from the store."""
+        """Called from time to time: whether anybody draws from the store."""
         used = sum(pair.own_key.book[account] for account in USED)
         if used != self._used.setdefault(pair.peer, used):
             self._used[pair.peer] = used

@@ -10,6 +10,9 @@ from keyhop.core.designs import Running
 from keyhop.core.node.linkstate import LinkStates
 from keyhop.core.policy.routing import Edge, Route
 
+FOUND_LIMIT = 4096
+"""Destinations whose routes are kept: neighbours hand on frames for names that they may have invented."""
+
 Told = tuple[str, int, int, bool]
 """Neighbour, usable bytes, bit/s, up."""
 
@@ -29,7 +32,8 @@ class Routes:
 
     def _look(self) -> None:
         own = self.states.own().links
-        if self._version != self.states.version or own != self._own:
+        full = len(self._routes) >= FOUND_LIMIT or len(self._hops) >= FOUND_LIMIT
+        if full or self._version != self.states.version or own != self._own:
             self._own, self._version = own, self.states.version
             self._routes.clear()
             self._hops.clear()

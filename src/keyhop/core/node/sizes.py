@@ -69,7 +69,7 @@ class Sizes:
         """Of our run and of the peer's."""
 
     def look(self, pair: Pair, told: Statement | None) -> None:
-        """Once a second, after what was given out is booked. `told`: what the peer last said of its run."""
+        """Called from time to time, after what was given out is booked. `told`: what the peer last said of its run."""
         now, book = self.context.now, pair.own_key.book
         own = book[Account.D] + book[Account.O] + book[Account.R]
         theirs = told.delivered + told.rounding + told.relayed if told is not None else 0

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from keyhop.core.designs import DESIGNS
-from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
+from keyhop.core.messages import BookFlow, LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.linkstate import (
@@ -21,6 +21,7 @@ from keyhop.core.node.linkstate import (
     step,
 )
 from keyhop.core.node.node import Node
+from keyhop.core.node.routes import FOUND_LIMIT
 from keyhop.core.node.store import Snapshot
 from keyhop.daemon.store.memory import MemoryStore
 from keyhop.daemon.vault import NodeVault
@@ -345,3 +346,22 @@ def test_a_silent_node_is_remembered_for_three_refreshes_of_a_network_of_this_si
     assert "n0" in made.states.known
     pass_time(made, 30 * NANOSECONDS)
     assert "n0" not in made.states.known
+
+
+# --- names that a neighbour has invented ------------------------------------------------------------------------------
+
+
+def test_routes_to_invented_destinations_fill_no_memory() -> None:
+    made = node()
+    for number in range(2 * FOUND_LIMIT + 7):
+        assert made.routes.next_hop(f"ghost{number}") is None
+        assert made.routes.route(f"ghost{number}", 1) is None
+    assert len(made.routes._hops) <= FOUND_LIMIT and len(made.routes._routes) <= FOUND_LIMIT
+
+
+def test_flows_towards_invented_nodes_are_refused_and_counted_under_no_name() -> None:
+    made = node()
+    for number in range(10):
+        made.flows.book("b", BookFlow(number, ("b", "a", f"ghost{number}"), 1000, 256, 1000))
+    assert made.flows.refused == {} and made.flows.flows == {}
+    assert made.context.counters["flows_refused"] == 10
