@@ -163,7 +163,7 @@ class View:
         """Below it a link has less than one more lease to give, and a relayed pool is filled."""
         node = self._process.node
         if pair.direct:
-            return node.supply.lease_bytes(pair)
+            return node.supply.wanted_bytes(pair)
         seconds = node.relay.relay_ns.get(pair.peer, NANOSECONDS) / NANOSECONDS
         return node.design.refill.marks(node.supply.demand(pair), seconds)[0]
 

@@ -240,8 +240,17 @@ class Supply:
         queue.append(Waiting(event, context.now + context.settings.request_wait_ns))
         context.at(context.now + context.settings.request_wait_ns, RequestEnded(event.request))
 
-    def lease_bytes(self, pair: Pair) -> int:
+    def wanted_bytes(self, pair: Pair) -> int:
+        """How much key in hand the forecast asks for."""
         return max(self.least_lease_bytes(pair), self.design.synchronisation.size(self.demand(pair)))
+
+    def lease_bytes(self, pair: Pair) -> int:
+        """How much of it to lease: of a link no more than half of what there is.
+
+        The rest is for relay: else a link that lost its leases would be closed to all paths until it had them anew.
+        """
+        wanted = self.wanted_bytes(pair)
+        return min(wanted, (pair.stock.left + pair.own_key.untouched) // 2) if pair.direct else wanted
 
     def demand(self, pair: Pair) -> float:
         return self._demand.get(pair.peer, 0.0)

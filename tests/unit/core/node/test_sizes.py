@@ -103,6 +103,18 @@ def test_leases_of_small_segments_are_as_large_as_what_is_asked_makes_them() -> 
     assert here.stock.left > 4096
 
 
+def test_half_of_a_poor_link_is_left_for_relay() -> None:
+    world = linked(100_000)
+    for number in range(10):
+        deliver(world, "a", "b", number, 1024)
+        run(world, 1)
+    here = pair(world, "a", "b")
+    supply = world.processes[NodeId("a")].node.supply
+    assert supply.wanted_bytes(here) > here.stock.left + here.own_key.untouched, "more would be leased if it were there"
+    assert supply.lease_bytes(here) <= (here.stock.left + here.own_key.untouched) // 2
+    assert 0 < here.stock.left <= here.own_key.untouched
+
+
 def test_a_small_store_is_cut_small() -> None:
     world = linked(10_000_000, stock_limit_bytes=32 * 1024)
     deliver(world, "a", "b", 0, 4096)
