@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.emulation.programs import until
 from tests.emulation.small_labs import emulated, exchange, link_place, make
-from tests.emulation.test_policies import Asker, with_policy
+from tests.emulation.test_policies import SECONDS, Asker, with_policy
 
 from keyhop.emulator import lab as labs
 from keyhop.emulator import module
@@ -96,5 +96,7 @@ def test_no_admitted_stream_is_violated_when_all_others_ask_for_more_than_the_mi
         asker.join()
     for asker in guaranteed:
         assert asker.refused == 0 and asker.given > 0, (asker.master, asker.given, asker.refused, asker.why)
-    assert all(asker.refused for asker in others), "there was not enough for all"
+    # The greedy stream is best effort now, and takes its turn with those who each ask for the whole link.
+    whole = [asker for asker in others if asker.master != "greedy"]
+    assert all(asker.refused or asker.took_s > 1.5 * SECONDS for asker in whole), "there was not enough for all"
     assert sum(asker.given for asker in others) * 2048 > 0, "best effort has its floor"

@@ -109,6 +109,8 @@ class Asker(threading.Thread):
         self.size_bits = size_bits
         self.deadline_s = deadline_s
         self.given = self.refused = 0
+        self.took_s = 0.0
+        """For all that was to be asked for, each one after the answer to the last."""
         self.why: set[str] = set()
 
     def run(self) -> None:
@@ -124,6 +126,7 @@ class Asker(threading.Thread):
                     self.refused += 1
                     self.why.add(str(error))
                 due += self.period_s
+        self.took_s = time.monotonic() - began
 
 
 @pytest.mark.emulation

@@ -90,9 +90,12 @@ class Guarantees:
         return (pair.stock.left + self.committing(pair) + leasable) * 8
 
     def held_bytes(self, pair: Pair) -> int:
-        """What relay cannot have of the stock that is not leased: our own guaranteed streams may claim it."""
+        """What relay cannot have of the stock that is not leased: our own guaranteed streams may claim it.
+
+        What flows may claim beside them is relay's.
+        """
         shares = self.shares.get(pair.peer)
-        held = shares.held_bits(self.context.now) if shares is not None else 0
+        held = shares.own_held_bits(self.context.now) if shares is not None else 0
         return max(0, -(-held // 8) - pair.stock.left - self.committing(pair))
 
     def of(self, pair: Pair) -> Shares:

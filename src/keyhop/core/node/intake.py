@@ -218,7 +218,7 @@ class Intake:
                 key.start,
                 self.context.vault.fingerprint(name, key, context_bytes),
                 placements,
-                self.sizes.segment_bytes(pair),
+                self.sizes.segment_bytes(pair, waiting.length),
                 waiting.epsilon,
                 waiting.vendor,
                 self.rest_expires(pair),

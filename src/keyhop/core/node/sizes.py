@@ -15,6 +15,8 @@ LEARNING_NS = 60 * NANOSECONDS
 """So long after a start, what the link gives is taken to be asked of it."""
 STOCK_SHARE = 16
 """No lease for want of a larger segment takes more than this part of what a direction may keep."""
+PIECES_PER_BLOCK = 8
+"""A block has so many segments at least: those who share a link take whole ones, and few large ones would go to one."""
 STATEMENT_NS = 10 * NANOSECONDS
 STATEMENT_LIMIT_NS = 600 * NANOSECONDS
 STATEMENT_SHARE = 400
@@ -80,18 +82,20 @@ class Sizes:
         windows[0].add(now, own, largest)
         windows[1].add(now, theirs)
 
-    def segment_bytes(self, pair: Pair) -> int:
+    def segment_bytes(self, pair: Pair, block_bytes: int) -> int:
         """How the next block is cut that this end proposes."""
         fixed = self._fixed.get(pair.peer)
         if fixed is not None:
             return fixed
-        return self._wanted(pair) if self._follows else self._storage.segment_bytes(self.rate_bps(pair))
+        if not self._follows:
+            return self._storage.segment_bytes(self.rate_bps(pair))
+        return self._wanted(pair, block_bytes // PIECES_PER_BLOCK)
 
     def least_lease_bytes(self, pair: Pair) -> int:
         """A lease has no less than the next segment would have, however small the segments are that it is made of."""
         if not self._follows or not pair.direct or pair.peer in self._fixed:
             return 0
-        return self._wanted(pair)
+        return self._wanted(pair, self.context.settings.stock_limit_bytes)
 
     def statement_ns(self, pair: Pair) -> int:
         """How far statements are apart: each costs a tag key, which on a slow link is much."""
@@ -109,7 +113,7 @@ class Sizes:
         """Of the quantum link, as its module says or the node file expects; 0: not known."""
         return pair.rate_bps or self._rates.get(pair.peer, 0)
 
-    def _wanted(self, pair: Pair) -> int:
+    def _wanted(self, pair: Pair, limit_bytes: int) -> int:
         now, rate = self.context.now, self.rate_bps(pair)
         asked = largest = 0
         windows = self._windows.get(pair.peer)
@@ -118,5 +122,5 @@ class Sizes:
             largest = windows[0].largest
         if windows is None or windows[0].span_ns(now) < LEARNING_NS:
             asked = max(asked, rate // (2 * BITS_PER_BYTE))
-        limit = self.context.settings.stock_limit_bytes // STOCK_SHARE
+        limit = min(limit_bytes, self.context.settings.stock_limit_bytes // STOCK_SHARE)
         return self._storage.segment_for(asked, largest, rate, limit)

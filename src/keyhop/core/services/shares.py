@@ -120,8 +120,12 @@ class Shares:
             self._enqueue(stream, request)
 
     def held_bits(self, now: int) -> int:
-        """What guaranteed streams may claim before the next block."""
-        return self.beside() + sum(
+        """What guaranteed streams may claim before the next block, and those beside them."""
+        return self.beside() + self.own_held_bits(now)
+
+    def own_held_bits(self, now: int) -> int:
+        """The same without those beside them."""
+        return sum(
             one.bucket.level(now) + one.held_for_gap for one in self._guaranteed.values() if one.bucket is not None
         )
 

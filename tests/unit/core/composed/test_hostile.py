@@ -15,6 +15,7 @@ from keyhop.core.composed.nouns.messages import Kx, KxArrived, Name
 from keyhop.core.composed.nouns.shapes import ANSWERS, SHAPES, Malformed
 from keyhop.core.composed.stock.working_sets import TakenFirst
 from keyhop.core.designs import DESIGNS
+from keyhop.core.node.hosted_messages import RATE_LIMIT_BPS
 from keyhop.core.policy.fallback import Deny
 from keyhop.core.policy.synchronisation import Verb
 
@@ -288,3 +289,17 @@ def test_no_word_has_a_shape_that_nobody_says() -> None:
     assert SHAPES.keys() - said == {"REPEAT"}
     answers = {answer for shape in SHAPES.values() for answer in shape.answers}
     assert set(ANSWERS) == answers
+
+
+# --- what an application says -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("design", sorted(name for name in DESIGNS if name != "keyhop"))
+def test_a_rate_that_no_link_can_bring_makes_no_endless_work(design: str) -> None:
+    made = bench(design, "A-B", "B-C")
+    peer = "C" if made.sites["A"].line("C") is not None else "B"
+    before = made.events
+    made.open("s", "A", peer, rate_bps=RATE_LIMIT_BPS)
+    made.go(5)
+    assert made.events - before < 20_000
+    made.balanced()

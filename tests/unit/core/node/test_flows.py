@@ -15,7 +15,7 @@ from keyhop.core.node.flows import FLOWS_PER_NEIGHBOUR, NEIGHBOUR_SHARE_PERCENT,
 from keyhop.core.node.node import Node
 from keyhop.core.node.pads import Way
 from keyhop.core.policy_rules import ServiceClass
-from keyhop.core.services.promises import Contract
+from keyhop.core.services.promises import Contract, held_for_gap
 
 RATE_BPS = 100_000
 BLOCK_S = 0.2
@@ -458,3 +458,16 @@ def test_no_admitted_stream_is_violated_when_the_middle_link_is_asked_for_twice_
         assert given[pair] == len(asked[pair]), f"{pair}: {given[pair]} of {len(asked[pair])}"
     assert all(given[pair] < len(asked[pair]) for pair in others), "there was not enough for all"
     assert sum(given[pair] for pair in others) * 2048 >= 0.1 * 20 * RATE_BPS * 9 // 20, "best effort: its floor"
+
+
+def test_what_flows_may_claim_is_not_kept_from_relay_for_them() -> None:
+    net = network()
+    pair = net.node("m").context.pairs[NodeId("d")]
+    here = guarantees(net, "m")
+    assert is_guaranteed(net, "m1 -> d1")
+    promised, claimed = here.held_bytes(pair), here.claimed_bytes(pair)
+    now = net.node("m").context.now
+    here.kept_bits = lambda pair: 8_000_000 + here.pad_bits(pair)
+    assert here.of(pair).held_bits(now) >= 8_000_000, "supply leaves it alone"
+    assert here.held_bytes(pair) == promised <= 2048 // 8 + held_for_gap(10_000, int(BLOCK_S * 1e9)) // 8 + 1
+    assert here.claimed_bytes(pair) == claimed

@@ -13,7 +13,14 @@ from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
-from keyhop.core.node.sizes import LEARNING_NS, STATEMENT_LIMIT_NS, STATEMENT_NS, WINDOW_NS, Window
+from keyhop.core.node.sizes import (
+    LEARNING_NS,
+    PIECES_PER_BLOCK,
+    STATEMENT_LIMIT_NS,
+    STATEMENT_NS,
+    WINDOW_NS,
+    Window,
+)
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.world import World
 
@@ -62,7 +69,7 @@ def agreed(world: World, number: int) -> int:
 
 def test_until_something_is_known_segments_are_for_all_that_the_link_gives() -> None:
     assert agreed(linked(1000), 0) == 16_384
-    assert agreed(linked(100_000), 0) == 65_536
+    assert agreed(linked(10_000), 0) == 32_768
 
 
 @pytest.mark.parametrize("asking", ["a", "b"])
@@ -123,14 +130,22 @@ def test_a_small_store_is_cut_small() -> None:
         deliver(world, "a", "b", number, 8192)
         run(world, 1)
     lengths = {segment.length for segment in pair(world, "a", "b").own_key.segments.values()}
-    assert max(lengths) == 2048
+    assert max(lengths) == 1024
+
+
+def test_a_block_has_pieces_for_several_who_share_the_link() -> None:
+    world = linked(100_000)
+    node = world.processes[NodeId("a")].node
+    for block_bytes in (8192, 65_536, BLOCK_BYTES):
+        assert node.intake.sizes.segment_bytes(pair(world, "a", "b"), block_bytes) * PIECES_PER_BLOCK == block_bytes
+    assert node.intake.sizes.least_lease_bytes(pair(world, "a", "b")) == 65_536, "a lease may hold many pieces"
 
 
 def test_what_a_node_file_or_another_design_fixes_stays() -> None:
     assert agreed(linked(1000, segment_bytes=2048), 0) == 2048
     world = linked(10_000, design="cisco")
     node = world.processes[NodeId("a")].node
-    assert node.intake.sizes.segment_bytes(pair(world, "a", "b")) == 16_384
+    assert node.intake.sizes.segment_bytes(pair(world, "a", "b"), 4096) == 16_384
     assert node.intake.sizes.least_lease_bytes(pair(world, "a", "b")) == 0
 
 

@@ -165,8 +165,11 @@ class Forecast(HopWise):
         self._site.later(ALLOCATE_NS, self._tick)
 
     def _alloc(self, line: Line, bits: int, rank: int) -> None:
+        """A continuous demand, which may be any number that was declared, orders no more than its first link brings."""
         site, unit_bits = self._site, line.run.unit_bits
         paths = site.network.paths(site.design, site.node, line.peer) if bits > 0 else []
+        if paths and rank == CONTINUOUS:
+            bits = min(bits, AHEAD_S * site.network.rates[frozenset(paths[0][:2])])
         while bits > 0 and paths:
             size = -(-min(bits, LARGEST_BITS) // unit_bits) * unit_bits
             bits -= size
