@@ -32,7 +32,7 @@ from keyhop.simulator.disk import PretendDisk
 
 from .run import Case, run_cases
 
-SEEDS = 300
+SEEDS = 1000
 """Within so many schedules each mutant is found."""
 
 

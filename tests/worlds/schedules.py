@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ import msgspec
 
 from keyhop.core.designs import DESIGNS
 from keyhop.core.machine import Frame
-from keyhop.core.model import NANOSECONDS, AppId, NodeId, RequestError, RunKind, run_number
+from keyhop.core.messages import FrameType, Grant, decode
+from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError, RequestError, RunKind, run_number
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.simulator.disk import Image
@@ -450,9 +452,18 @@ class Schedule:
                 self._held[way] = [frame]
                 return frames[1:]
             case 3:
-                return [self._flip(frame), *frames[1:]]
+                return [self._forged(way, self._flip(frame)), *frames[1:]]
             case _:
-                return [*frames, self.rng.choice(recorded)]
+                return [*frames, self._forged(way, self.rng.choice(recorded))]
+
+    def _forged(self, way: tuple[str, str], frame: Frame) -> Frame:
+        """The checker is told which grants the follower never made, or not in this connection."""
+        if frame.type == FrameType.GRANT:
+            with contextlib.suppress(PeerError):
+                grant = decode(frame.type, frame.payload)
+                assert isinstance(grant, Grant)
+                self.checker.forged.add((way[1], way[0], grant.position))
+        return frame
 
     def _flip(self, frame: Frame) -> Frame:
         rng = self.rng

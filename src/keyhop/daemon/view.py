@@ -160,7 +160,7 @@ class View:
         )
 
     def _threshold(self, pair: Pair) -> int:
-        """Below it a link has less than one more lease to give, and a relayed pool is filled."""
+        """Below it a link has less than the forecast asks for, and a relayed pool is filled."""
         node = self._process.node
         if pair.direct:
             return node.supply.wanted_bytes(pair)

@@ -194,6 +194,7 @@ class Governed:
     def _wait(self, waiting: Waiting, node: str) -> None:
         context, queue = self.context, self.waiting.setdefault(node, [])
         if len(queue) >= WAITING_LIMIT:
+            self._let_go(node, waiting)
             raise RequestError(Refusal.RATE_LIMITED, "too many requests wait for key", retry_after_s=1.0)
         wait_ns = context.settings.request_wait_ns
         if waiting.terms.fallback.verb == "wait":

@@ -273,8 +273,11 @@ class Guarantees:
                 continue
             self._end(stream)
             guaranteed = self._joined[pair.peer].get(stream) is ServiceClass.GUARANTEED
-            self._admit(pair, stream, terms)
-            if guaranteed and stream not in self._asking:
+            contract = self._admit(pair, stream, terms)
+            if contract is not None and not guaranteed:
+                # It costs our own link alone by now.
+                self._guaranteed(pair, stream, terms, contract)
+            elif contract is None and guaranteed and stream not in self._asking:
                 self._lower(stream)
 
     # --- flows of others over our links -------------------------------------------------------------------------------
@@ -310,7 +313,8 @@ class Guarantees:
         # Of stock what relay can have: what supply has leased is not pads any more.
         stock = pair.own_key.untouched * 8 + self.pad_bits(pair)
         (room,) = self._rooms(pair).values()
-        return Contract(room.promisable_bps, stock)
+        # The floor of best effort is one of stock, too: else flows that spend nothing would close a full link.
+        return Contract(room.promisable_bps, int(stock * (1 - room.floor)))
 
     # --- links --------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from keyhop.core.node.run import UNTOUCHED, Segment
 
 TAG_RESERVE_BYTES = 1024
 """With less of either tag run, supply and relay ask for nothing more; openings and agreements go on."""
+TOO_LARGE_LIMIT = 64
+"""Segments larger than what may be leased are passed over, in search of a smaller one; not without end."""
 
 
 class Asked(NamedTuple):
@@ -42,7 +44,7 @@ class Leases:
         self.purposes = {Purpose.SUPPLY, Purpose.PAD, Purpose.DERIVE}
         """What a peer may ask for."""
         self.reserved_bytes: Callable[[Pair], int] = lambda pair: 0
-        """Set by supply, if a policy says so: what of the stock applications cannot touch."""
+        """What of the stock applications cannot touch: as a policy says, and what the node keeps for flows."""
         self.promised_bytes: Callable[[Pair], int] = lambda pair: 0
         """Set by the node: what of the stock relay cannot touch, for guaranteed streams of applications here."""
         self.on_stock: Callable[[Pair, tuple[Span, ...]], None] = lambda pair, spans: None
@@ -80,18 +82,20 @@ class Leases:
         if not pair.is_open or self.tags_low(pair):
             return False
         spans: list[Span] = []
-        total = 0
+        total = too_large = 0
         under_way = self.asked.get(pair.peer, {}).values()
-        taken = {start for asked in under_way for start, _ in asked.spans}
+        # For the other purpose: the peer grants them once.
+        taken = {start: length for asked in under_way for start, length in asked.spans}
         kept = self.promised_bytes if purpose is Purpose.PAD else self.reserved_bytes
-        left = pair.own_key.untouched - (kept(pair) if kept_bytes is None else kept_bytes)
+        left = pair.own_key.untouched - sum(taken.values()) - (kept(pair) if kept_bytes is None else kept_bytes)
         for segment in pair.own_key.oldest_untouched():
-            if segment.start in taken:
-                # For the other purpose: the peer grants them once.
+            if segment.start in taken or (suits is not None and not suits(segment)):
                 continue
             if total + segment.length > left:
-                break
-            if suits is not None and not suits(segment):
+                # A smaller one may follow.
+                too_large += 1
+                if too_large > TOO_LARGE_LIMIT:
+                    break
                 continue
             spans.append((segment.start, segment.length))
             total += segment.length
@@ -132,6 +136,7 @@ class Leases:
                 segment = run.segments.get(start)
                 if segment is not None and segment.mark == UNTOUCHED:
                     self.burning.burn_segment(run, start)
+            self._settled(pair, purpose)
             return
         segments = run.exactly(spans, UNTOUCHED)
         if segments is None:
@@ -140,6 +145,7 @@ class Leases:
                 segment = run.segments.get(start)
                 if segment is not None and segment.mark == UNTOUCHED:
                     self.burning.burn_segment(run, start)
+            self._settled(pair, purpose)
             return
         for segment in segments:
             context.vault.hold(run.range(segment))
@@ -185,5 +191,9 @@ class Leases:
                     pair.hosted.add(start, start + length)
         if purpose is Purpose.DESIGN:
             self.on_stock(pair, tuple(lent))
+        self._settled(pair, purpose)
+
+    def _settled(self, pair: Pair, purpose: Purpose) -> None:
+        """Whoever waits for the lease has it now, or may ask for another."""
         for call in self.on_lent:
             call(pair, purpose)

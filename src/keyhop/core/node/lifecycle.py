@@ -142,7 +142,7 @@ class Lifecycle:
         if self.supply.governed.enforces or self.supply.governed.waiting.get(pair.peer):
             return True
         spare = pair.stock.left - pair.stock.low
-        return (spare < 0 and pair.is_open) or taken * LOOK_LIMIT_NS > max(0, spare) * elapsed
+        return (spare <= 0 and pair.is_open) or taken * LOOK_LIMIT_NS > max(0, spare) * elapsed
 
     def top_up(self, pair: Pair) -> None:
         """Asks for the next lease before the one in hand ends."""
@@ -150,9 +150,10 @@ class Lifecycle:
             return
         size = self.supply.lease_bytes(pair)
         pair.stock.low = self.design.synchronisation.low(size)
-        if pair.stock.left >= pair.stock.low or self.leases.tags_low(pair) or self.leases.pending(pair, Purpose.SUPPLY):
+        in_hand = pair.stock.left + self.leases.committing.get(pair.peer, 0)
+        if in_hand >= pair.stock.low or self.leases.tags_low(pair) or self.leases.pending(pair, Purpose.SUPPLY):
             return
-        if self.leases.want(pair, Purpose.SUPPLY, size - pair.stock.left) and self.sizes.states_seldom(pair):
+        if self.leases.want(pair, Purpose.SUPPLY, size - in_hand) and self.sizes.states_seldom(pair):
             # In the same frame it costs no tag.
             self._state(pair, STATEMENT_NS)
 

@@ -126,7 +126,7 @@ class Node:
             self._found_restored(restored, start)
         self.lifecycle.reserved = self.relay.pads.reserved
         self.relay.lent = self.lifecycle.top_up
-        self.intake.on_key = self.exchanges.on_ready = self.supply.governed.serve
+        self.intake.on_key, self.exchanges.on_ready = self.supply.serve, self.supply.governed.serve
         self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
         self._share_links()
         self.supply.governed.guarantees.path = self.routes.rates_towards

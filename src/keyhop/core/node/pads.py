@@ -81,7 +81,7 @@ class Pads:
             demand.taken = 0
             # Flows have theirs in hand: they do not wait for a lease.
             ahead = max(demand.length, self.kept_bytes(pair, self.under_way(pair)))
-            if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and pair.pads.total() < ahead:
+            if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and self.in_hand(pair) < ahead:
                 self.want(pair, ahead)
 
     def reserved(self, pair: Pair) -> list[tuple[int, int]]:
@@ -153,7 +153,7 @@ class Pads:
         """Asks for a lease that lasts for some seconds of what relay takes of this link."""
         demand = self._demand.get(pair.peer)
         by_demand = self.design.synchronisation.size(demand.rate if demand else 0.0)
-        stock, pads = pair.own_key.untouched, pair.pads.total()
+        stock, pads = pair.own_key.untouched, self.in_hand(pair)
         self.leases.want(pair, Purpose.PAD, self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads))
 
     def spend(self, pair: Pair, pads: tuple[Range, ...], way: Way) -> None:
@@ -166,7 +166,9 @@ class Pads:
 
     def give_back(self, pair: Pair, pads: list[Span]) -> None:
         """Not a bit of them has left and no position was named: they are pads again, but for what was burnt."""
-        run = pair.own_key
+        run, demand = pair.own_key, self._demand.get(pair.peer)
+        if demand is not None:
+            demand.taken = max(0, demand.taken - sum(length for _, length in pads))
         for start, length in pads:
             for low, high, segment in run.parts(start, start + length):
                 if segment.mark == Purpose.PAD:

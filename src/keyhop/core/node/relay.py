@@ -196,15 +196,18 @@ class Relay:
         wanted = self.wanted()
         # Who relays to us needs tag keys of ours to be answered with, whether or not we want key.
         distant = {pair.peer for pair in self.context.pairs.values() if not pair.direct}
+        self._lacking = False
         for node in (wanted | distant) - busy:
             pair = self.context.pairs.get(node)
             if pair is not None and pair.direct and not pair.suspended and pair.is_hop:
                 continue
             if self._retry_at.get(node, 0) > self.context.now:
+                # It lacked key a moment ago: the next look must not be far.
+                self._lacking = True
                 continue
             demand = self.supply.demand(pair) if pair else 0.0
             low, high = self.design.refill.marks(demand, self._relay_p99_ns.get(node, NANOSECONDS) / NANOSECONDS)
-            ahead = self.supply.governed.ahead_bytes(node)
+            ahead = max(self.supply.governed.ahead_bytes(node), self.supply.waiting_bytes(node))
             low, high = max(low, ahead), max(high, 2 * ahead)
             stock = pair.own_key.untouched + pair.stock.left if pair else 0
             missing = self._missing_tags(pair)
@@ -212,7 +215,7 @@ class Relay:
                 due[node] = max(0, high - stock) + missing + CONFIRMATION_BYTES
                 service_class, weight, _ = self.supply.governed.towards(node)
                 pools.append(Pool(node, service_class, min(stock, low - 1), low, high, weight))
-        self._lacking = bool(due)
+        self._lacking = self._lacking or bool(due)
         pools.sort(key=lambda pool: (pool.level_bytes, pool.name))
         while (chosen := self._filling.next(pools)) is not None:
             pools = [pool for pool in pools if pool.name != chosen]

@@ -76,6 +76,9 @@ class Routes:
 
     def next_hop(self, destination: str) -> str | None:
         """Towards a node over links that are up, whatever their stock: for what spends no key."""
+        if destination not in self.states.known:
+            # Nobody leads there, and whoever invents names is not searched for.
+            return None
         self._look()
         if destination not in self._hops:
             found = self.policy.search(self._alike, self.states.context.node, destination)

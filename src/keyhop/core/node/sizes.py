@@ -92,7 +92,7 @@ class Sizes:
         return self._wanted(pair, block_bytes // PIECES_PER_BLOCK)
 
     def least_lease_bytes(self, pair: Pair) -> int:
-        """A lease has no less than the next segment would have, however small the segments are that it is made of."""
+        """A lease that is worth its tags, however small the segments are that it is made of."""
         if not self._follows or not pair.direct or pair.peer in self._fixed:
             return 0
         return self._wanted(pair, self.context.settings.stock_limit_bytes)

@@ -225,7 +225,8 @@ class Supply:
         else:
             # Nothing is leased for a request that all of the stock would not answer.
             leasable = pair.own_key.untouched - self.leases.reserved_bytes(pair)
-            coming = self._missing(event, pair) <= leasable and self._lease(pair, event)
+            missing = self._missing(event, pair)
+            coming = missing <= 0 or (missing <= leasable and self._lease(pair, event))
             if not coming and not (distant and self.can_relay(node)):
                 raise RequestError(
                     Refusal.NOT_ENOUGH_KEY,
@@ -271,8 +272,8 @@ class Supply:
             book.move(State.RESERVED_APP, Action.WASTE, wasted)
 
     def _missing(self, event: KeysWanted, pair: Pair) -> int:
-        """Bytes that the leases in hand lack for a request."""
-        return event.number * event.size_bits // 8 - pair.stock.left
+        """Bytes that the leases in hand, or in a moment, lack for a request."""
+        return event.number * event.size_bits // 8 - pair.stock.left - self.leases.committing.get(pair.peer, 0)
 
     def _lease(self, pair: Pair, event: KeysWanted) -> bool:
         return self.leases.want(pair, Purpose.SUPPLY, max(self._missing(event, pair), self.lease_bytes(pair)))
@@ -287,6 +288,12 @@ class Supply:
             queue.popleft()
         if queue:
             self._lease(pair, queue[0].event)
+
+    def waiting_bytes(self, node: str) -> int:
+        """What all requests together ask for that wait for key of this key manager."""
+        plain = (waiting.event for waiting in self.waiting.get(node, ()))
+        governed = (waiting.event for waiting in self.governed.waiting.get(node, ()))
+        return sum(event.number * event.size_bits for event in (*plain, *governed)) // 8
 
     def ended(self, event: RequestEnded) -> None:
         if self.governed.ended(event):
