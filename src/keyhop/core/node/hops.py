@@ -82,7 +82,6 @@ class Hops:
         self.paths: dict[tuple[str, str], tuple[str, ...]] = {}
         """(source, destination) -> nodes of the last batch that arrived, for people: one end is this node."""
         links.handlers[RelayBatch] = self.arrived
-        links.plain_handlers[Reserve] = self.reserve
         links.on_lost.append(self.lost)
         pads.holders.append(self._holdings)
 

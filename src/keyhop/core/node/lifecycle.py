@@ -24,8 +24,10 @@ from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
 from keyhop.core.node.sizes import STATEMENT_NS, Sizes
 from keyhop.core.node.supply import Supply
 
-LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS, 8 * NANOSECONDS
+LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS, 16 * NANOSECONDS
 """How often a pair in use is looked at, and one that is quiet."""
+BUSY_NS = 8 * NANOSECONDS
+"""A pair is in use whose stock in hand runs low before this at the pace of now."""
 LOOKS_PER_LIFETIME = 16
 SHORTEST_LOOK_NS = LOOK_NS // 4
 """What was given out in less time says nothing of a rate."""
@@ -142,7 +144,7 @@ class Lifecycle:
         if self.supply.governed.enforces or self.supply.governed.waiting.get(pair.peer):
             return True
         spare = pair.stock.left - pair.stock.low
-        return (spare <= 0 and pair.is_open) or taken * LOOK_LIMIT_NS > max(0, spare) * elapsed
+        return (spare <= 0 and pair.is_open) or taken * BUSY_NS > max(0, spare) * elapsed
 
     def top_up(self, pair: Pair) -> None:
         """Asks for the next lease before the one in hand ends."""

@@ -226,6 +226,7 @@ class Node:
                 f"quantum link to {pair.peer}: {reason}" if reason else f"quantum link to {pair.peer} gives key again"
             )
             self.context.notice(code if reason else "KH-1205", text, pair.peer)
+            self.relay.nudge()
         pair.suspended, pair.module_state = reason, event.state
         pair.rate_bps, pair.period_ns = event.skr_bps, event.period_ns
 

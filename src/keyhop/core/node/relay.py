@@ -42,7 +42,7 @@ from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 from keyhop.core.policy.routing import Route
 from keyhop.core.services.marks import P99, Filling, Pool, Times
 
-LOOK_NS, IDLE_LOOK_NS = NANOSECONDS // 5, NANOSECONDS
+LOOK_NS, IDLE_LOOK_NS, IDLE_LOOK_LIMIT_NS = NANOSECONDS // 5, NANOSECONDS, 8 * NANOSECONDS
 """How often a node looks after its batches and pools: while something is under way or lacking, and else."""
 FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
@@ -118,10 +118,13 @@ class Relay:
         self._lacking = False
         """Whether a pool was below its low mark at the last look."""
         self._looked_at = self._due = context.now
+        self._idle_ns = IDLE_LOOK_NS
+        """Until the next look if nothing happens: doubled while nothing does."""
         self._held_back = False
         """Whether a batch of ours did not start because we hold our share of its first link."""
         links.on_compared.append(self.compared)
         links.on_lost.append(self.lost)
+        links.plain_handlers[Reserve] = self._reserve
         links.plain_handlers[AnswerReserve] = self.answered
         links.plain_handlers[Confirm] = self.confirmed
         self.pads.holders.append(self._holdings)
@@ -138,7 +141,8 @@ class Relay:
         self.context.at(self._due, RelayTick(self._due))
 
     def nudge(self) -> None:
-        """Applications have asked: some pool may be low now."""
+        """Something has happened: some pool may be low now, or lack a link."""
+        self._idle_ns = IDLE_LOOK_NS
         if self._due > self.context.now + LOOK_NS:
             self._plan(LOOK_NS)
 
@@ -153,8 +157,22 @@ class Relay:
         self.pads.look(context.now - self._looked_at)
         self._looked_at = context.now
         self.fill()
-        under_way = self._lacking or self.batches or self.hops.reservations
-        self._plan(LOOK_NS if under_way else IDLE_LOOK_NS)
+        if self._lacking or self.batches or self.hops.reservations:
+            self._idle_ns = IDLE_LOOK_NS
+            self._plan(LOOK_NS)
+        else:
+            if self._attentive():
+                self._idle_ns = IDLE_LOOK_NS
+            self._plan(self._idle_ns)
+            self._idle_ns = min(2 * self._idle_ns, IDLE_LOOK_LIMIT_NS)
+
+    def _attentive(self) -> bool:
+        """Whether more is to be seen to than what events bring: guarantees, and confirmations that never came."""
+        return self.supply.governed.enforces or bool(self.hops.handed_on)
+
+    def _reserve(self, peer: str, message: Reserve) -> None:
+        self.hops.reserve(peer, message)
+        self.nudge()
 
     # --- the source ---------------------------------------------------------------------------------------------------
 
@@ -382,11 +400,13 @@ class Relay:
         """What was under way when the ends compared is burnt at the destination: it had a place and was not there."""
         for batch in [batch for batch in self.batches.values() if batch.manifest and batch.path[-1] == pair.peer]:
             self._give_up(batch, "the pair opened anew meanwhile")
+        self.nudge()
 
     def lost(self, pair: Pair) -> None:
         """What was under way over this link is not answered any more: a later answer would come too late."""
         for batch in [batch for batch in self.batches.values() if batch.path[1] == pair.peer]:
             self._give_up(batch, f"the link to {pair.peer} went down")
+        self.nudge()
 
     def _give_up(self, batch: Batch, reason: str, wait_ns: int = NANOSECONDS // 4) -> None:
         context, destination = self.context, batch.path[-1]

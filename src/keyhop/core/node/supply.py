@@ -226,7 +226,8 @@ class Supply:
             # Nothing is leased for a request that all of the stock would not answer.
             leasable = pair.own_key.untouched - self.leases.reserved_bytes(pair)
             missing = self._missing(event, pair)
-            coming = missing <= 0 or (missing <= leasable and self._lease(pair, event))
+            under_commit = missing <= 0 < self.leases.committing.get(pair.peer, 0)
+            coming = under_commit or (missing <= leasable and self._lease(pair, event))
             if not coming and not (distant and self.can_relay(node)):
                 raise RequestError(
                     Refusal.NOT_ENOUGH_KEY,

@@ -194,6 +194,67 @@ def test_a_path_that_breaks_is_booked_anew_elsewhere_and_the_stream_keeps_its_cl
     assert "KH-2104" not in {one.code for one in net.world.processes[NodeId("a")].notices}
 
 
+RING = ("ab", "bd", "ad")
+AROUND = "rules: [{name: far, application: a1, peer: d1, class: guaranteed, rate: 4 kbps, burst: 2048 bit}]"
+
+
+def around_a_silent_module() -> Network:
+    """a and d have a link that nobody has told the rate of: a guarantee is booked by way of b."""
+    net = Network("abd", AROUND, ends=RING)
+    net.run(1)
+    for end in RING:
+        stock(net, *end)
+    return net
+
+
+def tell_rates(net: Network, *ends: str) -> None:
+    for end in ends:
+        net.report(end[0], end[1], RATE_BPS, int(BLOCK_S * 1e9))
+
+
+def losses(net: Network) -> int:
+    """How often people at a were told that a stream has no guarantee."""
+    return sum(one.code == "KH-2104" for one in net.world.processes[NodeId("a")].notices)
+
+
+def test_a_stream_keeps_its_guarantee_when_its_own_link_has_told_its_rate_and_the_booked_path_breaks() -> None:
+    net = around_a_silent_module()
+    tell_rates(net, "ab", "bd")
+    net.run(12)
+    (booking,) = net.node("a").bookings.bookings.values()
+    assert booking.path == ("a", "b", "d") and is_guaranteed(net, "a1 -> d1")
+    tell_rates(net, "ad")
+    net.run(2)
+    told = losses(net)
+    net.world.cut("a", "b")
+    for _ in range(50):
+        net.run(0.1)
+        assert is_guaranteed(net, "a1 -> d1")
+    assert net.node("a").bookings.bookings == {}
+    promises = guarantees(net, "a").promises
+    assert promises.promised_bps("a-d") == 4000 and promises.promised_bps("a-b") == 0
+    net.run(20)
+    assert losses(net) == told
+    assert is_guaranteed(net, "a1 -> d1") and net.asked("a1", "d1").refusal is None
+
+
+def test_a_stream_that_waits_for_its_booking_is_guaranteed_on_its_own_link_when_the_path_breaks_first() -> None:
+    net = around_a_silent_module()
+    # The word that asks for the flow is lost.
+    net.node("a").bookings._say = lambda booking: None
+    tell_rates(net, "ab", "bd")
+    for _ in range(400):
+        net.run(0.05)
+        if net.node("a").bookings.bookings:
+            break
+    assert net.node("a").bookings.bookings and not is_guaranteed(net, "a1 -> d1")
+    tell_rates(net, "ad")
+    net.world.cut("a", "b")
+    net.run(6)
+    assert net.node("a").bookings.bookings == {} and is_guaranteed(net, "a1 -> d1")
+    assert guarantees(net, "a").promises.promised_bps("a-d") == 4000
+
+
 def test_key_is_relayed_on_the_path_that_was_booked() -> None:
     ring = ("ab", "bd", "ac", "cd")
     rules = "rules: [{name: far, application: a1, peer: d1, class: guaranteed, rate: 8 kbps, burst: 2048 bit}]"
@@ -316,6 +377,19 @@ def test_a_neighbour_that_books_tiny_flows_fills_its_own_places_only() -> None:
         book(node, "f", f"x{number}", rate=1, burst=64)
     assert len(node.flows.flows) == FLOWS_PER_NEIGHBOUR
     assert book(node, "g") is None
+
+
+def test_flows_that_spend_nothing_leave_best_effort_its_floor_of_a_links_stock() -> None:
+    node = middle()
+    pair = node.context.pairs[NodeId("d")]
+    stock_bits = (pair.own_key.untouched + pair.pads.total()) * 8
+    burst = stock_bits // 40
+    for number in range(40):
+        for neighbour in ("f", "g"):
+            book(node, neighbour, f"{neighbour}{number}", rate=1, burst=burst)
+    booked = sum(flow.contract.burst_bits for flow in node.flows.flows.values())
+    assert 0.8 * stock_bits < booked <= 0.9 * stock_bits
+    assert {key[0] for key in node.flows.flows} == {"f", "g"}
 
 
 @pytest.mark.parametrize(

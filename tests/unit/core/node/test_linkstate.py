@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -357,6 +358,29 @@ def test_routes_to_invented_destinations_fill_no_memory() -> None:
         assert made.routes.next_hop(f"ghost{number}") is None
         assert made.routes.route(f"ghost{number}", 1) is None
     assert len(made.routes._hops) <= FOUND_LIMIT and len(made.routes._routes) <= FOUND_LIMIT
+
+
+class CountedSearches:
+    """The policy of routes, and for whom it has searched."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+        self.towards: list[str] = []
+
+    def search(self, leaving: Any, start: str, destination: str, *more: Any) -> Any:
+        self.towards.append(destination)
+        return self.policy.search(leaving, start, destination, *more)
+
+
+def test_for_a_name_that_no_link_state_has_the_network_is_not_searched() -> None:
+    made = node()
+    told(made, "c", 1)
+    counted = CountedSearches(made.routes.policy)
+    made.routes.policy = cast(Any, counted)
+    for number in range(50):
+        assert made.routes.next_hop(f"ghost{number}") is None
+    assert counted.towards == []
+    assert made.routes.next_hop("c") is None and counted.towards == ["c"]
 
 
 def test_flows_towards_invented_nodes_are_refused_and_counted_under_no_name() -> None:

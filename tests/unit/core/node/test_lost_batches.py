@@ -11,7 +11,7 @@ from keyhop.core.machine import Frame
 from keyhop.core.messages import Confirm, FrameType, Plain, PlainMessage, RelayBatch, State, decode, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Application
-from keyhop.core.node.events import FrameArrived
+from keyhop.core.node.events import FrameArrived, StockLow
 from keyhop.core.node.hops import BATCH_NS, HANDED_ON_LIMIT, HandedOn
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.relay import BURNT_DOUBLINGS, Relay
@@ -92,6 +92,8 @@ def spend(world: World) -> None:
     stock.take(stock.left // 32, 32)
     while (untouched := pair(world, "a", "c").own_key.untouched) and not relay(world, "a").batches:
         stock.take(stock.left // 32, 32)
+        # As the door says it.
+        world.processes[NodeId("a")].feed(StockLow("c"))
         run(world, 0.5)
         if pair(world, "a", "c").own_key.untouched == untouched and not stock.left:
             break

@@ -8,7 +8,7 @@ import pytest
 from small_worlds import deliver, run, settings, started
 
 from keyhop.core.messages import AnswerReserve, Reserve
-from keyhop.core.model import NodeId, Purpose
+from keyhop.core.model import NANOSECONDS, NodeId, Purpose
 from keyhop.core.node.node import Node
 from keyhop.core.node.pads import FIRST_BATCH_BYTES
 
@@ -128,3 +128,18 @@ def test_a_poor_link_lets_a_source_hold_one_first_batch(length: int) -> None:
     assert total(node) // 10 < FIRST_BATCH_BYTES
     assert ask(node, "g", "g", length) == ""
     assert ask(node, "g", "g", FIRST_BATCH_BYTES) != ""
+
+
+def test_what_was_given_back_is_no_demand() -> None:
+    node = middle(16)
+    pads, pair = node.relay.pads, node.context.pairs["d"]
+    for _ in range(20):
+        for _ in range(8):
+            taken = pads.take(pair, 4096)
+            assert taken is not None
+            pads.give_back(pair, taken)
+        pads.look(NANOSECONDS)
+    assert pads._demand["d"].rate == 0
+    assert pads.take(pair, 4096) is not None
+    pads.look(NANOSECONDS)
+    assert pads._demand["d"].rate > 0, "what is kept counts"

@@ -13,6 +13,7 @@ from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
+from keyhop.core.node.lifecycle import LOOK_LIMIT_NS
 from keyhop.core.node.sizes import (
     LEARNING_NS,
     PIECES_PER_BLOCK,
@@ -91,7 +92,7 @@ def test_one_large_request_makes_segments_that_hold_it() -> None:
     agreed(world, 0)
     run(world, 2 * WINDOW_NS / NANOSECONDS)
     ask(world, "a", 1, 1.0, number=128, size_bits=512)
-    run(world, 2)
+    run(world, LOOK_LIMIT_NS / NANOSECONDS)
     assert agreed(world, 1) >= 128 * 64
 
 
