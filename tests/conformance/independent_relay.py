@@ -120,7 +120,7 @@ class Middle(Peer):
         self.forward(self.far.connect())
 
     def on_forward(self, source, destination, hops, connection, kind, position, payload, tag) -> None:  # type: ignore[no-untyped-def]
-        require((source, destination) == (self.other, self.far.name) and hops <= 32, "a frame for the far node")
+        require((source, destination) == (self.other, self.far.name) and hops <= 128, "a frame for the far node")
         if kind == HELLO and self.far.name > self.other:
             self.tunnel = connection
             self.forward(self.far.connect())

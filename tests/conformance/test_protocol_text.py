@@ -79,7 +79,7 @@ def test_the_text_names_every_frame_type() -> None:
         (messages.MESSAGES_PER_FRAME, "messages: list(≤256) of message"),
         (messages.MODULES_PER_PEER, "more than 64 module names"),
         (messages.PLACEMENTS_LIMIT, "placements: list(≤16) of placement"),
-        (messages.PATH_LIMIT, "path: list(≤32) of name"),
+        (messages.PATH_LIMIT, "path: list(≤128) of name"),
         (messages.APPLICATIONS_PER_NODE, "list(≤4096) of str"),
         (messages.APPLICATION_NAME_LIMIT, "at most 256 characters"),
         (messages.LABEL_PIECES_LIMIT, "a list of 1 to 256 pieces"),

@@ -11,12 +11,13 @@ from typing import Protocol
 
 import msgspec
 
+from keyhop.core.messages import PATH_LIMIT
 from keyhop.core.model import NANOSECONDS, PeerError
 from keyhop.core.node.context import Context
 from keyhop.core.node.hosted_messages import LIFE_BYTES, Carried, Hail, Said, decode_said, encode
 from keyhop.core.node.routes import Routes
 
-HOPS_LIMIT = 32
+HOPS_LIMIT = PATH_LIMIT
 TIES_LIMIT = 4096
 REPEAT_NS = NANOSECONDS
 """After so long without an answer all that was not heard is said again."""

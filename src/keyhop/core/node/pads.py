@@ -72,16 +72,26 @@ class Pads:
         """By neighbour."""
 
     def look(self, elapsed_ns: int) -> None:
-        """Called from time to time: measures the demand, and leases ahead where there was some lately."""
+        """Called from time to time: measures the demand, and leases ahead where there was some lately.
+
+        Where batches may pass, what lets one in is there before anybody asks: else the first of a path would be refused
+        at each of its nodes in turn.
+        """
         context = self.context
+        hops = [pair.peer for pair in context.pairs.values() if pair.direct and pair.is_hop]
+        first = FIRST_BATCH_BYTES if len(hops) > 1 else 0
+        for peer in hops if first else ():
+            if peer not in self._demand:
+                self._demand[peer] = Demand(0, -AHEAD_NS)
         for peer, demand in self._demand.items():
             pair = context.pairs[peer]
             weight = min(1.0, RATE_WEIGHT_PER_S * elapsed_ns / NANOSECONDS)
             demand.rate += (demand.taken * NANOSECONDS / max(1, elapsed_ns) - demand.rate) * weight
             demand.taken = 0
             # Flows have theirs in hand: they do not wait for a lease.
-            ahead = max(demand.length, self.kept_bytes(pair, self.under_way(pair)))
-            if context.now - demand.asked_at < AHEAD_NS and pair.is_hop and self.in_hand(pair) < ahead:
+            lately = context.now - demand.asked_at < AHEAD_NS
+            ahead = max(demand.length, self.kept_bytes(pair, self.under_way(pair))) if lately else first
+            if self.in_hand(pair) < ahead and pair.is_hop:
                 self.want(pair, ahead)
 
     def reserved(self, pair: Pair) -> list[tuple[int, int]]:

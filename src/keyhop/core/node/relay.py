@@ -14,6 +14,7 @@ import msgspec
 
 from keyhop.core.designs import Running
 from keyhop.core.messages import (
+    PATH_LIMIT,
     AnswerReserve,
     Confirm,
     Manifest,
@@ -259,7 +260,9 @@ class Relay:
         # Round whom a policy avoids, if there is such a way; else for those who do not mind.
         for around in dict.fromkeys((avoid | refused, refused, avoid, frozenset())):
             route = route or self.routes.route(node, minimum, around - {node})
-        if route is None or len(route.path) < 3:
+        if route is None or not 3 <= len(route.path) <= PATH_LIMIT:
+            if route is not None and len(route.path) > PATH_LIMIT:
+                self._failed[node] = f"the path has {len(route.path)} nodes: {PATH_LIMIT} are legal"
             self._later(node)
             return
         length = self.design.relay.batch_bytes(wanted, route.narrowest_bytes, minimum)

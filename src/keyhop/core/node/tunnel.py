@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from keyhop.core.machine import Frame
-from keyhop.core.messages import Forward, FrameType
+from keyhop.core.messages import PATH_LIMIT, Forward, FrameType
 from keyhop.core.model import NANOSECONDS, NodeId, PeerError
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import FrameArrived, PeerLost
@@ -15,7 +15,7 @@ from keyhop.core.node.link import Links
 from keyhop.core.node.pair import NO_LINK, Connection, Pair
 from keyhop.core.node.routes import Routes
 
-HOPS_LIMIT = 32
+HOPS_LIMIT = PATH_LIMIT
 LOOK_NS = NANOSECONDS // 2
 """How often the opening end looks at a pair, until it is open."""
 BACKOFF_LIMIT = 7

@@ -21,7 +21,7 @@ RANGES_LIMIT = 65_536
 KEY_RANGES_LIMIT = 4096
 """Of what is compared with a whole stock, piece by piece."""
 NAMES_LIMIT = 4096
-PATH_LIMIT = 64
+PATH_LIMIT = 128
 """Nodes of a path."""
 TEXT_LIMIT = 2048
 """Characters of a name or label."""
