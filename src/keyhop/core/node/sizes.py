@@ -17,6 +17,8 @@ STOCK_SHARE = 16
 """No lease for want of a larger segment takes more than this part of what a direction may keep."""
 PIECES_PER_BLOCK = 8
 """A block has so many segments at least: those who share a link take whole ones, and few large ones would go to one."""
+SOON_PER_S = 20
+"""But for a link that gives a segment in less than this part of a second: nobody waits long for the next one there."""
 STATEMENT_NS = 10 * NANOSECONDS
 STATEMENT_LIMIT_NS = 600 * NANOSECONDS
 STATEMENT_SHARE = 400
@@ -89,7 +91,8 @@ class Sizes:
             return fixed
         if not self._follows:
             return self._storage.segment_bytes(self.rate_bps(pair))
-        return self._wanted(pair, block_bytes // PIECES_PER_BLOCK)
+        soon_bytes = self.rate_bps(pair) // (BITS_PER_BYTE * SOON_PER_S)
+        return self._wanted(pair, max(block_bytes // PIECES_PER_BLOCK, soon_bytes))
 
     def least_lease_bytes(self, pair: Pair) -> int:
         """A lease that is worth its tags, however small the segments are that it is made of."""

@@ -131,7 +131,7 @@ def test_a_small_store_is_cut_small() -> None:
         deliver(world, "a", "b", number, 8192)
         run(world, 1)
     lengths = {segment.length for segment in pair(world, "a", "b").own_key.segments.values()}
-    assert max(lengths) == 1024
+    assert max(lengths) == 2048
 
 
 def test_a_block_has_pieces_for_several_who_share_the_link() -> None:
@@ -140,6 +140,11 @@ def test_a_block_has_pieces_for_several_who_share_the_link() -> None:
     for block_bytes in (8192, 65_536, BLOCK_BYTES):
         assert node.intake.sizes.segment_bytes(pair(world, "a", "b"), block_bytes) * PIECES_PER_BLOCK == block_bytes
     assert node.intake.sizes.least_lease_bytes(pair(world, "a", "b")) == 65_536, "a lease may hold many pieces"
+
+
+def test_a_fast_link_is_cut_large_whatever_its_blocks_are() -> None:
+    world = linked(100_000_000)
+    assert world.processes[NodeId("a")].node.intake.sizes.segment_bytes(pair(world, "a", "b"), 65_536) == 65_536
 
 
 def test_what_a_node_file_or_another_design_fixes_stays() -> None:
