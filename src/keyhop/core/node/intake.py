@@ -358,7 +358,10 @@ class Intake:
     # --- both ---------------------------------------------------------------------------------------------------------
 
     def _agreed(self, pair: Pair, message: AgreeBlock, proposers: Run) -> None:
-        """Books what had no place where the proposer says so; it was discarded with the block."""
+        """Books what had no place where the proposer says so; it was discarded with the block.
+
+        Only here is fresh key told of: a lease that is asked for before our answer leaves names what is not there yet.
+        """
         rest = message.length - sum(take for _, _, take in message.placements)
         if message.rest_expires and rest:
             proposers.book.take_in(Account.G, rest)
@@ -366,6 +369,8 @@ class Intake:
             self.context.count("bytes_dropped", rest)
             self.context.book(proposers)
         self.on_agreed(pair, message.length)
+        if any(place[0] == pair.own_key.id.number for place in message.placements):
+            self.on_key(pair)
 
     def store(
         self,
@@ -415,8 +420,6 @@ class Intake:
             context.put(run.row())
             context.book(run)
         context.vault.discard(name)
-        if any(place[0] == pair.own_key.id.number for place in placements):
-            self.on_key(pair)
         if not placed and (account is Account.G or any(place[0] == pair.their_tags.id.number for place in placements)):
             # Of a relayed batch its source speaks again only if there are tag keys in it.
             self.unconfirmed[pair.peer, name.source, name.number] = placements

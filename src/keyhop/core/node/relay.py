@@ -397,6 +397,7 @@ class Relay:
         self._failures.pop(pair.peer, None)
         self._failed.pop(pair.peer, None)
         self._burnt.pop(pair.peer, None)
+        self.intake.on_key(pair)
         self.lent(pair)
 
     def compared(self, pair: Pair, proof: Proof) -> None:

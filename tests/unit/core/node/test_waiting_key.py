@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 from governed_worlds import Network, why
-from small_worlds import SEGMENT_BYTES, deliver, pair
+from small_worlds import SEGMENT_BYTES, deliver, pair, run
+from test_sizes import ENDS, linked
 from test_waiting import BLOCK_BYTES, Asking
 
 from keyhop.core.model import NodeId, Purpose, Refusal
 from keyhop.core.node import governed
 from keyhop.core.node.events import KeysWanted
+from keyhop.core.node.ledger import Account
 from keyhop.core.node.relay import LOOK_NS
 from keyhop.simulator.world import Answered
 
@@ -159,6 +161,29 @@ def test_a_request_that_scattered_leases_do_not_answer_leases_more() -> None:
     asking.ask(number, 8 * length)
     asking.run(0.3)
     assert len(asking.answers) == 1 and asking.refusal() == ""
+
+
+@pytest.mark.parametrize("at", ["a", "b"])
+def test_fresh_key_that_is_waited_for_is_leased_when_both_ends_have_it(at: str) -> None:
+    world = linked(1_000_000)
+    peer = ENDS[at]
+    here = pair(world, at, peer)
+    for number in range(0, 10, 2):
+        deliver(world, "a", "b", number, 65_536)
+        run(world, 1)
+        assert here.own_key.untouched
+        # Each for all that there is: both wait for one lease, and the second one for the next block.
+        length = (here.own_key.untouched + here.stock.left) // 128
+        for _ in range(2):
+            world.processes[NodeId(at)].feed(KeysWanted(world.request(), f"{at}1", f"{peer}1", 128, 8 * length))
+        run(world, 0.2)
+        assert len(world.processes[NodeId(at)].node.supply.waiting[NodeId(peer)]) == 1
+        deliver(world, "a", "b", number + 1, 65_536)
+        run(world, 1)
+    for one, other in ENDS.items():
+        process = world.processes[NodeId(one)]
+        assert not [notice for notice in process.notices if notice.code == "KH-2302"], "a lease was refused"
+        assert all(run_.book.totals[Account.Y] == 0 for run_ in pair(world, one, other).runs.values())
 
 
 # --- more than may wait -----------------------------------------------------------------------------------------------
