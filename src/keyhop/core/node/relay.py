@@ -41,7 +41,7 @@ from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 from keyhop.core.policy.routing import Route
-from keyhop.core.services.marks import P99, Filling, Pool, Times
+from keyhop.core.services.filling import P99, Filling, Pool, Times
 
 LOOK_NS, IDLE_LOOK_NS, IDLE_LOOK_LIMIT_NS = NANOSECONDS // 5, NANOSECONDS, 8 * NANOSECONDS
 """How often a node looks after its batches and pools: while something is under way or lacking, and else."""

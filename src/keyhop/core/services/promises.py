@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -104,25 +104,6 @@ class Promises:
             self._book(stream, asked, tuple(path))
         return answer
 
-    def ask_any(self, stream: str, asked: Contract, paths: Iterable[Sequence[str]], key_bits: int) -> Answer:
-        """The first path that admits; else the best counter-offer of all."""
-        best = Answer(False, None, "", "there is no path")
-        for path in paths:
-            answer = self.ask(stream, asked, path, key_bits)
-            if answer.admitted:
-                return answer
-            if best.offer is None or (answer.offer is not None and answer.offer > best.offer):
-                best = answer
-        return best
-
-    def modify(self, stream: str, asked: Contract, key_bits: int) -> Answer:
-        """The new contract, or the old one goes on."""
-        return self._again(stream, asked, [self.streams[stream][1]], key_bits)
-
-    def move(self, stream: str, paths: Iterable[Sequence[str]], key_bits: int) -> Answer:
-        """The same contract on another path; where none admits it, the stream keeps what it has."""
-        return self._again(stream, self.streams[stream][0], paths, key_bits)
-
     def end(self, stream: str) -> None:
         contract, path = self.streams.pop(stream)
         for link in path:
@@ -140,17 +121,6 @@ class Promises:
         self.links[link] = room
         self._bits[link] = sum(room.held_bits(held) for held, path in self.streams.values() if link in path)
         return self.broken(link)
-
-    def _again(self, stream: str, asked: Contract, paths: Iterable[Sequence[str]], key_bits: int) -> Answer:
-        contract, path = self.streams[stream]
-        order = list(self.streams)
-        self.end(stream)
-        answer = self.ask_any(stream, asked, paths, key_bits)
-        if not answer.admitted:
-            self._book(stream, contract, path)
-        # Its age counts, wherever it runs.
-        self.streams = {name: self.streams[name] for name in order}
-        return answer
 
     def _book(self, stream: str, contract: Contract, path: tuple[str, ...]) -> None:
         self.streams[stream] = contract, path

@@ -8,7 +8,7 @@ back at once. Best effort has a bucket of its own, the floor, that prioritised s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
@@ -243,15 +243,6 @@ class Shares:
         self._queued[waits_as] -= request.bits
         if not one.queue:
             self._rounds[waits_as].remove(stream)
-
-
-def take_along(path: Sequence[tuple[Shares, int]], stream: str, bits: int, now: int) -> bool:
-    """A key that costs every link of a path: taken of each (shares, stock), or of none."""
-    if not all(shares.may_take(stream, bits, stock, now) for shares, stock in path):
-        return False
-    for shares, stock in path:
-        shares.take(stream, bits, stock, now)
-    return True
 
 
 def _waits_as(one: _Stream) -> ServiceClass:

@@ -1,4 +1,4 @@
-"""Promises, shares, buckets, rounds, marks and sizes, one by one."""
+"""Promises, shares, buckets, rounds and the filling of pools, one by one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from keyhop.core.model import NANOSECONDS
-from keyhop.core.policy.refill import ByDemand
 from keyhop.core.policy.sharing import DeficitRoundRobin
 from keyhop.core.policy_rules import ServiceClass
-from keyhop.core.services import marks as after
 from keyhop.core.services.buckets import Bucket, Quotas
-from keyhop.core.services.marks import Demand, Filling, Pool, Sizes, Times
+from keyhop.core.services.filling import Filling, Pool, Times
 from keyhop.core.services.promises import Contract, LinkRoom, Promises, held_for_gap
 from keyhop.core.services.rounds import Rounds
-from keyhop.core.services.shares import QUEUE_LIMIT, Shares, take_along
+from keyhop.core.services.shares import QUEUE_LIMIT, Shares
 
 GUARANTEED, PRIORITISED, BEST_EFFORT = ServiceClass
 NO_FLOOR = Fraction(0)
@@ -158,37 +156,19 @@ def test_a_stream_has_one_contract() -> None:
         book.ask("s", Contract(1, 256), ("x",), 256)
 
 
-def test_a_refused_modification_leaves_the_old_contract() -> None:
-    book = network(x=(1000, 10_000))
-    book.ask("s", Contract(400, 256), ("x",), 256)
-    book.ask("t", Contract(400, 256), ("x",), 256)
-    refused = book.modify("s", Contract(900, 256), 256)
-    assert not refused.admitted and refused.offer == Contract(600, 256)
-    assert book.promised_bps("x") == 800 and list(book.streams) == ["s", "t"]
-    assert book.modify("s", Contract(600, 256), 256).admitted and book.promised_bps("x") == 1000
-
-
 def test_a_failed_link_gives_up_who_came_last_and_they_find_another_path() -> None:
-    book = network(x=(1000, 10_000), y=(300, 10_000), z=(1000, 10_000))
+    book = network(x=(1000, 10_000), y=(300, 10_000))
     for name in ("first", "second", "third"):
         assert book.ask(name, Contract(300, 256), ("x",), 256).admitted
     lost = book.change("x", LinkRoom(500, 10_000, NANOSECONDS, NO_FLOOR))
     assert lost == ["second", "third"]
-    assert book.move("third", [("y",)], 256).admitted
-    refused = book.move("second", [("y",), ("y", "z")], 256)
-    assert not refused.admitted and book.streams["second"][1] == ("x",)
-    assert book.move("second", [("y",), ("z",)], 256).admitted
+    for name in lost:
+        book.end(name)
+    assert book.ask("second", Contract(300, 256), ("y",), 256).admitted
+    assert not book.ask("third", Contract(300, 256), ("y",), 256).admitted
     assert book.broken("x") == [] and book.promised_bps("x") == 300
     book.end("first")
     assert (book.promised_bps("x"), book.held_bits("x")) == (0, 0)
-
-
-def test_of_several_paths_the_first_that_admits_is_taken_and_else_the_best_is_offered() -> None:
-    book = network(x=(100, 10_000), y=(500, 10_000))
-    assert book.ask_any("s", Contract(400, 256), [("x",), ("y",)], 256).admitted
-    assert book.streams["s"][1] == ("y",)
-    assert book.ask_any("t", Contract(400, 256), [("y",), ("x",)], 256).offer == Contract(100, 256)
-    assert book.ask_any("t", Contract(400, 256), [], 256).offer is None
 
 
 # Shares
@@ -305,16 +285,6 @@ def test_blocks_further_apart_hold_more_back() -> None:
     assert stock.held_bits(0) == 500 + held_for_gap(100, 5 * NANOSECONDS)
 
 
-def test_a_key_over_a_path_costs_every_link_or_none() -> None:
-    near, far = shares(), shares()
-    for stock in (near, far):
-        stock.join("s", GUARANTEED, 0, contract=Contract(100, 512))
-    assert not take_along([(near, 1000), (far, 100)], "s", 256, 0)
-    assert (near.held_bits(0), far.held_bits(0)) == (612, 612)
-    assert take_along([(near, 1000), (far, 1000)], "s", 256, 0)
-    assert (near.held_bits(0), far.held_bits(0)) == (356, 356)
-
-
 # Rounds
 
 
@@ -357,35 +327,7 @@ def test_very_large_heads_cost_no_more_turns() -> None:
     assert rounds.turn({"a": 10**12, "b": 10**12}) == "b"
 
 
-# Marks
-
-
-def test_the_low_mark_is_demand_times_the_99th_percentile_of_relay_times() -> None:
-    demand, times = Demand(), Times()
-    demand.drawn(10_000, NANOSECONDS)
-    for number in range(100):
-        times.took(NANOSECONDS if number < 99 else 50 * NANOSECONDS)
-    part = ByDemand(margin=1.0, min_bytes=0, max_bytes=1 << 30, high_factor=2.0)
-    assert after.marks(part, demand, times) == (10_000, 20_000)
-    times.took(50 * NANOSECONDS)
-    assert after.marks(part, demand, times) == (500_000, 1_000_000)
-
-
-def test_before_anything_is_measured_a_stated_time_is_assumed() -> None:
-    demand = Demand()
-    demand.drawn(100, NANOSECONDS)
-    part = ByDemand(margin=1.0, min_bytes=0)
-    assert after.marks(part, demand, Times(), 3 * NANOSECONDS) == (300, 600)
-
-
-def test_demand_rises_at_once_and_falls_slowly_to_nothing() -> None:
-    demand = Demand()
-    demand.drawn(1000, NANOSECONDS)
-    demand.drawn(0, NANOSECONDS)
-    assert demand.bytes_per_s == 900
-    for _ in range(400):
-        demand.drawn(0, NANOSECONDS)
-    assert demand.bytes_per_s < 1 and demand.bytes_per_s.denominator <= 1000
+# Filling
 
 
 def test_only_the_latest_times_count() -> None:
@@ -393,60 +335,6 @@ def test_only_the_latest_times_count() -> None:
     for duration in (10**12, *range(1, 11)):
         times.took(duration)
     assert times.quantile(Fraction(1), 0) == 10 and times.quantile(Fraction(1, 2), 0) == 5
-
-
-# Sizes
-
-
-@pytest.mark.parametrize(("rate", "unit"), [(0, 1024), (100, 1024), (1000, 8192), (1200, 16384), (10**9, 65536)])
-def test_units_follow_the_rate_of_the_link(rate: int, unit: int) -> None:
-    sizes = Sizes()
-    assert sizes.unit_bytes(rate) == unit
-
-
-def test_units_grow_with_the_keys_that_are_asked_for_until_little_is_wasted() -> None:
-    sizes = Sizes()
-    sizes.asked(8192, 100)
-    unit = sizes.unit_bytes(100)
-    assert unit == 65536 and sizes.waste(unit * 8) <= Fraction(1, 100)
-    small = Sizes()
-    small.asked(256, 100)
-    assert small.unit_bytes(100) == 2048 and small.waste(2048 * 8) <= Fraction(1, 100)
-
-
-def test_the_waste_that_is_reckoned_is_what_cutting_would_waste() -> None:
-    draw, sizes, unit = random.Random(3), Sizes(), 1 << 15
-    asked = [draw.choice((256, 512, 4096)) for _ in range(20_000)]
-    for size in asked:
-        sizes.asked(size)
-    wasted = left = 0
-    units = 0
-    for size in asked:
-        if size > left:
-            wasted, left, units = wasted + left, unit, units + 1
-        left -= size
-    assert Fraction(wasted, units * unit) == pytest.approx(float(sizes.waste(unit)), rel=0.2)
-
-
-def test_stock_of_several_sizes_is_divided_by_demand() -> None:
-    sizes = Sizes()
-    sizes.asked(256, 10)
-    sizes.asked(1280, 2)
-    assert sizes.split((256, 1024)) == {256: Fraction(3072, 5120), 1024: Fraction(2048, 5120)}
-    assert Sizes().split((256, 1024)) == {256: Fraction(1, 2), 1024: Fraction(1, 2)}
-    odd = Sizes()
-    odd.asked(100)
-    assert odd.split((256, 1024)) == {256: 1, 1024: 0}
-
-
-def test_sizes_that_nobody_could_tell_apart_count_with_the_next_larger() -> None:
-    sizes = Sizes(limit=2)
-    for size in (100, 200, 150, 999):
-        sizes.asked(size)
-    assert sizes.mean_bits == Fraction(100 + 200 + 200 + 200, 4)
-
-
-# Filling
 
 
 def test_pools_of_guaranteed_streams_are_filled_first_and_the_others_by_class_in_turn() -> None:
