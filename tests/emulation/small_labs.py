@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -45,6 +46,15 @@ def make(directory: Path, text: str, *, node_files: Callable[[str], str] = lambd
         config = lab.config(node.id)
         config.write_text(node_files(config.read_text()))
     return lab
+
+
+@contextmanager
+def running(lab: Lab, *, one_process: bool = False) -> Iterator[Lab]:
+    labs.start(lab, one_process=one_process)
+    try:
+        yield lab
+    finally:
+        labs.stop(lab)
 
 
 def link_place(lab: Lab, link: str) -> Path:

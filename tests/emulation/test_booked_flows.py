@@ -8,17 +8,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.emulation.asking import SECONDS, Asker, with_policy
 from tests.emulation.programs import until
-from tests.emulation.small_labs import emulated, exchange, link_place, make
-from tests.emulation.test_policies import SECONDS, Asker, with_policy
+from tests.emulation.small_labs import emulated, exchange, link_place, make, running
 
-from keyhop.emulator import lab as labs
 from keyhop.emulator import module
 from keyhop.emulator.lab import Lab
 
 RATE_BPS = 160_000
 """Of each link; one direction gives nine twentieths of it to keys, and promises nine tenths of that: 64,800 bit/s."""
-KEY_BITS = 256
 GOLD_BPS = 12_000
 SILVER_BPS = 9_000
 GREEDY_BPS = 26_000
@@ -54,11 +52,8 @@ def star(tmp_path: Path) -> Iterator[Lab]:
     for link in lab.state.links:
         told = msgspec.structs.replace(emulated(lab, link.id), prefill_bytes=65_536, block_bytes=8000)
         module.create(link_place(lab, link.id), told)
-    labs.start(lab)
-    try:
+    with running(lab):
         yield lab
-    finally:
-        labs.stop(lab)
 
 
 def has_its_guarantee(lab: Lab, stream: str) -> bool:

@@ -7,12 +7,11 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.emulation.small_labs import PAIR, exchange, kme, make
+from tests.emulation.small_labs import PAIR, exchange, kme, make, running
 
 from keyhop import Key, KeyhopError
 from keyhop.core.designs import DESIGNS, controlled, not_hosted
@@ -39,18 +38,9 @@ def of(design: str) -> str:
     return f"design: {design}\n" + ("controller: b\n" if controlled(DESIGNS[design]) else "")
 
 
-@contextmanager
-def up(lab: Lab) -> Iterator[Lab]:
-    labs.start(lab, one_process=True)
-    try:
-        yield lab
-    finally:
-        labs.stop(lab)
-
-
 @pytest.fixture
 def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with up(make(tmp_path, PAIR, node_files=lambda text: text + of(request.param))) as lab:
+    with running(make(tmp_path, PAIR, node_files=lambda text: text + of(request.param)), one_process=True) as lab:
         yield lab
 
 
@@ -65,7 +55,7 @@ def test_applications_of_both_ends_get_keys_of_the_design_over_014(lab: Lab) -> 
 
 @pytest.fixture
 def line(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with up(make(tmp_path, LINE, node_files=lambda text: text + of(request.param))) as lab:
+    with running(make(tmp_path, LINE, node_files=lambda text: text + of(request.param)), one_process=True) as lab:
         yield lab
 
 
@@ -134,7 +124,7 @@ def with_sockets(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab
             text.replace("  manage:\n", "  local:\n    socket: local.sock\n  manage:\n") + f"design: {request.param}\n"
         )
 
-    with up(make(tmp_path, PAIR, node_files=change)) as lab:
+    with running(make(tmp_path, PAIR, node_files=change), one_process=True) as lab:
         yield lab
 
 

@@ -8,21 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
+from tests.emulation.programs import until
+from tests.emulation.small_labs import heard, kme, make, running
 
-from keyhop import KeyhopError, Kme
-from keyhop.emulator import control, devices, inspection, module, network, processes
+from keyhop import KeyhopError
+from keyhop.emulator import control, inspection, module, processes
 from keyhop.emulator import lab as labs
 from keyhop.emulator.control import Fault, FaultName
 from keyhop.emulator.lab import Lab
-from keyhop.simulator import topology
 from keyhop.wire.manage import LinkState
 
-PERIOD_S = 0.4
 NET = """apiVersion: keyhop/v1
 name: mini
 nodes:
@@ -35,39 +34,11 @@ links:
 """
 
 
-def make(directory: Path) -> Lab:
-    file = directory / "mini.keyhop.yml"
-    file.write_text(NET)
-    lab = network.create(devices.plan(topology.load(file)), directory / "lab")
-    for link in lab.state.links:
-        # The same rate in short blocks: ten seconds are long in a test.
-        place = lab.directory / control.LINKS_DIRECTORY / link.id
-        emulated = module.read_link(place)
-        module.create(place, msgspec.structs.replace(emulated, block_bytes=2000, block_period_s=PERIOD_S))
-    return lab
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = make(tmp_path_factory.mktemp("emulation"))
-    labs.start(lab)
-    try:
+    lab = make(tmp_path_factory.mktemp("emulation"), NET)
+    with running(lab):
         yield lab
-    finally:
-        labs.stop(lab)
-
-
-def kme(lab: Lab, application: str) -> Kme:
-    issued, authority = lab.credentials(application)
-    address = f"https://{lab.serving(application).etsi014}"
-    return Kme(address, cert=issued.certificate, key=issued.key, ca=authority)
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.1)
 
 
 def exchange(lab: Lab, count: int, timeout_s: float = 20.0) -> None:
@@ -88,10 +59,6 @@ def exchange(lab: Lab, count: int, timeout_s: float = 20.0) -> None:
 def states(lab: Lab, link: str) -> set[LinkState]:
     """What both ends say of a link."""
     return {seen.state for view in inspection.look(lab) for seen in view.links if seen.id == link}
-
-
-def heard(lab: Lab, node: str, code: str) -> int:
-    return lab.log(node).read_text().count(f'"{code}"')
 
 
 def test_keys_cross_a_trusted_node(lab: Lab) -> None:
@@ -181,7 +148,7 @@ def test_the_commands_bring_a_lab_up_find_it_and_take_it_down_again(tmp_path: Pa
 
 
 def test_a_lab_that_was_taken_down_goes_on_with_the_key_it_has(tmp_path: Path) -> None:
-    lab = make(tmp_path)
+    lab = make(tmp_path, NET)
     labs.start(lab)
     try:
         exchange(lab, 3)
@@ -198,7 +165,7 @@ def test_a_lab_that_was_taken_down_goes_on_with_the_key_it_has(tmp_path: Path) -
 
 
 def test_nodes_in_one_process_deliver_the_same_and_end_together(tmp_path: Path) -> None:
-    lab = make(tmp_path)
+    lab = make(tmp_path, NET)
     labs.start(lab, one_process=True)
     try:
         assert len({node.process for node in lab.state.nodes}) == 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.emulation.small_labs import PAIR, emulated, exchange, kme, link_place, make
+from tests.emulation.asking import KEY_BITS, SECONDS, Asker, with_policy
+from tests.emulation.small_labs import PAIR, emulated, exchange, kme, link_place, make, running
 
 from keyhop import KeyhopError
 from keyhop.emulator import lab as labs
@@ -18,9 +18,7 @@ from keyhop.emulator.lab import Lab
 
 RATE_BPS = 160_000
 """Of the link; one direction is driven, and a node promises nine twentieths of it."""
-KEY_BITS = 256
 GOLD_BPS = 8_000
-SECONDS = 12.0
 LINE = """apiVersion: keyhop/v1
 name: line
 nodes:
@@ -40,16 +38,6 @@ default:
 """
 
 
-def with_policy(directory: Path, rules: str) -> Callable[[str], str]:
-    policy = directory / "policy.yml"
-    policy.write_text(rules)
-
-    def change(text: str) -> str:
-        return text.replace("driver: emulated\n", "driver: emulated\n  vendor: acme\n") + f"policy: {policy}\n"
-
-    return change
-
-
 def declared(lab: Lab) -> None:
     """The modules declare an epsilon; of key from before the lab began they say nothing, so there is none."""
     for link, epsilon in zip(lab.state.links, (1e-10, 1e-11), strict=True):
@@ -61,11 +49,8 @@ def declared(lab: Lab) -> None:
 def line(tmp_path: Path) -> Iterator[Lab]:
     lab = make(tmp_path, LINE, node_files=with_policy(tmp_path, RULES))
     declared(lab)
-    labs.start(lab, one_process=True)
-    try:
+    with running(lab, one_process=True):
         yield lab
-    finally:
-        labs.stop(lab)
 
 
 REPLACING = """apiVersion: keyhop/v1
@@ -95,38 +80,6 @@ def test_a_full_store_that_replaces_its_oldest_hands_out_new_key(tmp_path: Path)
         assert key != first
     finally:
         labs.stop(lab)
-
-
-class Asker(threading.Thread):
-    """One application that asks at a rate, whatever it gets; a key that it gets within its deadline counts as given."""
-
-    def __init__(
-        self, lab: Lab, master: str, slave: str, rate_bps: int, size_bits: int = KEY_BITS, deadline_s: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.lab, self.master, self.slave = lab, master, slave
-        self.period_s = size_bits / rate_bps
-        self.size_bits = size_bits
-        self.deadline_s = deadline_s
-        self.given = self.refused = 0
-        self.took_s = 0.0
-        """For all that was to be asked for, each one after the answer to the last."""
-        self.why: set[str] = set()
-
-    def run(self) -> None:
-        with kme(self.lab, self.master) as door:
-            began = time.monotonic()
-            due = began
-            while due < began + SECONDS:
-                time.sleep(max(0.0, due - time.monotonic()))
-                try:
-                    door.get_key(self.slave, size=self.size_bits, wait=self.deadline_s)
-                    self.given += 1
-                except KeyhopError as error:
-                    self.refused += 1
-                    self.why.add(str(error))
-                due += self.period_s
-        self.took_s = time.monotonic() - began
 
 
 @pytest.mark.emulation

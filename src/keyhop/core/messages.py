@@ -445,6 +445,11 @@ _labels_decoder = msgspec.msgpack.Decoder(
 _link_state_decoder = msgspec.msgpack.Decoder(LinkState)
 
 
+def too_long(path: tuple[str, ...]) -> str:
+    """Why nothing may be sent along it; empty if it may: whoever got a longer one would close its link."""
+    return f"the path has {len(path)} nodes: {PATH_LIMIT} are legal" if len(path) > PATH_LIMIT else ""
+
+
 def encode_labels(labels: Sequence[LabelPiece]) -> bytes:
     return _encoder.encode(labels)
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from keyhop.core import messages
 from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NANOSECONDS
-from keyhop.core.node import relay
 from keyhop.simulator import runs
 from keyhop.simulator.record import Demand, Record, Scenario, Stream, Verdict
 
@@ -39,7 +39,7 @@ def test_key_crosses_seventy_nodes(design: str) -> None:
 def test_a_path_longer_than_is_legal_is_refused_by_its_source_and_breaks_no_link(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relay, "PATH_LIMIT", 4)
+    monkeypatch.setattr(messages, "PATH_LIMIT", 4)
     record = carried("keyhop", 5)
     assert {outcome.verdict for outcome in record.outcomes} <= {Verdict.REFUSED, Verdict.TIMED_OUT}
     assert carried("keyhop", 4).outcomes[-1].verdict is Verdict.SUPPLIED

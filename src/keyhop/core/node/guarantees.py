@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from keyhop.core.messages import PATH_LIMIT
+from keyhop.core.messages import too_long
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.bookings import Bookings, Refused, flow_of
 from keyhop.core.node.bookings import stream_of as carried_by
@@ -205,8 +205,7 @@ class Guarantees:
         self._changed(rooms)
         contract = Contract(terms.rate_bps, terms.burst_bits)
         path = () if self._is_near(pair) else self._path(pair)
-        if len(path) > PATH_LIMIT:
-            why = f"its path has {len(path)} nodes: {PATH_LIMIT} are legal"
+        if why := too_long(path):
             self._refused(stream, terms, Answer(False, None, "", why))
             return None
         answer = self.promises.ask(stream, contract, tuple(rooms), terms.key_size_bits)

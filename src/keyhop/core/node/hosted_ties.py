@@ -17,7 +17,6 @@ from keyhop.core.node.context import Context
 from keyhop.core.node.hosted_messages import LIFE_BYTES, Carried, Hail, Said, decode_said, encode
 from keyhop.core.node.routes import Routes
 
-HOPS_LIMIT = PATH_LIMIT
 TIES_LIMIT = 4096
 REPEAT_NS = NANOSECONDS
 """After so long without an answer all that was not heard is said again."""
@@ -225,12 +224,12 @@ class Ties:
         if not answers and now - tie.hailed_ns < REPEAT_NS:
             return
         tie.hailed_ns = now
-        self._send(tie, Hail(self.context.node, tie.peer, HOPS_LIMIT, self._design, tie.life, tie.peer_life))
+        self._send(tie, Hail(self.context.node, tie.peer, PATH_LIMIT, self._design, tie.life, tie.peer_life))
 
     def _carry(self, tie: Tie, number: int, said: bytes) -> None:
         tie.answered = tie.heard
         node = self.context.node
-        self._send(tie, Carried(node, tie.peer, HOPS_LIMIT, tie.life, tie.peer_life, number, tie.heard, said))
+        self._send(tie, Carried(node, tie.peer, PATH_LIMIT, tie.life, tie.peer_life, number, tie.heard, said))
 
     def _send(self, tie: Tie, message: Hail | Carried) -> None:
         hop = self._next_hop(tie.peer)

@@ -130,17 +130,10 @@ class Leases:
             raise PeerError(f"an answer for lease {message.request}, which was not asked for")
         purpose, spans = asked.purpose, asked.spans
         pair.namings_handled = max(pair.namings_handled, asked.namings)
-        if not message.granted:
-            # The two records differ: these segments can serve nobody.
-            for start, _ in spans:
-                segment = run.segments.get(start)
-                if segment is not None and segment.mark == UNTOUCHED:
-                    self.burning.burn_segment(run, start)
-            self._settled(pair, purpose)
-            return
-        segments = run.exactly(spans, UNTOUCHED)
+        segments = run.exactly(spans, UNTOUCHED) if message.granted else None
         if segments is None:
-            # Our record has changed since we asked: the peer holds them leased, so nobody may use them otherwise.
+            # Refused: the two records differ, and these segments can serve nobody. Or ours has changed since we asked:
+            # the peer holds them leased, so nobody may use them otherwise.
             for start, _ in spans:
                 segment = run.segments.get(start)
                 if segment is not None and segment.mark == UNTOUCHED:

@@ -81,8 +81,7 @@ class Pads:
         hops = [pair.peer for pair in context.pairs.values() if pair.direct and pair.is_hop]
         first = FIRST_BATCH_BYTES if len(hops) > 1 else 0
         for hop in hops if first else ():
-            if hop not in self._demand:
-                self._demand[hop] = Demand(0, -AHEAD_NS)
+            self._demand.setdefault(hop, Demand(0, -AHEAD_NS))
         for peer, demand in self._demand.items():
             pair = context.pairs[peer]
             weight = min(1.0, RATE_WEIGHT_PER_S * elapsed_ns / NANOSECONDS)

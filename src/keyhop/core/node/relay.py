@@ -14,7 +14,6 @@ import msgspec
 
 from keyhop.core.designs import Running
 from keyhop.core.messages import (
-    PATH_LIMIT,
     AnswerReserve,
     Confirm,
     Manifest,
@@ -25,6 +24,7 @@ from keyhop.core.messages import (
     StoredBlock,
     decode_manifest,
     encode,
+    too_long,
 )
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, NodeId, PeerError, Purpose, Range
 from keyhop.core.node.context import Context
@@ -161,15 +161,12 @@ class Relay:
         if self._lacking or self.batches or self.hops.reservations:
             self._idle_ns = IDLE_LOOK_NS
             self._plan(LOOK_NS)
-        else:
-            if self._attentive():
-                self._idle_ns = IDLE_LOOK_NS
-            self._plan(self._idle_ns)
-            self._idle_ns = min(2 * self._idle_ns, IDLE_LOOK_LIMIT_NS)
-
-    def _attentive(self) -> bool:
-        """Whether more is to be seen to than what events bring: guarantees, and confirmations that never came."""
-        return self.supply.governed.enforces or bool(self.hops.handed_on)
+            return
+        if self.supply.governed.enforces or self.hops.handed_on:
+            # More is to be seen to than what events bring: guarantees, and confirmations that never came.
+            self._idle_ns = IDLE_LOOK_NS
+        self._plan(self._idle_ns)
+        self._idle_ns = min(2 * self._idle_ns, IDLE_LOOK_LIMIT_NS)
 
     def _reserve(self, peer: str, message: Reserve) -> None:
         self.hops.reserve(peer, message)
@@ -204,10 +201,9 @@ class Relay:
 
     def fill(self) -> None:
         """Starts a batch for each destination whose pool is below its low mark; the emptiest first."""
-        self._held_back = False
+        self._held_back = self._lacking = False
         if self.supply.hosted is not None:
             # Another design has the stock of the links.
-            self._lacking = False
             return
         due: dict[str, int] = {}
         pools: list[Pool] = []
@@ -215,7 +211,6 @@ class Relay:
         wanted = self.wanted()
         # Who relays to us needs tag keys of ours to be answered with, whether or not we want key.
         distant = {pair.peer for pair in self.context.pairs.values() if not pair.direct}
-        self._lacking = False
         for node in (wanted | distant) - busy:
             pair = self.context.pairs.get(node)
             if pair is not None and pair.direct and not pair.suspended and pair.is_hop:
@@ -231,10 +226,10 @@ class Relay:
             stock = pair.own_key.untouched + pair.stock.left if pair else 0
             missing = self._missing_tags(pair)
             if (stock < low and node in wanted) or missing:
+                self._lacking = True
                 due[node] = max(0, high - stock) + missing + CONFIRMATION_BYTES
                 service_class, weight, _ = self.supply.governed.towards(node)
                 pools.append(Pool(node, service_class, min(stock, low - 1), low, high, weight))
-        self._lacking = self._lacking or bool(due)
         pools.sort(key=lambda pool: (pool.level_bytes, pool.name))
         while (chosen := self._filling.next(pools)) is not None:
             pools = [pool for pool in pools if pool.name != chosen]
@@ -260,9 +255,11 @@ class Relay:
         # Round whom a policy avoids, if there is such a way; else for those who do not mind.
         for around in dict.fromkeys((avoid | refused, refused, avoid, frozenset())):
             route = route or self.routes.route(node, minimum, around - {node})
-        if route is None or not 3 <= len(route.path) <= PATH_LIMIT:
-            if route is not None and len(route.path) > PATH_LIMIT:
-                self._failed[node] = f"the path has {len(route.path)} nodes: {PATH_LIMIT} are legal"
+        if route is None or len(route.path) < 3:
+            self._later(node)
+            return
+        if why := too_long(route.path):
+            self._failed[node] = why
             self._later(node)
             return
         length = self.design.relay.batch_bytes(wanted, route.narrowest_bytes, minimum)

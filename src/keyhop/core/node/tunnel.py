@@ -15,7 +15,6 @@ from keyhop.core.node.link import Links
 from keyhop.core.node.pair import NO_LINK, Connection, Pair
 from keyhop.core.node.routes import Routes
 
-HOPS_LIMIT = PATH_LIMIT
 LOOK_NS = NANOSECONDS // 2
 """How often the opening end looks at a pair, until it is open."""
 BACKOFF_LIMIT = 7
@@ -92,7 +91,7 @@ class Tunnel:
             return
         frame = frame or Frame(CLOSED, 0, b"", b"")
         message = Forward(
-            pair.own, pair.peer, HOPS_LIMIT, connection.id, frame.type, frame.position, frame.payload, frame.tag
+            pair.own, pair.peer, PATH_LIMIT, connection.id, frame.type, frame.position, frame.payload, frame.tag
         )
         self.context.say_plain(hop, message)
 
@@ -130,5 +129,5 @@ class Tunnel:
     def _return(self, peer: str, message: Forward) -> None:
         """Says where a frame came from that its connection is over: the frame reaches nobody."""
         if message.kind != CLOSED:
-            closed = Forward(message.destination, message.source, HOPS_LIMIT, message.connection, CLOSED, 0, b"", b"")
+            closed = Forward(message.destination, message.source, PATH_LIMIT, message.connection, CLOSED, 0, b"", b"")
             self.context.say_plain(peer, closed)

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from keyhop.core.composed.nouns.messages import Kx
+from keyhop.core.messages import PATH_LIMIT
 from keyhop.core.model import NANOSECONDS, NodeId, PeerError
 from keyhop.core.node.context import Context, NodeSettings
 from keyhop.core.node.hosted_messages import Carried, Closed, Hail, Opened, Retuned, Said, Spoken, decode, encode
-from keyhop.core.node.hosted_ties import HOPS_LIMIT, REPEAT_NS, UNHEARD_LIMIT, Ties
+from keyhop.core.node.hosted_ties import REPEAT_NS, UNHEARD_LIMIT, Ties
 from keyhop.core.policy.synchronisation import Verb
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.disk import PretendDisk
@@ -213,7 +214,7 @@ def test_a_message_that_loops_is_dropped_after_its_hops() -> None:
     net.ends["a"].ways.hops = {"x": "b"}
     net.ends["a"].ties.want("x")
     net.run()
-    assert len(net.passed) == HOPS_LIMIT + 1
+    assert len(net.passed) == PATH_LIMIT + 1
     assert sum(end.context.counters.get("design_messages_dropped", 0) for end in net.ends.values()) == 1
 
 
