@@ -36,7 +36,7 @@ def main() -> None:
                 stock = supply.stock_for(rounds, 2.0)
                 print(supply.measure(folder / name, name, loadgen, rounds, 2.0, stock), flush=True)
             if not short:
-                print(stocks.measure(folder / "stock", loadgen, stocks.KEYS, 3, 2.0), flush=True)
+                print(stocks.measure(folder / "stock", loadgen, stocks.KEYS, 6, 1.0), flush=True)
                 print(hops.measure(folder, 1000), flush=True)
         except MeasureError as error:
             print(f"not measured: {error}")

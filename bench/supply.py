@@ -98,8 +98,8 @@ def port_of(lab: Lab, node: str) -> int:
 
 
 @contextlib.contextmanager
-def running(lab: Lab, measured: str, stock_bytes: int) -> Iterator[tuple[int, int]]:
-    """Both nodes; gives (014 port, process group) of the measured one, once its link is filled."""
+def both(lab: Lab, measured: str) -> Iterator[tuple[int, int]]:
+    """Both nodes, listening; gives the process groups of the measured one and of the other."""
     other = "b" if measured == "a" else "a"
     environment = {"PYTHONPATH": os.getcwd()}
 
@@ -107,11 +107,18 @@ def running(lab: Lab, measured: str, stock_bytes: int) -> Iterator[tuple[int, in
         return [sys.executable, "-m", "bench.node", str(lab.config(node))]
 
     with (
-        pinned(command(other), core=CLIENT_CORE, port=port_of(lab, other), environment=environment),
+        pinned(command(other), core=CLIENT_CORE, port=port_of(lab, other), environment=environment) as beside,
         pinned(command(measured), core=SERVER_CORE, port=port_of(lab, measured), environment=environment) as process,
     ):
+        yield process.pid, beside.pid
+
+
+@contextlib.contextmanager
+def running(lab: Lab, measured: str, stock_bytes: int) -> Iterator[tuple[int, int]]:
+    """Both nodes; gives (014 port, process group) of the measured one, once its link is filled."""
+    with both(lab, measured) as (group, _):
         wait_until_filled(lab, stock_bytes)
-        yield port_of(lab, measured), process.pid
+        yield port_of(lab, measured), group
 
 
 def wait_until_filled(lab: Lab, stock_bytes: int) -> None:
