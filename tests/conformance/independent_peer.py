@@ -396,9 +396,10 @@ class Peer:
         if self.leads and not self.closed and self.open:
             self.propose(module, number)
 
-    def fingerprint(self, key: bytes, module: str, number: int, bits: bytes) -> bytes:
-        context = self.link + len2(module.encode()) + struct.pack(">QQ", number, len(bits))
-        return Poly1305.generate_tag(key, len4(context) + bits)
+    def fingerprint(self, key: bytes, module: str, blocks: list[tuple[int, bytes]]) -> bytes:
+        context = self.link + len2(module.encode())
+        context += b"".join(struct.pack(">QQ", number, len(bits)) for number, bits in blocks)
+        return Poly1305.generate_tag(key, len4(context) + b"".join(bits for _, bits in blocks))
 
     def propose(self, module: str, number: int) -> None:
         """Half of the block to each key run, in segments of 1 KiB."""
@@ -410,25 +411,30 @@ class Peer:
         self.proposed[module, number] = placements
 
         def make(position: int) -> list:
-            print_ = self.fingerprint(self.own_tags.key(position), module, number, bits)
-            return [AGREE, module, number, len(bits), position, print_, placements, 1024, 1e-9, VENDOR, False]
+            print_ = self.fingerprint(self.own_tags.key(position), module, [(number, bits)])
+            return [AGREE, module, [[number, len(bits), 1e-9, VENDOR]], position, print_, placements, 1024, False]
 
         self.outbox.append(make)
 
-    def on_agree(self, module, number, length, key_position, fingerprint, placements, segment, epsilon, vendor, _):  # type: ignore[no-untyped-def]
+    def on_agree(self, module, blocks, key_position, fingerprint, placements, segment, _):  # type: ignore[no-untyped-def]
         require(not self.leads, "the higher end proposes nothing")
-        self.heard_of_block = epsilon, vendor
+        self.heard_of_block = tuple(blocks[-1][2:])
         key = self.take_key(key_position)
-        bits = self.blocks.pop((module, number), None)
+        numbers = [number for number, *_ in blocks]
+        seen = self.seen.setdefault(module, set())
+        lacking = [number for number in numbers if number in seen or (module, number) not in self.blocks]
+        ours = [(number, self.blocks[module, number]) for number in numbers if number not in lacking]
         fits = all(start >= self.runs[run].append for run, start, _ in placements)
-        new = number not in self.seen.setdefault(module, set())
-        same = bits is not None and hmac.compare_digest(self.fingerprint(key, module, number, bits), fingerprint)
-        accepted = fits and new and same and length == len(bits or b"")
-        self.seen[module].add(number)
+        alike = not lacking and [len(bits) for _, bits in ours] == [length for _, length, *_ in blocks]
+        accepted = fits and alike and hmac.compare_digest(self.fingerprint(key, module, ours), fingerprint)
+        for number in numbers if accepted or len(numbers) == 1 else lacking:
+            self.blocks.pop((module, number), None)
+            seen.add(number)
         if accepted:
-            self.store(bits or b"", placements, segment)
-            self.unconfirmed[module, number] = placements
-        self.outbox.append([ANSWER_BLOCK, module, number, accepted, 1e-9, VENDOR])
+            self.store(b"".join(bits for _, bits in ours), placements, segment)
+            self.unconfirmed[module, numbers[0]] = placements
+        said = [[1e-9, VENDOR] for _ in numbers] if accepted else []
+        self.outbox.append([ANSWER_BLOCK, module, numbers[0], accepted, said, lacking])
 
     def store(self, bits: bytes, placements: list[list[int]], segment: int) -> None:
         at = 0
@@ -440,10 +446,11 @@ class Peer:
                 for low in range(start, start + length, segment):
                     run.segments[low] = min(segment, start + length - low)
 
-    def on_answer_block(self, module: str, number: int, accepted: bool, epsilon: float, vendor: str) -> None:
+    def on_answer_block(self, module: str, number: int, accepted: bool, said: list, lacking: list) -> None:
         placements = self.proposed.pop((module, number), None)
         require(placements is not None, "an answer to nothing")
-        self.heard_of_block = epsilon, vendor
+        for each in said:
+            self.heard_of_block = tuple(each)
         bits = self.blocks.pop((module, number))
         self.seen.setdefault(module, set()).add(number)
         if accepted:

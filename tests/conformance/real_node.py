@@ -50,10 +50,10 @@ class WatchedVault(NodeVault):
         self.use(key)
         return super().verify(key, message, tag)
 
-    def fingerprint(self, block: BlockName, key: Range, context: bytes) -> bytes:
+    def fingerprint(self, blocks: tuple[BlockName, ...], key: Range, context: bytes) -> bytes:
         # `matches` comes here, too.
         self.use(key)
-        return super().fingerprint(block, key, context)
+        return super().fingerprint(blocks, key, context)
 
     def keep_secret(self, name: str, source: Range) -> None:
         self.use(source)

@@ -226,7 +226,7 @@ def test_a_node_put_back_to_an_old_store_finds_out_and_burns(other: str) -> None
 @BOTH_ORDERS
 def test_an_answer_that_is_lost_burns_the_lease_at_the_owner(other: str) -> None:
     line, peer = opened(other)
-    asked = peer.receive(line.want_keys(1))
+    asked = peer.receive(line.want_keys(1, 64))
     line.hang_up()
     assert asked
     goes_on(line, peer)
@@ -530,16 +530,23 @@ def flipped(data: bytes, bit: int) -> bytes:
 def block_of(peer: Peer, **changes: object) -> Callable[[int], list]:
     """An AgreeBlock for a block of this test's making."""
     own: dict = {"module": "x", "number": 7, "length": 4096, "placements": [[0, 1 << 20, 1024]]}
-    own |= {"segment": 1024, "epsilon": 0.0, "vendor": "", "shift": 0, **changes}
+    own |= {"segment": 1024, "epsilon": 0.0, "vendor": "", "shift": 0, "blocks": None, **changes}
 
     def make(position: int) -> list:
         peer.own_tags.key(position)
         name = own["module"], own["number"]
         peer.proposed[name], peer.blocks[name] = own["placements"], b""
-        place = own["placements"], own["segment"], own["epsilon"], own["vendor"], False
-        return [AGREE, *name, own["length"], position + own["shift"], bytes(16), *place]
+        blocks = own["blocks"]
+        if blocks is None:
+            blocks = [[own["number"], own["length"], own["epsilon"], own["vendor"]]]
+        place = own["placements"], own["segment"], False
+        return [AGREE, own["module"], blocks, position + own["shift"], bytes(16), *place]
 
     return make
+
+
+def several(*numbers: int) -> list[list]:
+    return [[number, 4096, 0.0, ""] for number in numbers]
 
 
 def secret_of(peer: Peer, epoch: int, shift: int = 0) -> Callable[[int], list]:
@@ -634,7 +641,7 @@ CLOSES: dict[str, Callable[[Peer], bytes]] = {
     "a credit shorter than a key": lambda peer: peer.tagged([], [[28_000, 16]]),
     "credits that overlap": lambda peer: peer.tagged([], [[28_000, 64], [28_032, 64]]),
     "an answer to a lease nobody asked for": lambda peer: peer.tagged([[ANSWER_LEASE, 999, True]]),
-    "an answer to a block nobody proposed": lambda peer: peer.tagged([[ANSWER_BLOCK, "q", 999, True, 0.0, ""]]),
+    "an answer to a block nobody proposed": lambda peer: peer.tagged([[ANSWER_BLOCK, "q", 999, True, [[0.0, ""]], []]]),
     "a lease for another purpose": lambda peer: peer.tagged([[REQUEST, 1, "untouched", [[0, 1024]]]]),
     "a floor above the run": lambda peer: peer.tagged([[STATEMENT, 0, 0, 0, 0, 0, 0, 1 << 30, b""]]),
     "nothing expired": lambda peer: peer.tagged([[EXPIRE, []]]),
@@ -684,6 +691,13 @@ CLOSES_FOR_THE_LOWER: dict[str, Callable[[Peer], bytes]] = {
     "a fingerprint key out of order": lambda peer: peer.tagged([block_of(peer, shift=32)]),
     "the frame's key for the fingerprint": lambda peer: peer.tagged([block_of(peer, shift=-32)]),
     "a block proposed twice": lambda peer: peer.tagged([block_of(peer), block_of(peer)]),
+    "a proposal of no block": lambda peer: peer.tagged([block_of(peer, blocks=())]),
+    "a proposal of too many blocks": lambda peer: peer.tagged([block_of(peer, blocks=several(*range(7, 40)))]),
+    "numbers that do not rise": lambda peer: peer.tagged([block_of(peer, blocks=several(7, 9, 8))]),
+    "a number twice in a proposal": lambda peer: peer.tagged([block_of(peer, blocks=several(7, 7))]),
+    "a block in two proposals": lambda peer: peer.tagged(
+        [block_of(peer, blocks=several(7, 8)), block_of(peer, blocks=several(8, 9))]
+    ),
 }
 
 
@@ -693,6 +707,27 @@ def test_the_node_closes_for(other: str, attack: str) -> None:
     line, peer = opened(other)
     line.receive(CLOSES[attack](peer))
     assert line.closed
+    goes_on(line, peer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [True, [], []],
+        [True, [[0.0, ""]] * 2, []],
+        [True, [[0.0, ""]], [70]],
+        [False, [[0.0, ""]], []],
+        [False, [], [71]],
+    ],
+    ids=["says nothing of it", "says too much", "lacks what it has", "speaks of what it refuses", "lacks another"],
+)
+def test_the_node_closes_for_an_answer_that_does_not_fit_its_proposal(answer: list) -> None:
+    line, peer = opened("z")
+    stock = line.pair.own_key.untouched, line.pair.their_key.untouched
+    assert line.deliver("q", 70, os.urandom(BLOCK_BYTES))
+    line.receive(peer.tagged([[ANSWER_BLOCK, "q", 70, *answer]]))
+    assert line.closed
+    assert (line.pair.own_key.untouched, line.pair.their_key.untouched) == stock
     goes_on(line, peer)
 
 
@@ -836,8 +871,8 @@ def test_a_placement_below_the_append_mark_is_refused_and_the_block_destroyed_at
     peer.proposed["q", 60] = [[0, 0, 1024]]
 
     def make(position: int) -> list:
-        print_ = peer.fingerprint(peer.own_tags.key(position), "q", 60, bits)
-        return [AGREE, "q", 60, len(bits), position, print_, [[0, 0, 1024]], 1024, 0.0, "", False]
+        print_ = peer.fingerprint(peer.own_tags.key(position), "q", [(60, bits)])
+        return [AGREE, "q", [[60, len(bits), 0.0, ""]], position, print_, [[0, 0, 1024]], 1024, False]
 
     line.deliver("q", 60, bits)
     talk(line, peer, peer.tagged([make]))

@@ -103,14 +103,15 @@ def test_an_answer_on_a_later_connection_than_the_request_closes(other: str) -> 
     meet(line, peer)
     for number in range(4):
         feed(line, peer, number)
-    asked = line.want_keys(1)
+    # More than the lease that came with the first key.
+    asked = line.want_keys(1, 64)
     assert asked
     # What waits is asked for anew, under another number.
     meet(line, peer)
     before = line.pair.stock.left, line.pair.own_key.untouched
-    line.receive(peer.tagged([[ANSWER_LEASE, 1, True]]))
+    line.receive(peer.tagged([[ANSWER_LEASE, 2, True]]))
     assert line.closed and (line.pair.stock.left, line.pair.own_key.untouched) == before
-    assert any("answer for lease 1" in notice for notice in line.notices)
+    assert any("answer for lease 2" in notice for notice in line.notices)
 
 
 class Slow(Line):

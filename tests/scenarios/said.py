@@ -118,9 +118,11 @@ def tagged(message: object, sender: str, receiver: str) -> str:
         case AgreeBlock():
             where = placed(message.placements, sender, receiver)
             key = f"tag key {message.key_position}"
-            return f"AgreeBlock {message.module} {message.number}, {message.length} bytes, {key}: {where}"
+            numbers = " ".join(map(str, message.numbers))
+            return f"AgreeBlock {message.module} {numbers}, {message.length} bytes, {key}: {where}"
         case AnswerBlock():
-            return f"AnswerBlock {message.module} {message.number}: {'yes' if message.accepted else 'no'}"
+            lacking = f", lacking {' '.join(map(str, message.lacking))}" if message.lacking else ""
+            return f"AnswerBlock {message.module} {message.number}: {'yes' if message.accepted else 'no'}{lacking}"
         case StoredBlock():
             return f"StoredBlock {message.module} {message.number}"
         case RequestLease():

@@ -126,9 +126,9 @@ class WatchingVault(NodeVault):
         self.masked[key] = self.read(key)
         return super().tag(key, message)
 
-    def fingerprint(self, block: BlockName, key: Range, context: bytes) -> bytes:
+    def fingerprint(self, blocks: tuple[BlockName, ...], key: Range, context: bytes) -> bytes:
         self.masked[key] = self.read(key)
-        return super().fingerprint(block, key, context)
+        return super().fingerprint(blocks, key, context)
 
     def keep_secret(self, name: str, source: Range) -> None:
         self.masked[source] = self.read(source)

@@ -20,6 +20,7 @@ RANGES_PER_MESSAGE = 4096
 RANGES_PER_RUN_STATE = 65_536
 MODULES_PER_PEER = 64
 PLACEMENTS_LIMIT = 16
+BLOCKS_PER_PROPOSAL = 32
 PATH_LIMIT = 128
 RUNS_PER_PAIR = 64
 SECRETS_PER_ISSUER = 16
@@ -180,32 +181,52 @@ class State(Strict, frozen=True, gc=False, array_like=True):
 # --- tagged messages --------------------------------------------------------------------------------------------------
 
 
-class AgreeBlock(Message, frozen=True, gc=False, array_like=True, tag=1):
-    """The lower-named end proposes a block, with a fresh tag over its bits, and says where it goes."""
-
-    module: Name
+class ProposedBlock(Strict, frozen=True, gc=False, array_like=True):
     number: Number
     length: Length
+    epsilon: Epsilon
+    """As this end's module declares it; 0.0: it does not."""
+    vendor: Name
+    """Of this end's module; empty: not declared."""
+
+
+class AgreeBlock(Message, frozen=True, gc=False, array_like=True, tag=1):
+    """The lower-named end proposes blocks of one module, with a fresh tag over their bits, and says where they go."""
+
+    module: Name
+    blocks: Annotated[tuple[ProposedBlock, ...], Meta(min_length=1, max_length=BLOCKS_PER_PROPOSAL)]
+    """Their numbers rise; their bits are taken one after another, as if they were one block."""
     key_position: Position
     """In the sender's tag run: the positions after the frame's own, in the order of the messages."""
     fingerprint: Fingerprint
     placements: Placements
     segment_bytes: Length
-    epsilon: Epsilon
-    """As this end's module declares it; 0.0: it does not."""
-    vendor: Name
-    """Of this end's module; empty: not declared."""
     rest_expires: bool
     """What has no place was taken in and is destroyed, and both ends book it so; else it was never taken in."""
+
+    @property
+    def number(self) -> int:
+        """Of the first block: what the proposal is known by."""
+        return self.blocks[0].number
+
+    @property
+    def length(self) -> int:
+        """Bytes of all blocks."""
+        return sum(block.length for block in self.blocks)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(block.number for block in self.blocks)
 
 
 class AnswerBlock(Message, frozen=True, gc=False, array_like=True, tag=2):
     module: Name
     number: Number
     accepted: bool
-    epsilon: Epsilon
-    vendor: Name
-    """As the other end's module declares them: the label of a block is the same at both ends."""
+    said: Annotated[tuple[tuple[Epsilon, Name], ...], Meta(max_length=BLOCKS_PER_PROPOSAL)]
+    """Epsilon and vendor of each block as the other end's module declares them, with a yes: labels are alike then."""
+    lacking: Annotated[tuple[Number, ...], Meta(max_length=BLOCKS_PER_PROPOSAL)]
+    """With a no, the blocks that this end does not have or has seen before; none if the bits differ."""
 
 
 class StoredBlock(Message, frozen=True, gc=False, array_like=True, tag=8):

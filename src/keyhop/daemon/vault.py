@@ -217,13 +217,26 @@ class NodeVault:
         self._scrub()
         return right
 
-    def fingerprint(self, block: BlockName, key: Range, context: bytes) -> bytes:
-        made = onetime.tag(self.bits(key), _delimited(context), self._blocks[block])
+    def fingerprint(self, blocks: tuple[BlockName, ...], key: Range, context: bytes) -> bytes:
+        made = onetime.tag(self.bits(key), _delimited(context), *(self._blocks[block] for block in blocks))
         self._scrub()
         return made
 
-    def matches(self, block: BlockName, key: Range, context: bytes, fingerprint: bytes) -> bool:
-        return hmac.compare_digest(self.fingerprint(block, key, context), fingerprint)
+    def matches(self, blocks: tuple[BlockName, ...], key: Range, context: bytes, fingerprint: bytes) -> bool:
+        return hmac.compare_digest(self.fingerprint(blocks, key, context), fingerprint)
+
+    def join(self, blocks: tuple[BlockName, ...]) -> None:
+        if len(blocks) == 1:
+            return
+        parts = [self._blocks[block] for block in blocks]
+        joined = bytearray(sum(map(len, parts)))
+        at = 0
+        for part in parts:
+            joined[at : at + len(part)] = part
+            at += len(part)
+        for block in blocks:
+            self.discard(block)
+        self._keep(blocks[0], joined)
 
     def fingerprint_inside(self, block: BlockName, key_offset: int, context: bytes) -> bytes:
         view = memoryview(self._blocks[block])

@@ -67,11 +67,19 @@ class WeightlessVault:
     def verify(self, key: Range, message: bytes, tag: bytes) -> bool:
         return tag == TAG
 
-    def fingerprint(self, block: BlockName, key: Range, context: bytes) -> bytes:
-        return self._blocks[block][1]
+    def fingerprint(self, blocks: tuple[BlockName, ...], key: Range, context: bytes) -> bytes:
+        origins = [self._blocks[block][1] for block in blocks]
+        return origins[0] if len(origins) == 1 else hashlib.blake2b(b"".join(origins), digest_size=16).digest()
 
-    def matches(self, block: BlockName, key: Range, context: bytes, fingerprint: bytes) -> bool:
-        return self._blocks[block][1] == fingerprint
+    def matches(self, blocks: tuple[BlockName, ...], key: Range, context: bytes, fingerprint: bytes) -> bool:
+        return self.fingerprint(blocks, key, context) == fingerprint
+
+    def join(self, blocks: tuple[BlockName, ...]) -> None:
+        length = sum(self._blocks[block][0] for block in blocks)
+        origin = self._blocks[blocks[0]][1]
+        for block in blocks:
+            del self._blocks[block]
+        self._blocks[blocks[0]] = (length, origin)
 
     def fingerprint_inside(self, block: BlockName, key_offset: int, context: bytes) -> bytes:
         return self._blocks[block][1]

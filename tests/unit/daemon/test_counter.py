@@ -108,9 +108,9 @@ def test_keys_of_two_doors_are_different_and_recorded_under_the_door_that_gave_t
     wired(work, tmp_path)
 
 
-def test_the_first_key_waits_for_a_lease_and_the_next_for_one_turn_of_the_loop() -> None:
+def test_a_key_beyond_the_lease_waits_for_another_and_the_next_for_one_turn_of_the_loop() -> None:
     async def work(net: Wired) -> None:
-        first = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        first = net.alice.counter.enc_keys("sae-a", "sae-b", *net.alice.more_than_leased, None)
         await asyncio.sleep(0)
         assert first.outcome is None
         await outcome(first)
@@ -324,7 +324,8 @@ def test_every_refusal_that_time_can_heal_says_when_to_come_again() -> None:
         assert (error.retry_after_s is not None) == (error.reason is Refusal.UNAVAILABLE)
         net.cut()
         await net.until(lambda: not net.alice.pair.is_open)
-        error = await refusal(net.alice.enc("sae-a", "sae-b"))
+        # More than is leased: what is in hand is given out without the link.
+        error = await refusal(net.alice.enc("sae-a", "sae-b", *net.alice.more_than_leased))
         assert error.reason is Refusal.NOT_ENOUGH_KEY and error.retry_after_s is not None
 
     wired(work)
@@ -548,7 +549,7 @@ def test_a_client_that_is_gone_when_its_turn_comes_takes_no_key() -> None:
 def test_a_client_that_goes_away_while_it_waits_takes_no_key() -> None:
     async def work(net: Wired) -> None:
         net.alice.hold()
-        waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        waiting = net.alice.counter.enc_keys("sae-a", "sae-b", *net.alice.more_than_leased, None)
         assert isinstance(waiting, Later)
         await net.until(lambda: net.alice.node.supply.waiting.get("bob"))
         waiting.abandon()
@@ -565,17 +566,26 @@ def test_a_client_that_goes_away_while_it_waits_takes_no_key() -> None:
 
 def test_what_came_for_a_client_that_is_gone_is_overwritten() -> None:
     async def work(net: Wired) -> None:
+        # There is key, but the first lease is still on its way.
+        net.bob.hold()
+        net.block()
+        await net.until(lambda: net.bob.holds)
+        net.alice.hold()
+        net.bob.release()
+        await net.until(lambda: net.alice.pair.own_key.untouched)
         waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
         assert isinstance(waiting, Later)
+        await net.until(lambda: net.alice.node.supply.waiting.get("bob"))
         # It goes after the core has taken its key, and before the answer: that waits for the commit of the lease.
         net.alice.driver.on_committed.append(lambda: net.alice.pair.stock.taken and waiting.abandon())
+        net.alice.release()
         await net.until(lambda: waiting.outcome)
         await net.alice.driver.settled()
         assert waiting.outcome is ABANDONED and "sae-a" not in net.alice.counter.tallies
         with pytest.raises(KeyError):
             net.alice.vault.read(Range(net.alice.pair.own_key.id, 0, 32))
 
-    wired(work)
+    wired(work, blocks=0)
 
 
 def test_secrets_that_are_over_are_not_kept_for_sealing() -> None:
@@ -634,7 +644,8 @@ def test_tallies_count_keys_and_bytes_by_role() -> None:
 def test_status_counts_what_could_be_delivered_now() -> None:
     async def work(net: Wired) -> None:
         before = net.alice.counter.status("sae-a", "sae-b")
-        assert before.stored_key_count == net.alice.pair.own_key.untouched // 32 > 0
+        free = net.alice.pair.own_key.untouched + net.alice.pair.stock.left
+        assert before.stored_key_count == free // 32 > 0
         await net.alice.enc("sae-a", "sae-b", 100)
         after = net.alice.counter.status("sae-a", "sae-b")
         assert after.stored_key_count == before.stored_key_count - 100
@@ -656,7 +667,7 @@ def test_a_counter_shows_no_key_when_it_is_printed() -> None:
 def test_after_the_driver_failed_who_waits_is_refused_at_once() -> None:
     async def work(net: Wired) -> None:
         net.alice.hold()
-        waiting = net.alice.counter.enc_keys("sae-a", "sae-b", 1, None, None)
+        waiting = net.alice.counter.enc_keys("sae-a", "sae-b", *net.alice.more_than_leased, None)
         assert isinstance(waiting, Later)
         await net.until(lambda: net.alice.node.supply.waiting.get("bob"))
         net.alice.driver.fail(OSError("the disk is gone"))

@@ -318,12 +318,12 @@ def test_two_ends_with_the_same_block_agree_and_one_flipped_bit_is_noticed(bench
         end.stock(0, pattern(64))
         end.vault.accept(BLOCK, bytearray(pattern(2000, 3)))
     key, context = Range(RUN, 16, 32), b"link, module, number"
-    fingerprint = bench.vault.fingerprint(BLOCK, key, context)
-    assert far.vault.matches(BLOCK, key, context, fingerprint)
-    assert not far.vault.matches(BLOCK, key, context + b"x", fingerprint)
-    assert not far.vault.matches(BLOCK, Range(RUN, 17, 32), context, fingerprint)
+    fingerprint = bench.vault.fingerprint((BLOCK,), key, context)
+    assert far.vault.matches((BLOCK,), key, context, fingerprint)
+    assert not far.vault.matches((BLOCK,), key, context + b"x", fingerprint)
+    assert not far.vault.matches((BLOCK,), Range(RUN, 17, 32), context, fingerprint)
     far.vault._blocks[BLOCK][1999] ^= 1
-    assert not far.vault.matches(BLOCK, key, context, fingerprint)
+    assert not far.vault.matches((BLOCK,), key, context, fingerprint)
 
 
 def test_context_and_bits_do_not_run_into_each_other(bench: Bench) -> None:
@@ -332,7 +332,7 @@ def test_context_and_bits_do_not_run_into_each_other(bench: Bench) -> None:
     bench.vault.accept(one, bytearray(b"xy" + bytes(64)))
     bench.vault.accept(two, bytearray(b"y" + bytes(64)))
     key = Range(RUN, 0, 32)
-    assert bench.vault.fingerprint(one, key, b"c") != bench.vault.fingerprint(two, key, b"cx")
+    assert bench.vault.fingerprint((one,), key, b"c") != bench.vault.fingerprint((two,), key, b"cx")
 
 
 def test_a_fingerprint_is_over_length_context_and_bits(bench: Bench) -> None:
@@ -340,7 +340,7 @@ def test_a_fingerprint_is_over_length_context_and_bits(bench: Bench) -> None:
     bits = pattern(100, 5)
     bench.vault.accept(BLOCK, bytearray(bits))
     by_hand = onetime.tag(pattern(32), b"\x00\x00\x00\x03abc" + bits)
-    assert bench.vault.fingerprint(BLOCK, Range(RUN, 0, 32), b"abc") == by_hand
+    assert bench.vault.fingerprint((BLOCK,), Range(RUN, 0, 32), b"abc") == by_hand
     inside = onetime.tag(bits[32:64], b"\x00\x00\x00\x03abc" + bits[64:])
     assert bench.vault.fingerprint_inside(BLOCK, 32, b"abc") == inside
     assert bench.vault.matches_inside(BLOCK, 32, b"abc", inside)
@@ -476,3 +476,20 @@ def test_closing_overwrites_everything(bench: Bench) -> None:
     ]
     bench.vault.close()
     assert not any(any(view) for view in views)
+
+
+def test_blocks_are_compared_one_after_another_and_joined_without_leaving_a_copy(bench: Bench) -> None:
+    bench.stock(0, pattern(32))
+    one, two = BLOCK, BLOCK._replace(number=8)
+    first, second = bytearray(pattern(100, 5)), bytearray(pattern(60, 9))
+    whole = bytes(first + second)
+    bench.vault.accept(one, first)
+    bench.vault.accept(two, second)
+    key = Range(RUN, 0, 32)
+    by_hand = onetime.tag(pattern(32), b"\x00\x00\x00\x03abc" + whole)
+    assert bench.vault.fingerprint((one, two), key, b"abc") == by_hand
+    assert bench.vault.fingerprint((two, one), key, b"abc") != by_hand
+    bench.vault.join((one, two))
+    assert (bench.vault.length(one), bench.vault.length(two)) == (160, None)
+    assert first == bytes(100) and second == bytes(60)
+    assert bench.vault.fingerprint((one,), key, b"abc") == by_hand

@@ -77,6 +77,10 @@ class End:
         """What this end says from now on stays on the way."""
         self._held = []
 
+    @property
+    def holds(self) -> bool:
+        return bool(self._held)
+
     def release(self) -> None:
         held, self._held = self._held or [], None
         for event in held:
@@ -111,6 +115,11 @@ class End:
     async def enc(self, caller: str, slave: str, number: int = 1, size_bits: int | None = None) -> Keys:
         keys = self.counter.enc_keys(caller, slave, number, size_bits, None)
         return await outcome(keys) if isinstance(keys, Later) else keys
+
+    @property
+    def more_than_leased(self) -> tuple[int, int]:
+        """(number, size in bits) of a request that has to wait for another lease."""
+        return self.pair.stock.left // 1024 + 1, 8192
 
     async def dec(self, caller: str, master: str, *key_ids: str) -> Keys:
         return await outcome(self.counter.dec_keys(caller, master, list(key_ids)))
@@ -186,6 +195,8 @@ def wired(
             await net.until(lambda: net.alice.pair.is_open and net.bob.pair.is_open)
             if blocks:
                 await net.until(lambda: net.alice.pair.own_key.untouched and net.bob.pair.own_key.untouched)
+                # Each end leases a little as soon as it has key.
+                await net.until(lambda: net.alice.pair.stock.left and net.bob.pair.stock.left)
             await work(net)
         finally:
             await net.alice.stop()

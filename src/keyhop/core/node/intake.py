@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
 
 from keyhop.core.designs import Running
 from keyhop.core.machine import Seal
-from keyhop.core.messages import MODULES_PER_PEER, AgreeBlock, AnswerBlock, Placement, Proof, StoredBlock
+from keyhop.core.messages import (
+    MODULES_PER_PEER,
+    AgreeBlock,
+    AnswerBlock,
+    Placement,
+    Proof,
+    ProposedBlock,
+    StoredBlock,
+)
 from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, Action, NodeId, PeerError, Range, RunKind, State
 from keyhop.core.node import provenance
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import BlockArrived
+from keyhop.core.node.gathering import QUIET_NS, Gathering, Waiting
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Keyed, Pair
@@ -51,10 +61,16 @@ class OfferEnded(msgspec.Struct, frozen=True, gc=False):
     connection: int
 
 
-class Waiting(NamedTuple):
-    length: int
-    epsilon: float
-    vendor: str
+class GatheringEnded(msgspec.Struct, frozen=True, gc=False):
+    peer: str
+
+
+class Proposal(NamedTuple):
+    """Blocks on their way to agreement; the message is made when there is a tag key for it."""
+
+    names: tuple[BlockName, ...]
+    blocks: tuple[Waiting, ...]
+    made: list[AgreeBlock]
 
 
 class Offer(NamedTuple):
@@ -104,7 +120,11 @@ class Intake:
         self.design = design
         self.sizes = sizes
         self.waiting: dict[str, dict[tuple[str, int], Waiting]] = {}
-        self.proposed: dict[str, dict[tuple[str, int], AgreeBlock | None]] = {}
+        self.gathering = Gathering()
+        self._gathers: set[str] = set()
+        """Peers whose waiting blocks a timer looks after."""
+        self.proposed: dict[str, dict[tuple[str, int], Proposal]] = {}
+        """By module and number of the first block."""
         self.offers: dict[str, dict[tuple[str, int], Offer]] = {}
         self.unconfirmed: dict[tuple[str, str, int], tuple[Placement, ...]] = {}
         """Blocks we answered yes to, until the proposer says that it has stored them too."""
@@ -136,30 +156,38 @@ class Intake:
             )
             context.vault.discard(name)
             return
-        if key in self.proposed.get(event.peer, ()) or seen(self.marks(event.peer, event.module), event.number):
+        proposals = self.proposed.get(event.peer, {}).values()
+        kept = key in here or any(name in proposal.names for proposal in proposals)
+        if kept or seen(self.marks(event.peer, event.module), event.number):
             context.notice("KH-1102", f"block {event.number} of {event.module} was delivered before", event.peer)
             context.count("blocks_repeated")
-            if key not in self.proposed.get(event.peer, ()):
+            if not kept:
                 context.vault.discard(name)
             return
-        here[key] = Waiting(event.length, event.epsilon, event.vendor)
+        here[key] = Waiting(event.length, event.epsilon, event.vendor, context.now)
         if len(here) > BLOCKS_WAITING:
             oldest = next(iter(here))
             del here[oldest]
             context.vault.discard(BlockName(NodeId(event.peer), *oldest))
             context.count("blocks_overdue")
         if pair.leads:
+            self.gathering.arrived(event.peer, event.length)
             self.propose(pair)
             return
         offers = self.offers.get(event.peer, {})
-        if event.number > self._newest.get((event.peer, event.module), -1):
+        newest = event.number > self._newest.get((event.peer, event.module), -1)
+        if newest:
             self._newest[event.peer, event.module] = event.number
-            for (module, number), overtaken in offers.items():
-                if module == event.module and number < event.number:
-                    self._wait(overtaken, event.peer, module, number, OVERTAKEN_WAIT_NS)
-        offer = offers.pop(key, None)
-        if offer is not None and pair.current is not None and pair.current.id == offer.connection:
-            self._judge(pair, offer.message, offer.key)
+        for offered, offer in list(offers.items()):
+            if offer.message.module != event.module:
+                continue
+            missing = self._missing(pair, offer.message)
+            if missing and newest and missing[0] < event.number:
+                self._wait(offer, event.peer, OVERTAKEN_WAIT_NS)
+            elif not missing:
+                del offers[offered]
+                if pair.current is not None and pair.current.id == offer.connection:
+                    self._judge(pair, offer.message, offer.key)
 
     # --- the lower-named end proposes ---------------------------------------------------------------------------------
 
@@ -170,15 +198,32 @@ class Intake:
         here = self.waiting.get(pair.peer, {})
         proposed = self.proposed.setdefault(pair.peer, {})
         while here and len(proposed) < BLOCKS_PROPOSED:
-            key = next(iter(here))
-            waiting = here.pop(key)
-            name = BlockName(NodeId(pair.peer), *key)
-            placements = self.place(pair, waiting.length, FLOOR_BYTES)
+            if self.one_run:
+                # Another design has the stock: it counts blocks as modules cut them.
+                key = next(iter(here))
+                chosen = [(key, here.pop(key))]
+            elif self.gathering.due(pair, here, context.now):
+                chosen = self.gathering.take(pair.peer, here)
+            else:
+                self._look_later(pair, next(iter(here.values())).at + QUIET_NS)
+                return
+            names = tuple(BlockName(NodeId(pair.peer), *key) for key, _ in chosen)
+            blocks = tuple(block for _, block in chosen)
+            placements = self.place(pair, sum(block.length for block in blocks), FLOOR_BYTES)
             if not placements:
-                # A full store: nothing of the block is kept, at either end.
-                context.count("blocks_not_taken")
-            proposed[key] = None
-            context.say(pair, Keyed(self._proposal(pair, name, waiting, placements)))
+                # A full store: nothing of the blocks is kept, at either end.
+                context.count("blocks_not_taken", len(blocks))
+            proposal = proposed[chosen[0][0]] = Proposal(names, blocks, [])
+            context.say(pair, Keyed(self._message(pair, proposal, placements)))
+
+    def _look_later(self, pair: Pair, due: int) -> None:
+        if pair.peer not in self._gathers:
+            self._gathers.add(pair.peer)
+            self.context.at(due, GatheringEnded(pair.peer))
+
+    def gathering_ended(self, event: GatheringEnded) -> None:
+        self._gathers.discard(event.peer)
+        self.propose(self.context.pairs[event.peer])
 
     def place(self, pair: Pair, length: int, floor_bytes: int, *, own_only: bool = False) -> tuple[Placement, ...]:
         """Says where a block goes and raises the append marks, durably before the proposal leaves.
@@ -206,62 +251,80 @@ class Intake:
             self.context.put(run.row())
         return tuple(placements)
 
-    def _proposal(
-        self, pair: Pair, name: BlockName, waiting: Waiting, placements: tuple[Placement, ...]
+    def _message(
+        self, pair: Pair, proposal: Proposal, placements: tuple[Placement, ...]
     ) -> Callable[[Range], AgreeBlock]:
+        names = proposal.names
+        blocks = tuple(
+            ProposedBlock(name.number, block.length, block.epsilon, block.vendor)
+            for name, block in zip(names, proposal.blocks, strict=True)
+        )
+
         def make(key: Range) -> AgreeBlock:
-            context_bytes = self._covered(pair, name, waiting.length)
+            covered = self._covered(pair, names[0].source, blocks)
             message = AgreeBlock(
-                name.source,
-                name.number,
-                waiting.length,
+                names[0].source,
+                blocks,
                 key.start,
-                self.context.vault.fingerprint(name, key, context_bytes),
+                self.context.vault.fingerprint(names, key, covered),
                 placements,
-                self.sizes.segment_bytes(pair, waiting.length),
-                waiting.epsilon,
-                waiting.vendor,
+                self.sizes.segment_bytes(pair, sum(block.length for block in blocks)),
                 self.rest_expires(pair),
             )
-            self.proposed[pair.peer][name.source, name.number] = message
+            proposal.made.append(message)
             return message
 
         return make
 
     @staticmethod
-    def _covered(pair: Pair, name: BlockName, length: int) -> bytes:
-        """What the fingerprint covers beside the bits: link, module, block number, length."""
-        module = name.source.encode()
-        return (
-            pair.link
-            + len(module).to_bytes(2, "big")
-            + module
-            + name.number.to_bytes(8, "big")
-            + length.to_bytes(8, "big")
-        )
+    def _covered(pair: Pair, module: str, blocks: Sequence[ProposedBlock]) -> bytes:
+        """What the fingerprint covers beside the bits: link, module, number and length of each block."""
+        name = module.encode()
+        parts = [pair.link, len(name).to_bytes(2, "big"), name]
+        for block in blocks:
+            parts += [block.number.to_bytes(8, "big"), block.length.to_bytes(8, "big")]
+        return b"".join(parts)
 
     def answered(self, pair: Pair, answer: AnswerBlock) -> None:
         context = self.context
         key = (answer.module, answer.number)
-        message = self.proposed.get(pair.peer, {}).pop(key, None)
-        if message is None or not pair.leads:
+        proposal = self.proposed.get(pair.peer, {}).get(key)
+        if proposal is None or not proposal.made or not pair.leads:
             raise PeerError(f"an answer for block {answer.number} of {answer.module}, which was not proposed")
-        name = BlockName(NodeId(pair.peer), *key)
+        message = proposal.made[0]
+        if len(answer.said) != (len(message.blocks) if answer.accepted else 0):
+            raise PeerError(f"an answer that tells of {len(answer.said)} blocks out of {len(message.blocks)}")
+        if not set(answer.lacking) <= (set() if answer.accepted else set(message.numbers)):
+            raise PeerError(f"an answer that lacks blocks which block {answer.number} was not proposed with")
+        del self.proposed[pair.peer][key]
         if answer.accepted:
-            said = ((message.epsilon, message.vendor), (answer.epsilon, answer.vendor))
-            known = ((message.length, self._of_block(pair, name, said)),)
-            self.store(pair, name, message.placements, message.segment_bytes, known, placed=True)
+            ours = [(block.epsilon, block.vendor) for block in message.blocks]
+            self._take(pair, message, proposal.names, list(zip(ours, answer.said, strict=True)), placed=True)
             self._know(pair, message.placements, pair.their_tags.id.number)
             context.say(pair, StoredBlock(*key))
             self._agreed(pair, message, pair.own_key)
         else:
-            context.vault.discard(name)
-            context.count("blocks_refused")
-            context.notice(
-                "KH-1103", f"block {answer.number} of {answer.module} differs at the two ends: destroyed", pair.peer
-            )
-        self.remember(pair, answer.module, answer.number)
+            gone = self._gone(message, answer.lacking)
+            for number in gone:
+                context.vault.discard(BlockName(NodeId(pair.peer), answer.module, number))
+                context.count("blocks_refused")
+                context.notice(
+                    "KH-1103", f"block {number} of {answer.module} differs at the two ends: destroyed", pair.peer
+                )
+            self.remember(pair, answer.module, *gone)
+            # What differs is found by proposing each alone; those that were merely in bad company go together again.
+            again = {
+                (name.source, name.number): block._replace(alone=not answer.lacking)
+                for name, block in zip(proposal.names, proposal.blocks, strict=True)
+                if name.number not in gone
+            }
+            self.waiting[pair.peer] = {**again, **self.waiting.get(pair.peer, {})}
         self.propose(pair)
+
+    @staticmethod
+    def _gone(message: AgreeBlock, lacking: tuple[int, ...]) -> tuple[int, ...]:
+        """The blocks of a refused proposal that both ends destroy."""
+        return lacking or (message.numbers if len(message.blocks) == 1 else ())
 
     # --- the higher-named end judges ----------------------------------------------------------------------------------
 
@@ -271,24 +334,36 @@ class Intake:
         _check_source(message.module)
         key = self.frames.accept_key(pair, message.key_position)
         fits = self.check(pair, message.placements, message.segment_bytes, message.length)
-        name = (message.module, message.number)
+        numbers = message.numbers
+        if any(later <= earlier for earlier, later in pairwise(numbers)):
+            raise PeerError(f"blocks of {message.module} proposed together whose numbers do not rise")
         offers = self.offers.setdefault(pair.peer, {})
         self._check_modules(pair, {message.module, *(module for module, _ in offers)})
         if len(offers) >= BLOCKS_PROPOSED:
-            raise PeerError(f"more than {BLOCKS_PROPOSED} blocks proposed without waiting for an answer")
-        if name in offers:
-            raise PeerError(f"block {message.number} of {message.module} proposed twice")
-        if not fits or seen(self.marks(pair.peer, message.module), message.number):
-            self._refuse(pair, message, key)
-        elif name in self.waiting.get(pair.peer, ()):
+            raise PeerError(f"more than {BLOCKS_PROPOSED} proposals of blocks without waiting for an answer")
+        for offer in offers.values():
+            if offer.message.module == message.module and not set(numbers).isdisjoint(offer.message.numbers):
+                raise PeerError(f"block {message.number} of {message.module}, or one with it, is proposed twice")
+        marks = self.marks(pair.peer, message.module)
+        before = tuple(number for number in numbers if seen(marks, number))
+        missing = self._missing(pair, message)
+        if not fits or before:
+            self._refuse(pair, message, key, before)
+        elif not missing:
             self._judge(pair, message, key)
         elif pair.current is not None:
-            offer = offers[name] = Offer(message, key, pair.current.id)
-            overtaken = message.number < self._newest.get((pair.peer, message.module), -1)
-            self._wait(offer, pair.peer, *name, OVERTAKEN_WAIT_NS if overtaken else OFFER_WAIT_NS)
+            offer = offers[message.module, message.number] = Offer(message, key, pair.current.id)
+            overtaken = missing[0] < self._newest.get((pair.peer, message.module), -1)
+            self._wait(offer, pair.peer, OVERTAKEN_WAIT_NS if overtaken else OFFER_WAIT_NS)
 
-    def _wait(self, offer: Offer, peer: str, module: str, number: int, wait_ns: int) -> None:
-        self.context.at(self.context.now + wait_ns, OfferEnded(peer, module, number, offer.connection))
+    def _missing(self, pair: Pair, message: AgreeBlock) -> tuple[int, ...]:
+        """Those of the proposed blocks that our own module has not delivered."""
+        here = self.waiting.get(pair.peer, {})
+        return tuple(number for number in message.numbers if (message.module, number) not in here)
+
+    def _wait(self, offer: Offer, peer: str, wait_ns: int) -> None:
+        message = offer.message
+        self.context.at(self.context.now + wait_ns, OfferEnded(peer, message.module, message.number, offer.connection))
 
     def check(self, pair: Pair, placements: tuple[Placement, ...], segment_bytes: int, length: int) -> bool:
         """Raises PeerError unless the placements are legal; False if they are below our append marks.
@@ -310,36 +385,38 @@ class Intake:
         return fits
 
     def _judge(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
-        waiting = self.waiting[pair.peer].pop((message.module, message.number))
-        name = BlockName(NodeId(pair.peer), message.module, message.number)
-        covered = self._covered(pair, name, message.length)
-        same = waiting.length == message.length and self.context.vault.matches(name, key, covered, message.fingerprint)
-        # While we waited for our copy, later placements may have passed these.
+        here, module = self.waiting[pair.peer], message.module
+        ours = [here[module, number] for number in message.numbers]
+        names = tuple(BlockName(NodeId(pair.peer), module, number) for number in message.numbers)
+        alike = [block.length for block in ours] == [block.length for block in message.blocks]
+        covered = self._covered(pair, module, message.blocks)
+        same = alike and self.context.vault.matches(names, key, covered, message.fingerprint)
+        # While we waited for our copies, later placements may have passed these.
         if not same or any(start < pair.runs[number].append for number, start, _ in message.placements):
-            self._refuse(pair, message, key)
+            self._refuse(pair, message, key, ())
             return
         self.frames.spend_key(pair, key)
-        # Each end hears its own module: what both say counts, at both ends.
-        said = ((message.epsilon, message.vendor), (waiting.epsilon, waiting.vendor))
-        known = ((message.length, self._of_block(pair, name, said)),)
-        self.store(pair, name, message.placements, message.segment_bytes, known, placed=False)
-        self.remember(pair, message.module, message.number)
-        self.context.say(pair, AnswerBlock(message.module, message.number, True, waiting.epsilon, waiting.vendor))
+        for number in message.numbers:
+            del here[module, number]
+        said = [(block.epsilon, block.vendor) for block in ours]
+        theirs = [(block.epsilon, block.vendor) for block in message.blocks]
+        self._take(pair, message, names, list(zip(theirs, said, strict=True)), placed=False)
+        self.context.say(pair, AnswerBlock(module, message.number, True, tuple(said), ()))
         self._agreed(pair, message, pair.their_key)
 
-    def _of_block(self, pair: Pair, name: BlockName, said: Sequence[tuple[float, str]]) -> Provenance:
-        ends = sorted((pair.own, pair.peer))
-        return provenance.of_block(name.source, name.number, said, ends, self.context.wall_now)
-
-    def _refuse(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
+    def _refuse(self, pair: Pair, message: AgreeBlock, key: Range, lacking: tuple[int, ...]) -> None:
         self.frames.spend_key(pair, key)
-        self.context.vault.discard(BlockName(NodeId(pair.peer), message.module, message.number))
-        self.context.count("blocks_refused")
-        self.context.notice(
-            "KH-1103", f"block {message.number} of {message.module} is not the same here: destroyed", pair.peer
-        )
-        self.remember(pair, message.module, message.number)
-        self.context.say(pair, AnswerBlock(message.module, message.number, False, 0.0, ""))
+        here = self.waiting.get(pair.peer, {})
+        gone = self._gone(message, lacking)
+        for number in gone:
+            here.pop((message.module, number), None)
+            self.context.vault.discard(BlockName(NodeId(pair.peer), message.module, number))
+            self.context.count("blocks_refused")
+            self.context.notice(
+                "KH-1103", f"block {number} of {message.module} is not the same here: destroyed", pair.peer
+            )
+        self.remember(pair, message.module, *gone)
+        self.context.say(pair, AnswerBlock(message.module, message.number, False, (), lacking))
 
     def offer_ended(self, event: OfferEnded) -> None:
         pair = self.context.pairs[event.peer]
@@ -348,7 +425,7 @@ class Intake:
             return
         del self.offers[event.peer][event.module, event.number]
         if pair.current is not None and pair.current.id == event.connection:
-            self._refuse(pair, offer.message, offer.key)
+            self._refuse(pair, offer.message, offer.key, self._missing(pair, offer.message))
 
     def stored(self, pair: Pair, message: StoredBlock) -> None:
         placements = self.unconfirmed.pop((pair.peer, message.module, message.number), None)
@@ -356,6 +433,25 @@ class Intake:
             self._know(pair, placements, pair.their_tags.id.number)
 
     # --- both ---------------------------------------------------------------------------------------------------------
+
+    def _take(
+        self,
+        pair: Pair,
+        message: AgreeBlock,
+        names: tuple[BlockName, ...],
+        said: Sequence[tuple[tuple[float, str], tuple[float, str]]],
+        *,
+        placed: bool,
+    ) -> None:
+        """Stores agreed blocks. Each end hears its own module: what both say of each block counts, at both ends."""
+        ends = sorted((pair.own, pair.peer))
+        known = [
+            (block.length, provenance.of_block(message.module, block.number, both, ends, self.context.wall_now))
+            for block, both in zip(message.blocks, said, strict=True)
+        ]
+        self.context.vault.join(names)
+        self.store(pair, names[0], message.placements, message.segment_bytes, known, placed=placed)
+        self.remember(pair, message.module, *message.numbers)
 
     def _agreed(self, pair: Pair, message: AgreeBlock, proposers: Run) -> None:
         """Books what had no place where the proposer says so; it was discarded with the block.
@@ -447,8 +543,12 @@ class Intake:
     def marks(self, peer: str, module: str) -> tuple[int, int]:
         return self.context.intake_marks.get((peer, module), NOTHING_SEEN)
 
-    def remember(self, pair: Pair, module: str, number: int) -> None:
-        self._set_marks(pair.peer, module, with_number(self.marks(pair.peer, module), number))
+    def remember(self, pair: Pair, module: str, *numbers: int) -> None:
+        marks = self.marks(pair.peer, module)
+        for number in numbers:
+            marks = with_number(marks, number)
+        if numbers:
+            self._set_marks(pair.peer, module, marks)
 
     def _set_marks(self, peer: str, module: str, marks: tuple[int, int]) -> None:
         self.context.intake_marks[peer, module] = marks
@@ -470,8 +570,9 @@ class Intake:
             self.context.vault.discard(BlockName(NodeId(pair.peer), module, number))
 
     def lost(self, pair: Pair) -> None:
-        for module, number in self.proposed.pop(pair.peer, {}):
-            self.context.vault.discard(BlockName(NodeId(pair.peer), module, number))
+        for proposal in self.proposed.pop(pair.peer, {}).values():
+            for name in proposal.names:
+                self.context.vault.discard(name)
         self.offers.pop(pair.peer, None)
         for key in [key for key in self.unconfirmed if key[0] == pair.peer]:
             del self.unconfirmed[key]

@@ -16,7 +16,7 @@ from keyhop.core.node.exchanges import Exchanges, KeyExchange
 from keyhop.core.node.flows import Flows, FlowTick
 from keyhop.core.node.full_stores import FullStores
 from keyhop.core.node.hosted import Hosted, HostedTick, HostedWake
-from keyhop.core.node.intake import Intake, OfferEnded
+from keyhop.core.node.intake import GatheringEnded, Intake, OfferEnded
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.lifecycle import Lifecycle, PairTick
 from keyhop.core.node.link import Links, LinkTick
@@ -108,6 +108,7 @@ class Node:
             RelayTick: self.relay.tick,
             FlowTick: self.flows.tick,
             OfferEnded: self.intake.offer_ended,
+            GatheringEnded: self.intake.gathering_ended,
         }
         self.hosted = Hosted(context, self.links, self.leases, self.supply, self.routes, design) if hosts else None
         self.lifecycle.hosts = self.intake.one_run = hosts
@@ -126,7 +127,7 @@ class Node:
             self._found_restored(restored, start)
         self.lifecycle.reserved = self.relay.pads.reserved
         self.relay.lent = self.lifecycle.top_up
-        self.intake.on_key, self.exchanges.on_ready = self.supply.serve, self.supply.governed.serve
+        self.intake.on_key, self.exchanges.on_ready = self._fresh_key, self.supply.governed.serve
         self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
         self._share_links()
         self.supply.governed.guarantees.path = self.routes.rates_towards
@@ -208,6 +209,11 @@ class Node:
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self.supply.wanted(event)
         self.relay.nudge()
+
+    def _fresh_key(self, pair: Pair) -> None:
+        self.supply.serve(pair)
+        # A lease that is wanted anyway shares the frame that says that the block is agreed.
+        self.lifecycle.top_up(pair)
 
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)

@@ -43,11 +43,14 @@ class Vault(Identity, Protocol):
     def verify(self, key: Range, message: bytes, tag: bytes) -> bool:
         """Whether the tag is right; takes the same time either way."""
 
-    def fingerprint(self, block: BlockName, key: Range, context: bytes) -> bytes:
-        """The one-time tag over context and the block's bits."""
+    def fingerprint(self, blocks: tuple[BlockName, ...], key: Range, context: bytes) -> bytes:
+        """The one-time tag over context and the blocks' bits, one after another."""
 
-    def matches(self, block: BlockName, key: Range, context: bytes, fingerprint: bytes) -> bool:
-        """Whether our copy of the block has this fingerprint."""
+    def matches(self, blocks: tuple[BlockName, ...], key: Range, context: bytes, fingerprint: bytes) -> bool:
+        """Whether our copies of the blocks have this fingerprint."""
+
+    def join(self, blocks: tuple[BlockName, ...]) -> None:
+        """Makes one block of them, under the name of the first; the others are gone."""
 
     def fingerprint_inside(self, block: BlockName, key_offset: int, context: bytes) -> bytes:
         """As `fingerprint`, keyed by the block's own 32 bytes at `key_offset`, which are left out of the tagged bits.

@@ -22,6 +22,7 @@ from keyhop.core.messages import (
     Plain,
     PlainMessage,
     Proof,
+    ProposedBlock,
     RelayBatch,
     State,
     decode,
@@ -89,7 +90,7 @@ def test_a_proposal_under_a_name_that_the_node_uses_itself_destroys_no_bits_ther
     b.vault.accept(name, bytearray(1088))
 
     def make(key: Range) -> AgreeBlock:
-        return AgreeBlock(module, 7, 1088, key.start, bytes(16), (), 1024, 0.0, "", False)
+        return AgreeBlock(module, (ProposedBlock(7, 1088, 0.0, ""),), key.start, bytes(16), (), 1024, False)
 
     a = process(world, "a").node
     a.context.say(pair(world, "a", "b"), Keyed(make))
