@@ -7,6 +7,7 @@ about itself can cost time, never a second use of a bit (`docs/security.md`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +27,9 @@ REFRESH_NS, REFRESH_LIMIT_NS = 30 * NANOSECONDS, 3600 * NANOSECONDS
 REFRESH_NS_PER_NODE = 3 * NANOSECONDS
 """What did not change is told anew once in so much for each node: connections lose nothing, and bring all that is known
 when they open, so this is for what nobody has thought of."""
+PACE_NS, AT_ONCE = LOOK_NS, 16
+"""Of one node so much is heard: a statement in so long, and so many beyond that. All nodes sign what they like as often
+as they like; the last word of one that speaks faster is handed on when it is its turn again."""
 LIFETIMES = 3
 """A node is forgotten after so many refreshes without one."""
 NODES_LIMIT = 4096
@@ -57,6 +61,16 @@ class Known(msgspec.Struct, gc=False):
     heard_at: int
     up: frozenset[str]
     """The neighbours to which it says its links are up."""
+    credit_ns: int
+    """When this was heard: the time in which the node could have spoken and did not."""
+
+
+class Held(NamedTuple):
+    """The last word of a node that speaks too often."""
+
+    peer: str
+    sequence: int
+    message: SignedLinkState
 
 
 class LinkStates:
@@ -69,6 +83,7 @@ class LinkStates:
         """The last of nodes that fell silent: what they signed once is not taken again."""
         self._claimed_at: dict[AppId, int] = {}
         """When the node that is believed to serve an application said so last."""
+        self._held: dict[str, Held] = {}
         self._doubted: set[tuple[str, str]] = set()
         """(neighbour that brought it, node it speaks of) of statements that were dropped and have been reported."""
         self._contested: set[tuple[str, str]] = set()
@@ -104,6 +119,7 @@ class LinkStates:
         refresh_ns, passed_ns = self.refresh_ns, context.now - self._told_at
         if context.now - self._looked_for_silent_at >= REFRESH_NS:
             self._forget_silent(LIFETIMES * refresh_ns)
+        self._hear_held()
         self.tell(refresh=passed_ns >= refresh_ns, amounts=passed_ns >= hold_ns)
 
     def _forget_silent(self, lifetime_ns: int) -> None:
@@ -180,17 +196,35 @@ class LinkStates:
         if last is None and len(self.known) + len(self.forgotten) >= NODES_LIMIT and not self._make_room():
             context.count("link_states_refused")
             return
+        if node in self._held and self._held[node].sequence >= state.sequence:
+            return
         if self._doubts(peer, node, message):
             return
+        credit_ns = self._credit_ns(last)
+        if credit_ns < PACE_NS:
+            self._held[node] = Held(peer, state.sequence, message)
+            context.count("link_states_held")
+            return
+        self._held.pop(node, None)
         self.forgotten.pop(node, None)
         self.version += 1
-        self.known[node] = Known(state, message, context.now, frozenset(_ways(state)))
+        self.known[node] = Known(state, message, context.now, frozenset(_ways(state)), credit_ns - PACE_NS)
         for application in state.applications:
             self._learn(AppId(application), NodeId(node))
         if last is not None and state.sequence >> START_SHIFT > last.state.sequence >> START_SHIFT:
             for call in self.on_restarted:
                 call(node)
         self._flood(message, but=peer)
+
+    def _credit_ns(self, last: Known | None) -> int:
+        most = AT_ONCE * PACE_NS
+        return most if last is None else min(most, last.credit_ns + self.context.now - last.heard_at)
+
+    def _hear_held(self) -> None:
+        for node, held in list(self._held.items()):
+            if self._credit_ns(self.known.get(node) or self.forgotten.get(node)) >= PACE_NS:
+                del self._held[node]
+                self.heard(held.peer, held.message)
 
     def _doubts(self, peer: str, node: str, message: SignedLinkState) -> bool:
         """Whether a statement is not the word of the node it speaks of; the neighbour that brought it is reported."""

@@ -13,8 +13,10 @@ from keyhop.core.messages import BookFlow, LinkState, SignedLinkState, decode_li
 from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.linkstate import (
+    AT_ONCE,
     HOLDING_NS,
     LIFETIMES,
+    PACE_NS,
     REFRESH_NS,
     SEQUENCE_LIMIT,
     LinkStateTick,
@@ -389,3 +391,45 @@ def test_flows_towards_invented_nodes_are_refused_and_counted_under_no_name() ->
         made.flows.book("b", BookFlow(number, ("b", "a", f"ghost{number}"), 1000, 256, 1000))
     assert made.flows.refused == {} and made.flows.flows == {}
     assert made.context.counters["flows_refused"] == 10
+
+
+# --- how often a node is heard ----------------------------------------------------------------------------------------
+
+
+def test_a_node_that_speaks_without_end_is_heard_at_its_pace_and_its_last_word_is_not_lost() -> None:
+    made = node()
+    for sequence in range(1, 101):
+        told(made, "c", sequence, f"app-{sequence}")
+    assert made.states.known["c"].state.sequence == AT_ONCE
+    assert made.context.counters["link_states_held"] == 100 - AT_ONCE
+    pass_time(made, PACE_NS)
+    assert made.states.known["c"].state.applications == ("app-100",)
+    told(made, "c", 101)
+    assert made.states.known["c"].state.sequence == 100
+    pass_time(made, PACE_NS)
+    assert made.states.known["c"].state.sequence == 101
+
+
+def test_who_keeps_the_pace_is_always_heard_at_once() -> None:
+    made = node()
+    for sequence in range(1, 100):
+        told(made, "c", sequence)
+        assert made.states.known["c"].state.sequence == sequence
+        made.context.now += PACE_NS
+
+
+def test_a_forged_word_takes_no_turn_of_the_node_it_speaks_of() -> None:
+    made = node()
+    for sequence in range(1, AT_ONCE + 3):
+        told(made, "c", sequence)
+    told(made, "c", 1 << 40, by="thief")
+    pass_time(made, PACE_NS)
+    assert made.states.known["c"].state.sequence == AT_ONCE + 2
+
+
+def test_an_older_word_does_not_replace_the_one_that_is_held() -> None:
+    made = node()
+    for sequence in (*range(1, AT_ONCE + 1), AT_ONCE + 2, AT_ONCE + 1):
+        told(made, "c", sequence)
+    pass_time(made, PACE_NS)
+    assert made.states.known["c"].state.sequence == AT_ONCE + 2
