@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from keyhop.core.machine import Drop
 from keyhop.core.messages import AnswerLease, NameSecret
 from keyhop.core.model import Purpose, Range
-from keyhop.core.node import frames, intake, node, opening, recovery
+from keyhop.core.node import block_numbers, frames, node, opening, recovery
 from keyhop.core.node.burning import Burning
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.leases import Leases
@@ -153,7 +153,7 @@ def a_pad_used_again() -> Any:
 
 
 def a_block_accepted_twice() -> Any:
-    return swapped((intake, "seen", lambda marks, number: False))
+    return swapped((block_numbers, "seen", lambda marks, number: False))
 
 
 def dec_keys_outside_a_lease() -> Any:

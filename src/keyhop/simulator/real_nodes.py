@@ -29,6 +29,9 @@ SAMPLE_NS = NANOSECONDS
 ENDS_PER_SAMPLE = 256
 """Of a large network stock is summed up once in as many seconds as it has so many ends."""
 SPENT_EVERY_NS = NANOSECONDS
+LARGE_NODES = 64
+SELDOM_NS = 60 * NANOSECONDS
+"""Keep-alives of a large network without faults: nothing falls silent there, and they would be most of what is said."""
 
 
 class Ask(Trial):
@@ -258,6 +261,7 @@ class RealNodes:
 
     def _settings(self) -> list[NodeSettings]:
         names = sorted({node for link in self.links for node in link})
+        seldom = len(names) > LARGE_NODES and not self.scenario.faults
         served: dict[str, dict[str, set[str]]] = {name: {} for name in names}
         for stream in self.scenario.streams:
             master, slave = applications(stream.name)
@@ -285,6 +289,7 @@ class RealNodes:
                     for application, peers in sorted(served[name].items())
                 ),
                 stock_limit_bytes=STOCK_LIMIT_BYTES,
+                keep_alive_ns=SELDOM_NS if seldom else NodeSettings.keep_alive_ns,
                 min_key_bits=BYTE_BITS,
                 max_key_bits=1 << 20,
             )

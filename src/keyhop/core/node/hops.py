@@ -23,7 +23,7 @@ from keyhop.core.messages import (
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, Action, NodeId, PeerError, Purpose, Range, State
 from keyhop.core.node import provenance
 from keyhop.core.node.context import Context
-from keyhop.core.node.intake import Intake, seen
+from keyhop.core.node.intake import Intake
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pads import CONFIRMATION_BYTES, Holding, Pads, Way
@@ -291,11 +291,11 @@ class Hops:
                 raise PeerError(f"a source beyond the {PAIRS_LIMIT} that are known")
             pair = self.tunnel.distant(name.peer)
             payload_bytes = message.length - CONFIRMATION_BYTES
-            if not self.intake.check(pair, manifest.placements, manifest.segment_bytes, payload_bytes):
+            if not self.intake.placing.check(pair, manifest.placements, manifest.segment_bytes, payload_bytes):
                 raise PeerError("its place is below the append mark")
             if any(pair.runs[number].owned for number, _, _ in manifest.placements):
                 raise PeerError("only the source's own runs may be filled by its batch")
-            if seen(self.intake.marks(pair.peer, RELAY), message.number):
+            if self.intake.numbers.are_seen(pair.peer, RELAY, message.number):
                 raise PeerError("a batch number seen before")
             covered = covered_by(path, message.number, manifest.placements, manifest.segment_bytes)
             if not context.vault.matches_inside(name, 0, covered, manifest.fingerprint):
@@ -309,10 +309,10 @@ class Hops:
             return
         answer = context.vault.fingerprint_inside(name, TAG_KEY_BYTES, covered + message.labels)
         origins = provenance.at_the_end(message.labels, message.length, path, context.wall_now)
-        self.intake.store(
+        self.intake.placing.store(
             pair, name, manifest.placements, manifest.segment_bytes, origins,
             placed=False, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip
-        self.intake.remember(pair, RELAY, message.number)
+        self.intake.numbers.remember(pair, RELAY, message.number)
         self.paths[pair.peer, context.node] = path
         context.say_plain(path[-2], Confirm(message.number, path, answer, message.labels))

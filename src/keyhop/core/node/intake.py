@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
 
 from keyhop.core.designs import Running
-from keyhop.core.machine import Seal
 from keyhop.core.messages import (
     MODULES_PER_PEER,
     AgreeBlock,
@@ -19,26 +18,20 @@ from keyhop.core.messages import (
     ProposedBlock,
     StoredBlock,
 )
-from keyhop.core.model import NANOSECONDS, POSITION_LIMIT, Action, NodeId, PeerError, Range, RunKind, State
+from keyhop.core.model import NANOSECONDS, Action, NodeId, PeerError, Range, State
 from keyhop.core.node import provenance
+from keyhop.core.node.block_numbers import BlockNumbers
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import BlockArrived
 from keyhop.core.node.gathering import QUIET_NS, Gathering, Waiting
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Keyed, Pair
-from keyhop.core.node.provenance import Provenance, Provenances
-from keyhop.core.node.rows import IntakeRow, OriginRow
-from keyhop.core.node.run import UNTOUCHED, Run, Segment
+from keyhop.core.node.placing import FLOOR_BYTES, Placing
+from keyhop.core.node.run import Run
 from keyhop.core.node.sizes import Sizes
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
-from keyhop.core.policy.division import Want
 
-FLOOR_BYTES = 4096
-"""Each authentication run of a link is filled to this before anything else."""
-DISTANT_FLOOR_BYTES = 1024
-"""The same for a distant pair, whose every byte cost one per hop."""
-TAG_LIMIT_BYTES = 32_768
 BLOCKS_WAITING = 1024
 """Per peer: what a module may deliver while the link is down; older ones are destroyed."""
 BLOCKS_PROPOSED = 16
@@ -79,34 +72,6 @@ class Offer(NamedTuple):
     connection: int
 
 
-def seen(marks: tuple[int, int], number: int) -> bool:
-    """Whether a block number was accepted before, or is too old to tell."""
-    highest, recent = marks
-    if number > highest:
-        return False
-    return highest - number >= 64 or bool(recent >> (highest - number) & 1)
-
-
-def with_number(marks: tuple[int, int], number: int) -> tuple[int, int]:
-    highest, recent = marks
-    if number > highest:
-        return number, _shifted(recent, number - highest) | 1
-    return highest, recent | _shifted(1, highest - number)
-
-
-def union(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
-    low, high = sorted((first, second))
-    return high[0], high[1] | _shifted(low[1], high[0] - low[0])
-
-
-def _shifted(bit_map: int, by: int) -> int:
-    """What is still within the 64 bits; the distance is a peer's, and may be astronomic."""
-    return bit_map << by & (1 << 64) - 1 if by < 64 else 0
-
-
-NOTHING_SEEN = (-1, 0)
-
-
 def _check_source(module: str) -> None:
     """Raises PeerError for what is no module: a refusal would destroy bits of ours that wait under that name."""
     if module in RESERVED_SOURCES:
@@ -117,7 +82,6 @@ class Intake:
     def __init__(self, context: Context, links: Links, design: Running, sizes: Sizes) -> None:
         self.context = context
         self.frames = links.frames
-        self.design = design
         self.sizes = sizes
         self.waiting: dict[str, dict[tuple[str, int], Waiting]] = {}
         self.gathering = Gathering()
@@ -126,8 +90,8 @@ class Intake:
         self.proposed: dict[str, dict[tuple[str, int], Proposal]] = {}
         """By module and number of the first block."""
         self.offers: dict[str, dict[tuple[str, int], Offer]] = {}
-        self.unconfirmed: dict[tuple[str, str, int], tuple[Placement, ...]] = {}
-        """Blocks we answered yes to, until the proposer says that it has stored them too."""
+        self.numbers = BlockNumbers(context)
+        self.placing = Placing(context, design)
         self._newest: dict[tuple[str, str], int] = {}
         """(peer, module) -> highest number delivered in this process."""
         self.on_key: Callable[[Pair], None] = lambda pair: None
@@ -136,8 +100,6 @@ class Intake:
         """Set by the node: whether what fits nowhere of a block that this end proposes is booked as destroyed."""
         self.on_agreed: Callable[[Pair, int], None] = lambda pair, length: None
         """Set by the node: both ends have a block of so many bytes."""
-        self.one_run = False
-        """Set by the node: another design has the stock, and all of it lies in the proposer's run."""
         links.handlers[AgreeBlock] = self.agree
         links.handlers[AnswerBlock] = self.answered
         links.handlers[StoredBlock] = self.stored
@@ -158,7 +120,7 @@ class Intake:
             return
         proposals = self.proposed.get(event.peer, {}).values()
         kept = key in here or any(name in proposal.names for proposal in proposals)
-        if kept or seen(self.marks(event.peer, event.module), event.number):
+        if kept or self.numbers.are_seen(event.peer, event.module, event.number):
             context.notice("KH-1102", f"block {event.number} of {event.module} was delivered before", event.peer)
             context.count("blocks_repeated")
             if not kept:
@@ -198,7 +160,7 @@ class Intake:
         here = self.waiting.get(pair.peer, {})
         proposed = self.proposed.setdefault(pair.peer, {})
         while here and len(proposed) < BLOCKS_PROPOSED:
-            if self.one_run:
+            if self.placing.one_run:
                 # Another design has the stock: it counts blocks as modules cut them.
                 key = next(iter(here))
                 chosen = [(key, here.pop(key))]
@@ -209,7 +171,7 @@ class Intake:
                 return
             names = tuple(BlockName(NodeId(pair.peer), *key) for key, _ in chosen)
             blocks = tuple(block for _, block in chosen)
-            placements = self.place(pair, sum(block.length for block in blocks), FLOOR_BYTES)
+            placements = self.placing.place(pair, sum(block.length for block in blocks), FLOOR_BYTES)
             if not placements:
                 # A full store: nothing of the blocks is kept, at either end.
                 context.count("blocks_not_taken", len(blocks))
@@ -224,32 +186,6 @@ class Intake:
     def gathering_ended(self, event: GatheringEnded) -> None:
         self._gathers.discard(event.peer)
         self.propose(self.context.pairs[event.peer])
-
-    def place(self, pair: Pair, length: int, floor_bytes: int, *, own_only: bool = False) -> tuple[Placement, ...]:
-        """Says where a block goes and raises the append marks, durably before the proposal leaves.
-
-        Relayed key goes to the source's own runs alone: two sources that relay to each other never meet.
-        """
-        openings = (pair.own_opening,) if own_only else (pair.own_opening, pair.their_opening)
-        tags = (pair.own_tags,) if own_only else (pair.own_tags, pair.their_tags)
-        keys = (pair.own_key,) if own_only or self.one_run else (pair.own_key, pair.their_key)
-        limit = self.context.settings.stock_limit_bytes
-        dealt = self.design.division.deal(
-            length,
-            floors=[Want(run.id.number, run.available(), floor_bytes) for run in (*tags, *openings)],
-            tags=[Want(run.id.number, run.available(), max(floor_bytes, TAG_LIMIT_BYTES)) for run in tags],
-            keys=[Want(run.id.number, run.untouched, limit) for run in keys],
-        )
-        placements = []
-        for number, take in dealt:
-            run = pair.runs[number]
-            if run.append + take > POSITION_LIMIT:
-                self.context.notice("KH-2301", f"run {number} with {pair.peer} is at its end", pair.peer)
-                continue
-            placements.append((number, run.append, take))
-            run.place(run.append, take)
-            self.context.put(run.row())
-        return tuple(placements)
 
     def _message(
         self, pair: Pair, proposal: Proposal, placements: tuple[Placement, ...]
@@ -300,7 +236,7 @@ class Intake:
         if answer.accepted:
             ours = [(block.epsilon, block.vendor) for block in message.blocks]
             self._take(pair, message, proposal.names, list(zip(ours, answer.said, strict=True)), placed=True)
-            self._know(pair, message.placements, pair.their_tags.id.number)
+            self.placing.know(pair, message.placements, pair.their_tags.id.number)
             context.say(pair, StoredBlock(*key))
             self._agreed(pair, message, pair.own_key)
         else:
@@ -311,7 +247,7 @@ class Intake:
                 context.notice(
                     "KH-1103", f"block {number} of {answer.module} differs at the two ends: destroyed", pair.peer
                 )
-            self.remember(pair, answer.module, *gone)
+            self.numbers.remember(pair, answer.module, *gone)
             # What differs is found by proposing each alone; those that were merely in bad company go together again.
             again = {
                 (name.source, name.number): block._replace(alone=not answer.lacking)
@@ -333,7 +269,7 @@ class Intake:
             raise PeerError("the higher-named end proposed a block")
         _check_source(message.module)
         key = self.frames.accept_key(pair, message.key_position)
-        fits = self.check(pair, message.placements, message.segment_bytes, message.length)
+        fits = self.placing.check(pair, message.placements, message.segment_bytes, message.length)
         numbers = message.numbers
         if any(later <= earlier for earlier, later in pairwise(numbers)):
             raise PeerError(f"blocks of {message.module} proposed together whose numbers do not rise")
@@ -344,8 +280,7 @@ class Intake:
         for offer in offers.values():
             if offer.message.module == message.module and not set(numbers).isdisjoint(offer.message.numbers):
                 raise PeerError(f"block {message.number} of {message.module}, or one with it, is proposed twice")
-        marks = self.marks(pair.peer, message.module)
-        before = tuple(number for number in numbers if seen(marks, number))
+        before = self.numbers.are_seen(pair.peer, message.module, *numbers)
         missing = self._missing(pair, message)
         if not fits or before:
             self._refuse(pair, message, key, before)
@@ -364,25 +299,6 @@ class Intake:
     def _wait(self, offer: Offer, peer: str, wait_ns: int) -> None:
         message = offer.message
         self.context.at(self.context.now + wait_ns, OfferEnded(peer, message.module, message.number, offer.connection))
-
-    def check(self, pair: Pair, placements: tuple[Placement, ...], segment_bytes: int, length: int) -> bool:
-        """Raises PeerError unless the placements are legal; False if they are below our append marks.
-
-        The latter happens to honest peers: both ends may append to a run at the same time, one of them by relay.
-        """
-        if segment_bytes & (segment_bytes - 1) or not 1024 <= segment_bytes <= 65_536:
-            raise PeerError(f"segments of {segment_bytes} bytes: a power of two from 1024 to 65536 is legal")
-        marks: dict[int, int] = {}
-        fits = True
-        if sum(take for _, _, take in placements) > length:
-            raise PeerError(f"placements of more than the {length} bytes of the block")
-        for number, start, take in placements:
-            run = pair.runs.get(number)
-            if run is None or take <= 0 or start < marks.get(number, 0) or start + take > POSITION_LIMIT:
-                raise PeerError(f"placement of {take} bytes at {start} of run {number}: out of order or no such run")
-            fits = fits and start >= run.append
-            marks[number] = start + take
-        return fits
 
     def _judge(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
         here, module = self.waiting[pair.peer], message.module
@@ -415,7 +331,7 @@ class Intake:
             self.context.notice(
                 "KH-1103", f"block {number} of {message.module} is not the same here: destroyed", pair.peer
             )
-        self.remember(pair, message.module, *gone)
+        self.numbers.remember(pair, message.module, *gone)
         self.context.say(pair, AnswerBlock(message.module, message.number, False, (), lacking))
 
     def offer_ended(self, event: OfferEnded) -> None:
@@ -428,9 +344,9 @@ class Intake:
             self._refuse(pair, offer.message, offer.key, self._missing(pair, offer.message))
 
     def stored(self, pair: Pair, message: StoredBlock) -> None:
-        placements = self.unconfirmed.pop((pair.peer, message.module, message.number), None)
+        placements = self.placing.unconfirmed.pop((pair.peer, message.module, message.number), None)
         if placements is not None:
-            self._know(pair, placements, pair.their_tags.id.number)
+            self.placing.know(pair, placements, pair.their_tags.id.number)
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
@@ -450,8 +366,8 @@ class Intake:
             for block, both in zip(message.blocks, said, strict=True)
         ]
         self.context.vault.join(names)
-        self.store(pair, names[0], message.placements, message.segment_bytes, known, placed=placed)
-        self.remember(pair, message.module, *message.numbers)
+        self.placing.store(pair, names[0], message.placements, message.segment_bytes, known, placed=placed)
+        self.numbers.remember(pair, message.module, *message.numbers)
 
     def _agreed(self, pair: Pair, message: AgreeBlock, proposers: Run) -> None:
         """Books what had no place where the proposer says so; it was discarded with the block.
@@ -468,103 +384,19 @@ class Intake:
         if any(place[0] == pair.own_key.id.number for place in message.placements):
             self.on_key(pair)
 
-    def store(
-        self,
-        pair: Pair,
-        name: BlockName,
-        placements: tuple[Placement, ...],
-        segment_bytes: int,
-        known: Iterable[tuple[int, Provenance]],
-        *,
-        placed: bool,
-        account: Account = Account.G,
-        offset: int = 0,
-    ) -> None:
-        """Cuts an agreed block, from byte `offset` on, into runs, durably with this step.
-
-        `known`: (length, where they come from) of the block's bytes, from its first on.
-        """
-        context = self.context
-        origins = Provenances()
-        at = 0
-        for length, origin in known:
-            origins.add(at, at + length, origin)
-            at += length
-        for number, start, take in placements:
-            run = pair.runs[number]
-            if not placed:
-                run.append = max(run.append, start + take)
-            piece_limit = segment_bytes if run.kind is RunKind.KEY else 65_536
-            position, end = start, start + take
-            if run.kind is RunKind.KEY:
-                self._know_origins(run, start - offset, origins.within(offset, offset + take))
-            while position < end:
-                length = min(piece_limit, end - position)
-                target = Range(run.id, position, length)
-                context.vault.place(name, offset, target)
-                context.save(Seal(target))
-                if run.kind is RunKind.KEY:
-                    segment = Segment(position, length, UNTOUCHED, stored=True, born=context.born_now)
-                    run.insert_segment(segment)
-                    context.put(run.segment_row(segment))
-                else:
-                    run.present.add(position, position + length)
-                    run.keep_block(position, length)
-                offset += length
-                position += length
-            run.book.take_in(account, take)
-            context.put(run.row())
-            context.book(run)
-        context.vault.discard(name)
-        if not placed and (account is Account.G or any(place[0] == pair.their_tags.id.number for place in placements)):
-            # Of a relayed batch its source speaks again only if there are tag keys in it.
-            self.unconfirmed[pair.peer, name.source, name.number] = placements
-
-    def _know_origins(self, run: Run, shift: int, parts: Iterable[tuple[int, int, Provenance | None]]) -> None:
-        """Where the bytes of a placement come from; `shift`: from the block's bytes to the run's."""
-        for low, high, origin in parts:
-            if origin is not None:
-                run.origins.add(low + shift, high + shift, origin)
-                self.context.put(OriginRow(run.id.peer, run.id.number, low + shift, high - low, origin))
-
-    def _know(self, pair: Pair, placements: tuple[Placement, ...], tags: int) -> None:
-        """Both ends have these bytes of the peer's tag run: they may be granted."""
-        receiver = pair.current.receiver if pair.current else None
-        for number, start, take in placements:
-            if number == tags and receiver is not None:
-                receiver.common.add(start, start + take)
-
     def _check_modules(self, pair: Pair, named: set[str]) -> None:
         """A peer that invents modules would fill our store with their marks."""
         known = {module for peer, module in self.context.intake_marks if peer == pair.peer and module != RELAY}
         if len(known | named) > MODULES_PER_PEER:
             raise PeerError(f"blocks of more than {MODULES_PER_PEER} modules")
 
-    def marks(self, peer: str, module: str) -> tuple[int, int]:
-        return self.context.intake_marks.get((peer, module), NOTHING_SEEN)
-
-    def remember(self, pair: Pair, module: str, *numbers: int) -> None:
-        marks = self.marks(pair.peer, module)
-        for number in numbers:
-            marks = with_number(marks, number)
-        if numbers:
-            self._set_marks(pair.peer, module, marks)
-
-    def _set_marks(self, peer: str, module: str, marks: tuple[int, int]) -> None:
-        self.context.intake_marks[peer, module] = marks
-        self.context.put(IntakeRow(peer, module, *marks))
-
     def compared(self, pair: Pair, proof: Proof) -> None:
         self._check_modules(pair, {module for module, _, _ in proof.intake})
         for module, _, _ in proof.intake:
             _check_source(module)
-        for module, highest, recent in proof.intake:
-            marks = self.marks(pair.peer, module)
-            merged = union(marks, (highest, recent))
-            if merged != marks:
-                self._set_marks(pair.peer, module, merged)
+        self.numbers.merge(pair, proof.intake)
         here = self.waiting.get(pair.peer, {})
-        for module, number in [key for key in here if seen(self.marks(pair.peer, key[0]), key[1])]:
+        for module, number in [key for key in here if self.numbers.are_seen(pair.peer, *key)]:
             # The other end has taken or refused it without us: what one end lacks is burnt.
             del here[module, number]
             self.context.vault.discard(BlockName(NodeId(pair.peer), module, number))
@@ -574,5 +406,4 @@ class Intake:
             for name in proposal.names:
                 self.context.vault.discard(name)
         self.offers.pop(pair.peer, None)
-        for key in [key for key in self.unconfirmed if key[0] == pair.peer]:
-            del self.unconfirmed[key]
+        self.placing.lost(pair)

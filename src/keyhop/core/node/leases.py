@@ -12,9 +12,9 @@ from keyhop.core.model import Action, PeerError, Purpose
 from keyhop.core.node.burning import RESERVED
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import LeaseCommitted
-from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.placing import DISTANT_FLOOR_BYTES, FLOOR_BYTES
 from keyhop.core.node.run import UNTOUCHED, Segment
 
 TAG_RESERVE_BYTES = 1024

@@ -28,8 +28,8 @@ from keyhop.core.node.opening import Opening
 from keyhop.core.node.pair import Connection, Pair, Phase
 from keyhop.core.node.starts import Starts
 
-KEEP_ALIVE_NS = 5 * NANOSECONDS
-SILENCE_NS = 15 * NANOSECONDS
+SILENCE = 3
+"""A connection ends after so many times of a keep-alive without a word."""
 """A peer that says nothing for this long is taken for gone; the next connection opens anew."""
 CONNECTIONS_PER_PEER = 4
 OPENINGS_WAIT_FROM = 3
@@ -78,7 +78,7 @@ class Links:
             oldest = next(c for c in pair.connections.values() if c is not pair.current)
             self.drop(pair, oldest, "too many openings at once")
         self.opening.begin(pair, connection_id, tunnelled=tunnelled)
-        context.at(context.now + KEEP_ALIVE_NS, LinkTick(pair.peer, connection_id))
+        context.at(context.now + context.settings.keep_alive_ns, LinkTick(pair.peer, connection_id))
 
     def arrived(self, event: FrameArrived) -> None:
         pair = self.context.pairs.get(event.peer)
@@ -132,13 +132,14 @@ class Links:
         connection = pair.connections.get(event.connection)
         if connection is None:
             return
-        if context.now - connection.heard_at >= SILENCE_NS:
+        apart_ns = context.settings.keep_alive_ns
+        if context.now - connection.heard_at >= SILENCE * apart_ns:
             self.drop(pair, connection, "the peer is silent")
             return
-        if connection.phase is Phase.OPEN and context.now - connection.said_at >= KEEP_ALIVE_NS:
+        if connection.phase is Phase.OPEN and context.now - connection.said_at >= apart_ns:
             alive = Plain((KeepAlive(connection.sender.next),))
             self.frames.emit(pair, connection, FrameType.PLAIN, 0, encode(alive), b"")
-        context.at(context.now + KEEP_ALIVE_NS, event)
+        context.at(context.now + apart_ns, event)
 
     def _kept_alive(self, pair: Pair, connection: Connection, message: KeepAlive) -> None:
         """Frames of a distant pair can be lost on their way: what waits for an answer to one would wait for ever."""
@@ -183,9 +184,12 @@ class Links:
     def _back_off(self, pair: Pair, connection: Connection) -> None:
         """Counts an opening that took a key and led nowhere: whoever has TLS, or is broken, could use them all up."""
         took = connection.own_grant is not None or connection.proof_sent
-        if connection.tunnelled or connection.phase >= Phase.PROVED or not took:
+        if connection.phase >= Phase.PROVED or not (took or connection.tunnelled):
             return
         pair.openings_failed += 1
+        if connection.tunnelled:
+            # Nobody waits here: whoever can inject frames on the way could keep the ends apart.
+            return
         failed = pair.openings_failed
         if failed >= OPENINGS_WAIT_FROM:
             wait = OPENINGS_WAIT_NS << min(failed - OPENINGS_WAIT_FROM, 16)

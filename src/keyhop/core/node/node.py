@@ -22,6 +22,7 @@ from keyhop.core.node.lifecycle import Lifecycle, PairTick
 from keyhop.core.node.link import Links, LinkTick
 from keyhop.core.node.linkstate import LinkStates, LinkStateTick
 from keyhop.core.node.local import RecordsAged
+from keyhop.core.node.pads import FRESH_BATCHES
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.recovery import first_contact, recover
 from keyhop.core.node.relay import Relay, RelayTick
@@ -111,7 +112,7 @@ class Node:
             GatheringEnded: self.intake.gathering_ended,
         }
         self.hosted = Hosted(context, self.links, self.leases, self.supply, self.routes, design) if hosts else None
-        self.lifecycle.hosts = self.intake.one_run = hosts
+        self.lifecycle.hosts = self.intake.placing.one_run = hosts
         if not hosts:
             self.intake.rest_expires = self.stores.rest_expires
             self.intake.on_agreed = self.stores.agreed
@@ -212,8 +213,9 @@ class Node:
 
     def _fresh_key(self, pair: Pair) -> None:
         self.supply.serve(pair)
-        # A lease that is wanted anyway shares the frame that says that the block is agreed.
+        # Leases that are wanted anyway share the frame that says that the block is agreed.
         self.lifecycle.top_up(pair)
+        self.relay.pads.top_up(pair, FRESH_BATCHES)
 
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)

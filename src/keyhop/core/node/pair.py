@@ -104,7 +104,7 @@ class Pair:
         """Leased for the stock of another design, of our own run, and not used up yet."""
         self.failures = 0
         self.openings_failed = 0
-        """In a row, on connections of its own: each took a key of an opening run."""
+        """In a row: on a link, those that took a key of an opening run; of a distant pair all."""
         self.openings_at = 0
         """Until then the next opening waits."""
         self.namings = 0

@@ -55,7 +55,7 @@ def first_contact(context: Context, intake: Intake, event: SecretLoaded) -> None
     for owner, other in sorted(((pair.own, pair.peer), (pair.peer, pair.own))):
         placements.append((run_number(RunKind.OPENING, owner, other), 0, OPENING_SHARE_BYTES))
         placements.append((run_number(RunKind.TAG, owner, other), 0, half - OPENING_SHARE_BYTES))
-    intake.store(pair, name, tuple(placements), 65_536, (), placed=False, account=Account.F)
+    intake.placing.store(pair, name, tuple(placements), 65_536, (), placed=False, account=Account.F)
     context.put(pair.row())
 
 

@@ -29,12 +29,13 @@ from keyhop.core.messages import (
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, NodeId, PeerError, Purpose, Range
 from keyhop.core.node.context import Context
 from keyhop.core.node.hops import BATCH_NS, RESERVATION_NS, Hops, covered_by
-from keyhop.core.node.intake import DISTANT_FLOOR_BYTES, FLOOR_BYTES, Intake
+from keyhop.core.node.intake import Intake
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT_BYTES, Holding, Pads, Way
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.placing import DISTANT_FLOOR_BYTES, FLOOR_BYTES
 from keyhop.core.node.provenance import at_the_end, written
 from keyhop.core.node.routes import Routes
 from keyhop.core.node.supply import Supply
@@ -49,6 +50,8 @@ FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
 BURNT_DOUBLINGS = 5
 """The wait after a batch that died on its way, a quarter of a second, is doubled with each further one, up to 8 s."""
+OPENINGS_IN_VAIN, FLOORS_IN_VAIN = 4, 3
+"""For so many openings of a distant pair that failed in a row, one floor more of tag keys is relayed; at most three."""
 SURE_MARGIN = 16
 """A batch takes this part less of a booking than may be: the books of the hops are a moment behind ours."""
 PAD_WAIT_NS = NANOSECONDS // 20
@@ -236,14 +239,24 @@ class Relay:
             self._start(chosen, due[chosen])
 
     def _missing_tags(self, pair: Pair | None) -> int:
-        """What the pair's authentication runs lack to their floors; 0 while they are half full."""
+        """What the pair's authentication runs lack to their floors; 0 while that is little."""
         if pair is None:
             return 2 * DISTANT_FLOOR_BYTES
-        floor = FLOOR_BYTES if pair.direct else DISTANT_FLOOR_BYTES
+        floor = self._floor_bytes(pair)
         runs = (pair.own_tags, pair.own_opening)
-        if all(run.available() >= floor // 2 for run in runs):
+        spare = (FLOOR_BYTES if pair.direct else DISTANT_FLOOR_BYTES) // 2
+        if all(run.available() >= floor - spare for run in runs):
             return 0
         return sum(max(0, floor - run.available()) for run in runs)
+
+    def _floor_bytes(self, pair: Pair) -> int:
+        """How far relay fills the pair's authentication runs."""
+        if pair.direct:
+            return FLOOR_BYTES
+        if pair.is_open or pair.openings_failed < OPENINGS_IN_VAIN:
+            return DISTANT_FLOOR_BYTES
+        # What is left here the other end may have lost, or granted in openings that came to nothing: more is needed.
+        return DISTANT_FLOOR_BYTES * (1 + min(pair.openings_failed // OPENINGS_IN_VAIN, FLOORS_IN_VAIN))
 
     def _start(self, node: str, wanted: int) -> None:
         context = self.context
@@ -308,8 +321,8 @@ class Relay:
         name = BlockName(pair.peer, RELAY_SENT, batch.number)
         pads = tuple(Range(first.own_key.id, start, length) for start, length in batch.pads)
         context.vault.gather(name, pads)
-        floor = FLOOR_BYTES if pair.direct else DISTANT_FLOOR_BYTES
-        placements = self.intake.place(pair, batch.length - CONFIRMATION_BYTES, floor, own_only=True)
+        floor = self._floor_bytes(pair)
+        placements = self.intake.placing.place(pair, batch.length - CONFIRMATION_BYTES, floor, own_only=True)
         segment_bytes = self.design.relay.segment_bytes(batch.length - CONFIRMATION_BYTES)
         covered = covered_by(batch.path, batch.number, placements, segment_bytes)
         manifest = Manifest(placements, segment_bytes, context.vault.fingerprint_inside(name, 0, covered), batch.path)
@@ -377,7 +390,7 @@ class Relay:
             self._give_up(batch, str(error))
             return
         del self.batches[batch.number]
-        self.intake.store(
+        self.intake.placing.store(
             pair, name, manifest.placements, manifest.segment_bytes, known,
             placed=True, account=Account.N, offset=CONFIRMATION_BYTES,
         )  # fmt: skip

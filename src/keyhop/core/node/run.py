@@ -205,5 +205,5 @@ class Run:
         return fresh
 
     def available(self) -> int:
-        """Authentication runs: bytes above the mark."""
+        """Authentication runs: bytes that are here, those granted in openings that came to nothing among them."""
         return self.present.total()

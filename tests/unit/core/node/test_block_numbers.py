@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as some
 
-from keyhop.core.node.intake import NOTHING_SEEN, seen, union, with_number
+from keyhop.core.node.block_numbers import NOTHING_SEEN, seen, union, with_number
 
 numbers = some.one_of(some.integers(0, 200), some.integers(0, (1 << 63) - 1))
 

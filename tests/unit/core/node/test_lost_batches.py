@@ -168,7 +168,7 @@ def test_a_path_that_kills_each_batch_burns_pads_more_and_more_slowly(world: Wor
     """Every batch dies at c: pads of all hops go with it."""
     watch = Watch(world)
     c = world.processes[NodeId("c")].node
-    c.relay.intake.check = lambda *_: False  # type: ignore[method-assign]
+    c.relay.intake.placing.check = lambda *_: False  # type: ignore[method-assign]
     spend(world)
     began = world.now
     run(world, 30)

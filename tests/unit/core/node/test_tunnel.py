@@ -93,3 +93,23 @@ def test_a_far_end_that_started_anew_is_met_again_at_once(line: Line) -> None:
     assert line.pair("a", "c").is_open
     assert line.pair("c", "a").is_open
     assert line.seconds_until_supplied(5) <= 4
+
+
+@pytest.mark.parametrize(("owner", "other"), ["ac", "ca"])
+def test_tag_keys_that_only_their_owner_still_has_are_not_waited_for_for_ever(
+    line: Line, owner: str, other: str
+) -> None:
+    """The other end granted all of them in openings that came to nothing: it may not grant them again."""
+    granted = line.pair(other, owner).their_tags
+    granted.mark = granted.append
+    assert not granted.fresh(0, granted.append)
+    for end, peer in ((owner, other), (other, owner)):
+        pair = line.pair(end, peer)
+        assert pair.current is not None
+        line.world.processes[NodeId(end)].node.links.drop(pair, pair.current, "broken off by the test")
+    line.run(1)
+    assert not line.pair(owner, other).is_open
+    line.run(60)
+    assert line.pair(owner, other).is_open and line.pair(other, owner).is_open
+    assert line.asks()
+    assert line.pair(owner, other).openings_failed == 0
