@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from keyhop.core.model import NodeId
-from keyhop.core.node.events import BlockArrived, ModuleReported
+from keyhop.core.node.events import BlockArrived, BlockRepeated, ModuleReported
 from keyhop.core.node.vault import BlockName
 from keyhop.daemon.configuration import LinkEntry, link_id
 from keyhop.daemon.driver import Driver
@@ -115,20 +115,18 @@ class Devices:
         peer, length, vendor = module.entry.to, len(block.bits), module.entry.vendor or ""
         name = BlockName(NodeId(peer), module.link, block.number)
         vault = self._driver.vault
-        arrived = BlockArrived(peer, module.link, block.number, length, block.epsilon, vendor)
         if self._driver.stopped or vault.length(name) is not None:
             block.bits[:] = bytes(length)
             _log.warning("block_dropped", link=module.link, block=block.number, reason="delivered twice")
             if not self._driver.stopped:
-                # The one that waits stays; the core tells of it.
-                self._driver.feed(arrived)
+                self._driver.feed(BlockRepeated(peer, module.link, block.number))
             return
         if not vault.accept(name, block.bits):
             _log.warning("block_dropped", link=module.link, block=block.number, reason="too much key waits")
             return
         module.blocks += 1
         module.bytes += length
-        self._driver.feed(arrived)
+        self._driver.feed(BlockArrived(peer, module.link, block.number, length, block.epsilon, vendor))
 
     def _report(self, module: Module, said: Report) -> None:
         module.report = said

@@ -8,13 +8,16 @@ from keyhop.core.node.context import Context
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.rows import IntakeRow
 
+WINDOW = 64
+"""Of numbers further below the highest nobody can tell whether they were seen: they count as seen."""
+
 
 def seen(marks: tuple[int, int], number: int) -> bool:
     """Whether a block number was accepted before, or is too old to tell."""
     highest, recent = marks
     if number > highest:
         return False
-    return highest - number >= 64 or bool(recent >> (highest - number) & 1)
+    return highest - number >= WINDOW or bool(recent >> (highest - number) & 1)
 
 
 def with_number(marks: tuple[int, int], number: int) -> tuple[int, int]:
@@ -31,7 +34,7 @@ def union(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
 
 def _shifted(bit_map: int, by: int) -> int:
     """What is still within the 64 bits; the distance is a peer's, and may be astronomic."""
-    return bit_map << by & (1 << 64) - 1 if by < 64 else 0
+    return bit_map << by & (1 << WINDOW) - 1 if by < WINDOW else 0
 
 
 NOTHING_SEEN = (-1, 0)

@@ -44,6 +44,14 @@ class BlockArrived(msgspec.Struct, frozen=True, gc=False):
     vendor: str = ""
 
 
+class BlockRepeated(msgspec.Struct, frozen=True, gc=False):
+    """A module delivered a block again that the vault has; the new bits are overwritten already."""
+
+    peer: str
+    module: str
+    number: int
+
+
 class SecretLoaded(msgspec.Struct, frozen=True, gc=False):
     """A pre-shared secret of a link was read: the vault has its 64 KiB under (peer, FIRST_CONTACT, 0)."""
 
@@ -164,6 +172,7 @@ Event: TypeAlias = (
     | PeerLost
     | FrameArrived
     | BlockArrived
+    | BlockRepeated
     | SecretLoaded
     | ModuleReported
     | KeysWanted

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
 
 from keyhop.core.messages import BLOCKS_PER_PROPOSAL
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES
+from keyhop.core.node.block_numbers import WINDOW
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.placing import FLOOR_BYTES
 
 AGREEMENT_BYTES = 4 * TAG_KEY_BYTES
 """Tag keys of a proposal: for its frame, its fingerprint, the answer and the word that it is stored."""
@@ -32,7 +35,19 @@ class Waiting(NamedTuple):
     at: int
     """When it was delivered."""
     alone: bool = False
-    """A proposal that held it was refused: it is judged by itself."""
+    """The bits of a proposal that held it differed: it is judged by itself."""
+
+
+Key: TypeAlias = tuple[str, int]
+"""Module, number."""
+
+
+def _is_low(pair: Pair) -> bool:
+    """Whether somebody may soon wait for key, or the link for tag keys."""
+    tags = (pair.own_tags, pair.own_opening, pair.their_tags, pair.their_opening)
+    return min(pair.own_key.untouched, pair.their_key.untouched) < LOW_BYTES or any(
+        run.available() < FLOOR_BYTES for run in tags
+    )
 
 
 class Gathering:
@@ -44,34 +59,37 @@ class Gathering:
         most = HASTE_AT_ONCE * HASTE_BYTES
         self._credit[peer] = min(most, self._credit.get(peer, most) + length)
 
-    def due(self, pair: Pair, here: dict[tuple[str, int], Waiting], now: int) -> bool:
+    def due(self, pair: Pair, here: dict[Key, Waiting], now: int) -> bool:
         """Whether what waits is to be proposed now."""
         if not here:
             return False
-        oldest = next(iter(here.values()))
-        if oldest.alone or now >= oldest.at + QUIET_NS:
+        if any(block.alone or now >= block.at + QUIET_NS for block in here.values()):
             return True
-        low = min(pair.own_key.untouched, pair.their_key.untouched) < LOW_BYTES
-        if low and self._credit.get(pair.peer, HASTE_BYTES) >= HASTE_BYTES:
+        if _is_low(pair) and self._credit.get(pair.peer, HASTE_BYTES) >= HASTE_BYTES:
             return True
-        waiting = 0
-        for block in here.values():
-            waiting += block.length
-            if waiting >= QUIET_BYTES:
-                return True
-        return False
+        # A proposal takes no more of them, or no more bytes: waiting buys nothing.
+        return len(here) >= BLOCKS_PER_PROPOSAL or sum(block.length for block in here.values()) >= QUIET_BYTES
 
-    def take(self, peer: str, here: dict[tuple[str, int], Waiting]) -> list[tuple[tuple[str, int], Waiting]]:
-        """The blocks of the next proposal, out of what waits: of one module, with rising numbers."""
+    def take(self, peer: str, here: dict[Key, Waiting], under_way: Iterable[Key]) -> list[tuple[Key, Waiting]]:
+        """The blocks of the next proposal, out of what waits: of one module, with rising numbers.
+
+        `under_way`: the first block of each proposal without an answer. None is chosen that would push one of those, or
+        of its own company, out of the window of numbers that can still be told apart, should it be refused.
+        """
+        module, first = next(iter(here))
+        lowest = min((number for source, number in under_way if source == module), default=first)
+        end = min(lowest, first) + WINDOW
+        if first >= end:
+            return []
         self._credit[peer] = max(0, self._credit.get(peer, 0) - HASTE_BYTES)
-        chosen: list[tuple[tuple[str, int], Waiting]] = []
+        chosen: list[tuple[Key, Waiting]] = []
         length = 0
         for key, block in here.items():
             if chosen:
-                (module, highest), first = chosen[-1][0], chosen[0][1]
-                if first.alone or len(chosen) == BLOCKS_PER_PROPOSAL or length + block.length > PROPOSAL_BYTES:
+                full = len(chosen) == BLOCKS_PER_PROPOSAL or length + block.length > PROPOSAL_BYTES
+                if full or chosen[0][1].alone:
                     break
-                if block.alone or key[0] != module or key[1] < highest:
+                if block.alone or key[0] != module or not chosen[-1][0][1] < key[1] < end:
                     continue
             chosen.append((key, block))
             length += block.length

@@ -22,7 +22,7 @@ from keyhop.core.model import NANOSECONDS, Action, NodeId, PeerError, Range, Sta
 from keyhop.core.node import provenance
 from keyhop.core.node.block_numbers import BlockNumbers
 from keyhop.core.node.context import Context
-from keyhop.core.node.events import BlockArrived
+from keyhop.core.node.events import BlockArrived, BlockRepeated
 from keyhop.core.node.gathering import QUIET_NS, Gathering, Waiting
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
@@ -52,6 +52,10 @@ class OfferEnded(msgspec.Struct, frozen=True, gc=False):
     module: str
     number: int
     connection: int
+    key_position: int
+    """Of the proposal: another one of the same connection may begin with the same number."""
+    overtaken: bool
+    """Only what later blocks have overtaken is not waited for any longer."""
 
 
 class GatheringEnded(msgspec.Struct, frozen=True, gc=False):
@@ -85,8 +89,8 @@ class Intake:
         self.sizes = sizes
         self.waiting: dict[str, dict[tuple[str, int], Waiting]] = {}
         self.gathering = Gathering()
-        self._gathers: set[str] = set()
-        """Peers whose waiting blocks a timer looks after."""
+        self._gathers: dict[str, int] = {}
+        """When a timer looks after the waiting blocks of a peer."""
         self.proposed: dict[str, dict[tuple[str, int], Proposal]] = {}
         """By module and number of the first block."""
         self.offers: dict[str, dict[tuple[str, int], Offer]] = {}
@@ -121,8 +125,7 @@ class Intake:
         proposals = self.proposed.get(event.peer, {}).values()
         kept = key in here or any(name in proposal.names for proposal in proposals)
         if kept or self.numbers.are_seen(event.peer, event.module, event.number):
-            context.notice("KH-1102", f"block {event.number} of {event.module} was delivered before", event.peer)
-            context.count("blocks_repeated")
+            self.repeated(event)
             if not kept:
                 context.vault.discard(name)
             return
@@ -145,11 +148,16 @@ class Intake:
                 continue
             missing = self._missing(pair, offer.message)
             if missing and newest and missing[0] < event.number:
-                self._wait(offer, event.peer, OVERTAKEN_WAIT_NS)
+                self._wait(offer, event.peer, overtaken=True)
             elif not missing:
                 del offers[offered]
                 if pair.current is not None and pair.current.id == offer.connection:
                     self._judge(pair, offer.message, offer.key)
+
+    def repeated(self, event: BlockArrived | BlockRepeated) -> None:
+        text = f"block {event.number} of {event.module} was delivered before"
+        self.context.notice("KH-1102", text, event.peer)
+        self.context.count("blocks_repeated")
 
     # --- the lower-named end proposes ---------------------------------------------------------------------------------
 
@@ -164,10 +172,11 @@ class Intake:
                 # Another design has the stock: it counts blocks as modules cut them.
                 key = next(iter(here))
                 chosen = [(key, here.pop(key))]
-            elif self.gathering.due(pair, here, context.now):
-                chosen = self.gathering.take(pair.peer, here)
-            else:
-                self._look_later(pair, next(iter(here.values())).at + QUIET_NS)
+            elif not self.gathering.due(pair, here, context.now):
+                self._look_later(pair, min(block.at for block in here.values()) + QUIET_NS)
+                return
+            elif not (chosen := self.gathering.take(pair.peer, here, proposed)):
+                # Too far above what is under way: the answers to that come first.
                 return
             names = tuple(BlockName(NodeId(pair.peer), *key) for key, _ in chosen)
             blocks = tuple(block for _, block in chosen)
@@ -179,12 +188,12 @@ class Intake:
             context.say(pair, Keyed(self._message(pair, proposal, placements)))
 
     def _look_later(self, pair: Pair, due: int) -> None:
-        if pair.peer not in self._gathers:
-            self._gathers.add(pair.peer)
+        if due < self._gathers.get(pair.peer, due + 1):
+            self._gathers[pair.peer] = due
             self.context.at(due, GatheringEnded(pair.peer))
 
     def gathering_ended(self, event: GatheringEnded) -> None:
-        self._gathers.discard(event.peer)
+        self._gathers.pop(event.peer, None)
         self.propose(self.context.pairs[event.peer])
 
     def _message(
@@ -230,7 +239,9 @@ class Intake:
         message = proposal.made[0]
         if len(answer.said) != (len(message.blocks) if answer.accepted else 0):
             raise PeerError(f"an answer that tells of {len(answer.said)} blocks out of {len(message.blocks)}")
-        if not set(answer.lacking) <= (set() if answer.accepted else set(message.numbers)):
+        if answer.lacking != tuple(
+            number for number in message.numbers if number in answer.lacking and not answer.accepted
+        ):
             raise PeerError(f"an answer that lacks blocks which block {answer.number} was not proposed with")
         del self.proposed[pair.peer][key]
         if answer.accepted:
@@ -288,17 +299,24 @@ class Intake:
             self._judge(pair, message, key)
         elif pair.current is not None:
             offer = offers[message.module, message.number] = Offer(message, key, pair.current.id)
-            overtaken = missing[0] < self._newest.get((pair.peer, message.module), -1)
-            self._wait(offer, pair.peer, OVERTAKEN_WAIT_NS if overtaken else OFFER_WAIT_NS)
+            self._wait(offer, pair.peer, overtaken=False)
+            if self._overtaken(pair, message):
+                self._wait(offer, pair.peer, overtaken=True)
 
     def _missing(self, pair: Pair, message: AgreeBlock) -> tuple[int, ...]:
         """Those of the proposed blocks that our own module has not delivered."""
         here = self.waiting.get(pair.peer, {})
         return tuple(number for number in message.numbers if (message.module, number) not in here)
 
-    def _wait(self, offer: Offer, peer: str, wait_ns: int) -> None:
-        message = offer.message
-        self.context.at(self.context.now + wait_ns, OfferEnded(peer, message.module, message.number, offer.connection))
+    def _overtaken(self, pair: Pair, message: AgreeBlock) -> tuple[int, ...]:
+        """Those of the missing blocks behind which the module has delivered another."""
+        newest = self._newest.get((pair.peer, message.module), -1)
+        return tuple(number for number in self._missing(pair, message) if number < newest)
+
+    def _wait(self, offer: Offer, peer: str, *, overtaken: bool) -> None:
+        message, wait_ns = offer.message, OVERTAKEN_WAIT_NS if overtaken else OFFER_WAIT_NS
+        ended = OfferEnded(peer, message.module, message.number, offer.connection, message.key_position, overtaken)
+        self.context.at(self.context.now + wait_ns, ended)
 
     def _judge(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
         here, module = self.waiting[pair.peer], message.module
@@ -337,11 +355,14 @@ class Intake:
     def offer_ended(self, event: OfferEnded) -> None:
         pair = self.context.pairs[event.peer]
         offer = self.offers.get(event.peer, {}).get((event.module, event.number))
-        if offer is None or offer.connection != event.connection:
+        if offer is None or (offer.connection, offer.message.key_position) != (event.connection, event.key_position):
+            return
+        lacking = (self._overtaken if event.overtaken else self._missing)(pair, offer.message)
+        if not lacking:
             return
         del self.offers[event.peer][event.module, event.number]
         if pair.current is not None and pair.current.id == event.connection:
-            self._refuse(pair, offer.message, offer.key, self._missing(pair, offer.message))
+            self._refuse(pair, offer.message, offer.key, lacking)
 
     def stored(self, pair: Pair, message: StoredBlock) -> None:
         placements = self.placing.unconfirmed.pop((pair.peer, message.module, message.number), None)
@@ -402,8 +423,15 @@ class Intake:
             self.context.vault.discard(BlockName(NodeId(pair.peer), module, number))
 
     def lost(self, pair: Pair) -> None:
+        unsaid: dict[tuple[str, int], Waiting] = {}
         for proposal in self.proposed.pop(pair.peer, {}).values():
-            for name in proposal.names:
-                self.context.vault.discard(name)
+            for name, block in zip(proposal.names, proposal.blocks, strict=True):
+                if proposal.made:
+                    # The other end may have stored it: what only one end has is burnt.
+                    self.context.vault.discard(name)
+                    self.context.count("blocks_lost")
+                else:
+                    unsaid[name.source, name.number] = block
+        self.waiting[pair.peer] = {**unsaid, **self.waiting.get(pair.peer, {})}
         self.offers.pop(pair.peer, None)
         self.placing.lost(pair)

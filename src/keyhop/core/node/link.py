@@ -29,8 +29,7 @@ from keyhop.core.node.pair import Connection, Pair, Phase
 from keyhop.core.node.starts import Starts
 
 SILENCE = 3
-"""A connection ends after so many times of a keep-alive without a word."""
-"""A peer that says nothing for this long is taken for gone; the next connection opens anew."""
+"""A peer that says nothing for so many times of a keep-alive is taken for gone; the next connection opens anew."""
 CONNECTIONS_PER_PEER = 4
 OPENINGS_WAIT_FROM = 3
 """Openings that fail in a row before the next one waits: connections do break."""
@@ -186,10 +185,11 @@ class Links:
         took = connection.own_grant is not None or connection.proof_sent
         if connection.phase >= Phase.PROVED or not (took or connection.tunnelled):
             return
-        pair.openings_failed += 1
         if connection.tunnelled:
-            # Nobody waits here: whoever can inject frames on the way could keep the ends apart.
+            # Nobody waits for these: whoever can inject frames on the way could keep the ends apart.
+            pair.openings_failed += not pair.direct
             return
+        pair.openings_failed += 1
         failed = pair.openings_failed
         if failed >= OPENINGS_WAIT_FROM:
             wait = OPENINGS_WAIT_NS << min(failed - OPENINGS_WAIT_FROM, 16)

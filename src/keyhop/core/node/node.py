@@ -7,8 +7,8 @@ from typing import Any
 
 from keyhop.core.designs import Design, carrier, hosted
 from keyhop.core.machine import Output, Put
-from keyhop.core.messages import DesignMessage
-from keyhop.core.model import PeerError
+from keyhop.core.messages import DesignMessage, RequestLease
+from keyhop.core.model import AppId, PeerError
 from keyhop.core.node import events
 from keyhop.core.node.bookings import Bookings
 from keyhop.core.node.context import Context, NodeSettings
@@ -22,7 +22,6 @@ from keyhop.core.node.lifecycle import Lifecycle, PairTick
 from keyhop.core.node.link import Links, LinkTick
 from keyhop.core.node.linkstate import LinkStates, LinkStateTick
 from keyhop.core.node.local import RecordsAged
-from keyhop.core.node.pads import FRESH_BATCHES
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.recovery import first_contact, recover
 from keyhop.core.node.relay import Relay, RelayTick
@@ -88,6 +87,7 @@ class Node:
             events.PeerLost: self.links.lost,
             events.FrameArrived: self.links.arrived,
             events.BlockArrived: self.intake.arrived,
+            events.BlockRepeated: self.intake.repeated,
             events.SecretLoaded: self._secret_loaded,
             events.ModuleReported: self._module_reported,
             events.KeysWanted: self._keys_wanted,
@@ -130,6 +130,7 @@ class Node:
         self.relay.lent = self.lifecycle.top_up
         self.intake.on_key, self.exchanges.on_ready = self._fresh_key, self.supply.governed.serve
         self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
+        self.links.handlers[RequestLease] = self._lease_requested
         self._share_links()
         self.supply.governed.guarantees.path = self.routes.rates_towards
         self.tunnel.on_made = self._pair_made
@@ -210,18 +211,26 @@ class Node:
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self.supply.wanted(event)
         self.relay.nudge()
+        peer = self.supply.directory.get(AppId(event.slave))
+        if peer is not None and (pair := self.context.pairs.get(peer)) is not None:
+            self.intake.propose(pair)
+
+    def _lease_requested(self, pair: Pair, message: RequestLease) -> None:
+        self.leases.requested(pair, message)
+        # The stock is lower now: blocks that waited for others may not wait any longer.
+        self.intake.propose(pair)
 
     def _fresh_key(self, pair: Pair) -> None:
         self.supply.serve(pair)
-        # Leases that are wanted anyway share the frame that says that the block is agreed.
+        # A lease that is wanted anyway shares the frame that says that the block is agreed.
         self.lifecycle.top_up(pair)
-        self.relay.pads.top_up(pair, FRESH_BATCHES)
 
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)
         if pair is not None:
             self.lifecycle.look(pair)
             self.relay.nudge()
+            self.intake.propose(pair)
 
     def _module_reported(self, event: events.ModuleReported) -> None:
         pair = self.context.pairs.get(event.peer)

@@ -23,8 +23,6 @@ FIRST_BATCH_BYTES = CONFIRMATION_BYTES + 2 * DISTANT_FLOOR_BYTES + SEGMENT_BYTES
 """What lets a distant pair open and share a first key; a poor link lets every source hold as much."""
 AHEAD_NS = 60 * NANOSECONDS
 """A link that was asked for pads keeps some in hand for this long, so that the next reservation need not be refused."""
-FRESH_BATCHES = 4
-"""Pads for so many are asked for where that shares a frame."""
 RATE_WEIGHT_PER_S = 0.5
 """Of what a second has shown in the average: it follows in about two."""
 
@@ -72,36 +70,28 @@ class Pads:
         self.on_spent: Callable[[str, Way, int], None] = lambda peer, way, length: None
         self._demand: dict[str, Demand] = {}
         """By neighbour."""
-        self._passes = False
-        """Whether there are two neighbours, so that batches of others may come this way."""
 
     def look(self, elapsed_ns: int) -> None:
-        """Called from time to time: measures the demand, and leases ahead where there was some lately."""
-        hops = [pair.peer for pair in self.context.pairs.values() if pair.direct and pair.is_hop]
-        self._passes = len(hops) > 1
-        for hop in hops if self._passes else ():
-            self._demand.setdefault(hop, Demand(0, -AHEAD_NS))
-        for peer, demand in self._demand.items():
-            weight = min(1.0, RATE_WEIGHT_PER_S * elapsed_ns / NANOSECONDS)
-            demand.rate += (demand.taken * NANOSECONDS / max(1, elapsed_ns) - demand.rate) * weight
-            demand.taken = 0
-            self.top_up(self.context.pairs[peer])
-
-    def top_up(self, pair: Pair, batches: int = 1) -> None:
-        """Leases ahead, for so many batches as large as the last.
+        """Called from time to time: measures the demand, and leases ahead where there was some lately.
 
         Where batches may pass, what lets one in is there before anybody asks: else the first of a path would be refused
         at each of its nodes in turn.
         """
-        demand = self._demand.get(pair.peer)
-        if demand is None or not pair.is_hop:
-            return
-        first = FIRST_BATCH_BYTES if self._passes else 0
-        # Flows have theirs in hand: they do not wait for a lease.
-        lately = self.context.now - demand.asked_at < AHEAD_NS
-        ahead = max(demand.length, self.kept_bytes(pair, self.under_way(pair))) if lately else first
-        if self.in_hand(pair) < ahead * batches:
-            self.want(pair, ahead)
+        context = self.context
+        hops = [pair.peer for pair in context.pairs.values() if pair.direct and pair.is_hop]
+        first = FIRST_BATCH_BYTES if len(hops) > 1 else 0
+        for hop in hops if first else ():
+            self._demand.setdefault(hop, Demand(0, -AHEAD_NS))
+        for peer, demand in self._demand.items():
+            pair = context.pairs[peer]
+            weight = min(1.0, RATE_WEIGHT_PER_S * elapsed_ns / NANOSECONDS)
+            demand.rate += (demand.taken * NANOSECONDS / max(1, elapsed_ns) - demand.rate) * weight
+            demand.taken = 0
+            # Flows have theirs in hand: they do not wait for a lease.
+            lately = context.now - demand.asked_at < AHEAD_NS
+            ahead = max(demand.length, self.kept_bytes(pair, self.under_way(pair))) if lately else first
+            if self.in_hand(pair) < ahead and pair.is_hop:
+                self.want(pair, ahead)
 
     def reserved(self, pair: Pair) -> list[tuple[int, int]]:
         """Pads of a link that are set aside for batches under way: still to be spent."""

@@ -50,8 +50,9 @@ FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
 BURNT_DOUBLINGS = 5
 """The wait after a batch that died on its way, a quarter of a second, is doubled with each further one, up to 8 s."""
-OPENINGS_IN_VAIN, FLOORS_IN_VAIN = 4, 3
-"""For so many openings of a distant pair that failed in a row, one floor more of tag keys is relayed; at most three."""
+OPENINGS_IN_VAIN = 4
+"""For so many openings of a distant pair that failed in a row, one floor more of tag keys is relayed: as they are 64 s
+apart at last, that is a floor in four minutes."""
 SURE_MARGIN = 16
 """A batch takes this part less of a booking than may be: the books of the hops are a moment behind ours."""
 PAD_WAIT_NS = NANOSECONDS // 20
@@ -256,7 +257,7 @@ class Relay:
         if pair.is_open or pair.openings_failed < OPENINGS_IN_VAIN:
             return DISTANT_FLOOR_BYTES
         # What is left here the other end may have lost, or granted in openings that came to nothing: more is needed.
-        return DISTANT_FLOOR_BYTES * (1 + min(pair.openings_failed // OPENINGS_IN_VAIN, FLOORS_IN_VAIN))
+        return DISTANT_FLOOR_BYTES * (1 + pair.openings_failed // OPENINGS_IN_VAIN)
 
     def _start(self, node: str, wanted: int) -> None:
         context = self.context

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from keyhop.core.messages import BLOCKS_PER_PROPOSAL
+from keyhop.core.node.block_numbers import WINDOW
 from keyhop.core.node.gathering import (
     HASTE_AT_ONCE,
     HASTE_BYTES,
@@ -18,48 +19,62 @@ from keyhop.core.node.gathering import (
     Gathering,
     Waiting,
 )
+from keyhop.core.node.placing import FLOOR_BYTES
 
 SMALL = 1024
 Here = dict[tuple[str, int], Waiting]
 
 
-def stocked(own: int, theirs: int) -> Any:
-    return SimpleNamespace(
-        peer="b", own_key=SimpleNamespace(untouched=own), their_key=SimpleNamespace(untouched=theirs)
-    )
+RUNS = ("own_tags", "own_opening", "their_tags", "their_opening")
+
+
+def stocked(own: int, theirs: int, poor: str = "") -> Any:
+    runs = {name: SimpleNamespace(available=lambda left=FLOOR_BYTES - (name == poor): left) for name in RUNS}
+    keys = {"own_key": SimpleNamespace(untouched=own), "their_key": SimpleNamespace(untouched=theirs)}
+    return SimpleNamespace(peer="b", **keys, **runs)
 
 
 PLENTY = stocked(LOW_BYTES, LOW_BYTES)
-LOW = [stocked(LOW_BYTES - 1, 10 * LOW_BYTES), stocked(10 * LOW_BYTES, LOW_BYTES - 1)]
+LOW = {"own": stocked(LOW_BYTES - 1, 10 * LOW_BYTES), "theirs": stocked(10 * LOW_BYTES, LOW_BYTES - 1)} | {
+    name: stocked(LOW_BYTES, LOW_BYTES, name) for name in RUNS
+}
 
 
 def blocks(*numbers: int, length: int = SMALL, module: str = "qkd", **more: Any) -> Here:
     return {(module, number): Waiting(length, 0.0, "", at=0, **more) for number in numbers}
 
 
-def taken(here: Here) -> list[tuple[str, int]]:
-    return [key for key, _ in Gathering().take("b", here)]
+def taken(here: Here, *under_way: tuple[str, int]) -> list[tuple[str, int]]:
+    return [key for key, _ in Gathering().take("b", here, under_way)]
 
 
 def test_nothing_is_due_where_nothing_waits() -> None:
-    assert not Gathering().due(LOW[0], {}, QUIET_NS)
+    assert not Gathering().due(LOW["own"], {}, QUIET_NS)
 
 
 def test_with_stock_in_both_directions_blocks_wait_for_each_other_but_not_for_ever() -> None:
-    gathering, few = Gathering(), QUIET_BYTES // SMALL - 1
-    assert not gathering.due(PLENTY, blocks(*range(few)), QUIET_NS - 1)
-    assert gathering.due(PLENTY, blocks(*range(few + 1)), 0)
+    gathering = Gathering()
+    assert not gathering.due(PLENTY, blocks(1, 2, 3, length=QUIET_BYTES // 4), QUIET_NS - 1)
+    assert gathering.due(PLENTY, blocks(1, 2, 3, 4, length=QUIET_BYTES // 4), 0)
     assert gathering.due(PLENTY, blocks(0), QUIET_NS)
+    assert gathering.due(PLENTY, blocks(*range(BLOCKS_PER_PROPOSAL), length=1), 0), "it takes no more of them"
 
 
-@pytest.mark.parametrize("pair", LOW, ids=["own", "theirs"])
+def test_nothing_is_proposed_that_would_push_what_is_under_way_out_of_the_window_of_numbers() -> None:
+    assert taken(blocks(100, 110, 100 + WINDOW - 1, 100 + WINDOW)) == [("qkd", 100), ("qkd", 110), ("qkd", 163)]
+    assert taken(blocks(70, 90), ("qkd", 20)) == [("qkd", 70)]
+    assert taken(blocks(84), ("qkd", 20)) == []
+    assert taken(blocks(84), ("west", 20)) == [("qkd", 84)]
+
+
+@pytest.mark.parametrize("pair", LOW.values(), ids=LOW)
 def test_with_a_low_stock_a_block_goes_at_once_as_long_as_tags_stay_a_small_part(pair: Any) -> None:
     gathering, proposed = Gathering(), 0
     for number in range(40):
         gathering.arrived("b", SMALL)
         here = blocks(number)
         if gathering.due(pair, here, 0):
-            gathering.take("b", here)
+            gathering.take("b", here, ())
             proposed += 1
     assert proposed == HASTE_AT_ONCE + (40 - HASTE_AT_ONCE) * SMALL // HASTE_BYTES
 
