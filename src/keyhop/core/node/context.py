@@ -71,7 +71,7 @@ class NodeSettings:
     link_names: dict[str, str] = field(default_factory=dict)
     """Neighbour -> the link to it as policies name it."""
     keep_alive_ns: int = 5 * NANOSECONDS
-    """A quiet connection says so as often; the same at all nodes (docs/protocol.md 7.4)."""
+    """A quiet connection says so as often; the same at all nodes (docs/protocol.md 7.5)."""
     request_wait_ns: int = NANOSECONDS
     """How long an enc_keys may wait for a lease before it is refused."""
 

@@ -146,10 +146,9 @@ class Intake:
         for offered, offer in list(offers.items()):
             if offer.message.module != event.module:
                 continue
-            missing = self._missing(pair, offer.message)
-            if missing and newest and missing[0] < event.number:
+            if newest and self._overtaken(pair, offer.message):
                 self._wait(offer, event.peer, overtaken=True)
-            elif not missing:
+            elif not self._missing(pair, offer.message):
                 del offers[offered]
                 if pair.current is not None and pair.current.id == offer.connection:
                     self._judge(pair, offer.message, offer.key)

@@ -40,6 +40,8 @@ class Leases:
         """Bytes leased for supply that may not be spent yet: their commit is under way."""
         self.committing_pads: dict[str, int] = {}
         """The same for pads."""
+        self.on_asked: Callable[[Pair], None] = lambda pair: None
+        """Set by the node: the peer asked for a lease, so the stock may be lower."""
         self.on_lent: list[Callable[[Pair, Purpose], None]] = []
         self.purposes = {Purpose.SUPPLY, Purpose.PAD, Purpose.DERIVE}
         """What a peer may ask for."""
@@ -122,6 +124,7 @@ class Leases:
             context.count("leases_refused")
             context.notice("KH-2302", f"a lease asked for by {pair.peer} does not fit our record: refused", pair.peer)
         context.say(pair, AnswerLease(message.request, granted))
+        self.on_asked(pair)
 
     def answered(self, pair: Pair, message: AnswerLease) -> None:
         context, run = self.context, pair.own_key

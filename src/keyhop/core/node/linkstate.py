@@ -84,6 +84,7 @@ class LinkStates:
         self._claimed_at: dict[AppId, int] = {}
         """When the node that is believed to serve an application said so last."""
         self._held: dict[str, Held] = {}
+        """By the node that speaks."""
         self._doubted: set[tuple[str, str]] = set()
         """(neighbour that brought it, node it speaks of) of statements that were dropped and have been reported."""
         self._contested: set[tuple[str, str]] = set()

@@ -7,7 +7,7 @@ from typing import Any
 
 from keyhop.core.designs import Design, carrier, hosted
 from keyhop.core.machine import Output, Put
-from keyhop.core.messages import DesignMessage, RequestLease
+from keyhop.core.messages import DesignMessage
 from keyhop.core.model import AppId, PeerError
 from keyhop.core.node import events
 from keyhop.core.node.bookings import Bookings
@@ -130,7 +130,8 @@ class Node:
         self.relay.lent = self.lifecycle.top_up
         self.intake.on_key, self.exchanges.on_ready = self._fresh_key, self.supply.governed.serve
         self.supply.governed.can_name = lambda peer: peer in self.secrets.confirmed
-        self.links.handlers[RequestLease] = self._lease_requested
+        # Blocks that waited for others may not wait any longer.
+        self.leases.on_asked = self.intake.propose
         self._share_links()
         self.supply.governed.guarantees.path = self.routes.rates_towards
         self.tunnel.on_made = self._pair_made
@@ -214,11 +215,6 @@ class Node:
         peer = self.supply.directory.get(AppId(event.slave))
         if peer is not None and (pair := self.context.pairs.get(peer)) is not None:
             self.intake.propose(pair)
-
-    def _lease_requested(self, pair: Pair, message: RequestLease) -> None:
-        self.leases.requested(pair, message)
-        # The stock is lower now: blocks that waited for others may not wait any longer.
-        self.intake.propose(pair)
 
     def _fresh_key(self, pair: Pair) -> None:
         self.supply.serve(pair)
