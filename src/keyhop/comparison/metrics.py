@@ -80,7 +80,8 @@ def key_utilisation(book: Ledger) -> Value:
 
 
 def path_utilisation(book: Ledger) -> Value:
-    """Sum over pairs of h x D / (G - S of the links on the paths): 1.0 is the ideal however many hops h there are."""
+    """Sum over pairs of h x D / (G - S of the links on the paths and of those that relayed beside them): 1.0 is the
+    ideal however many hops h the shortest path has; who goes a longer way spends more."""
     return ratio(book.path_ideal, book.path_consumed)
 
 
@@ -206,7 +207,7 @@ _READINGS: tuple[_Reading, ...] = (
     (Metric("waste", "", "low", "(O+C+Y+X)/G"), _book(waste)),
     (Metric("key_utilisation", "", "high", "D/(G-S): delivered, of what left the stores"), _book(key_utilisation)),
     (
-        Metric("path_utilisation", "", "high", "h*D/(G-S on the paths): 1 at best over any hops"),
+        Metric("path_utilisation", "", "high", "h*D/(G-S where key was relayed): 1 at best over any hops"),
         _book(path_utilisation),
     ),
     (Metric("sync_overhead", "", "low", "A/D: key burnt on messages per bit delivered"), _book(sync_overhead)),

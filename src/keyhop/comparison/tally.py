@@ -114,7 +114,7 @@ class Ledger:
     local_S: int = 0
     burnt: int = 0
     path_consumed: int = 0
-    """G - S of the local books of links on the paths."""
+    """G - S of the local books of links on the paths, and of those that relayed beside them."""
     path_ideal: int = 0
     """What the delivered bits cost at least on the links of their path, both ends of each link counted."""
 
@@ -122,13 +122,16 @@ class Ledger:
 def ledger(books: Iterable[EndBook], paths: Iterable[Path] = ()) -> Ledger:
     """`paths`: as the scenario was made for; without them, or for a pair they do not name, a delivery counts one hop.
 
-    Without paths every link counts as on the path. Raises ValueError where a book does not balance.
+    Without paths every link counts as on the path. Routes may leave the shortest path: a link that any key was relayed
+    over counts, too, or a detour would be free. Raises ValueError where a book does not balance.
     """
+    books = tuple(books)
     hops: dict[frozenset[str], int] = {}
     spans: set[frozenset[str]] = set()
     for path in paths:
         hops[frozenset((path[0], path[-1]))] = len(path) - 1
         spans |= {frozenset(span) for span in pairwise(path)}
+    spans |= {frozenset((book.node, book.peer)) for book in books if spans and book.kind == "local" and book.R}
     sums = dict.fromkeys(Ledger.__dataclass_fields__, 0)
     for book in books:
         if not book.balanced:

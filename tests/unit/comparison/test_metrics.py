@@ -144,6 +144,19 @@ def test_links_off_the_paths_and_bits_in_stock_do_not_count_against_a_path() -> 
     assert figures["expiry"] == pytest.approx(1800 / (4 * 4096 + 1400 + 1800))
 
 
+def test_a_detour_is_not_free() -> None:
+    """The same key by another way, of three links in place of two: a third of what is spent is beside the path."""
+    detour = tuple(
+        EndBook(node, peer, "local", G=4096, R=4096)
+        for one, other in pairwise(("A", "x", "y", "B"))
+        for node, peer in ((one, other), (other, one))
+    )
+    ends = (EndBook("A", "B", "global", N=4096, D=4096), EndBook("B", "A", "global", N=4096, D=4096))
+    idle = (EndBook("A", "relay", "local", G=900, S=900), EndBook("relay", "A", "local", G=900, S=900))
+    figures = measure(FIVE._replace(books=(*detour, *ends, *idle)), [("A", "relay", "B")])
+    assert figures["path_utilisation"] == pytest.approx(2 / 3)
+
+
 def test_every_pair_counts_its_own_hops() -> None:
     """A neighbour's key of a bit costs two, the distant pair's four: here 2 x 100 and 4 x 50, out of 500."""
     books = (
