@@ -18,9 +18,20 @@ from studies.all_designs import variants
 
 BASE = tuple(name for name in DESIGNS if "~" not in name)
 
-
 AMPLE = 0.05
 """A load at which a store never runs dry: else both ends take the last keys of it, whatever the rule (H3)."""
+
+
+CITIES = ("tokyo_2010", "secoqc_vienna_2008", "ukqn_backbone")
+"""Networks that were built, of 4, 6 and 10 nodes: a run takes about a second."""
+COUNTRY = "nsfnet_14"
+"""268 nodes with the relays on its long spans."""
+COUNTRY_SECONDS = 100.0
+"""At most: a run of one design takes from 5 s to a minute of processor, against one second in a city."""
+WIDE_SEEDS = 3
+WIDE_LOADS = (0.8, 1.2)
+CITY_WORKLOADS, COUNTRY_WORKLOADS = ("W2", "W5"), ("W2",)
+"""No W5 across the country: messages alone take longer there than the 0.1 s in which a guaranteed key is due."""
 
 
 class Extent(NamedTuple):
@@ -75,8 +86,11 @@ def grids(extent: Extent) -> dict[str, tuple[Grid, str]]:
         "erasing": (grid([f"toshiba.2019~{n}" for n in variants.ERASED], ("W2",), (0.5,)), variants.RUNNER),
     }
     if extent.name == FULL.name:
-        wide = Grid(BASE, ("W2", "W5"), (0.8, 1.2), ("tokyo_2010", "nsfnet_14"), (1, 2, 3), extent.seconds)
-        made["networks"] = (wide, variants.RUNNER)
+        seeds = extent.seeds[:WIDE_SEEDS]
+        cities = Grid(BASE, CITY_WORKLOADS, WIDE_LOADS, CITIES, seeds, extent.seconds)
+        seconds = min(extent.seconds, COUNTRY_SECONDS)
+        country = Grid(BASE, COUNTRY_WORKLOADS, WIDE_LOADS, (COUNTRY,), seeds, seconds)
+        made |= {"networks": (cities, variants.RUNNER), "country": (country, variants.RUNNER)}
     return made
 
 

@@ -13,12 +13,14 @@ from keyhop.simulator.topology import Topology, TopologyError
 PAIRS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {
         "tokyo_2010": (("KOG", "HAK"), ("KOG", "HON"), ("HAK", "HON")),
+        "ukqn_backbone": (("READ", "LON"), ("LON", "CAM"), ("BRIS", "IPS")),
         "nsfnet_14": (("9", "12"), ("5", "7"), ("2", "5"), ("1", "14")),
     }
 )
 """Of networks that name no applications that talk to each other. Tokyo: all pairs that Otemachi stands between, two
-hops each. NSFNET: Pittsburgh and Ithaca (300 km), Boulder and Lincoln (600 km), Palo Alto and Boulder (1350 km),
-Seattle to College Park (the whole country)."""
+hops each. UKQN: Reading and London, London and Cambridge (two hops each), and the whole backbone (nine). NSFNET:
+Pittsburgh and Ithaca (300 km), Boulder and Lincoln (600 km), Palo Alto and Boulder (1350 km), Seattle to College Park
+(the whole country)."""
 
 
 class Asking(NamedTuple):

@@ -47,6 +47,17 @@ def test_nsfnet_asks_over_short_and_long_paths_through_its_relays() -> None:
         assert all(there in near for there, near in zip(path[1:], neighbours, strict=False))
 
 
+def test_the_uk_backbone_shares_its_middle_between_two_near_pairs_and_its_ends() -> None:
+    backbone = load_builtin("ukqn")
+    found = asking(backbone, {link.id: 1000.0 for link in backbone.links})
+    assert [(path[0], path[-1], len(path) - 1) for path in found.paths] == [
+        ("READ", "LON", 2),
+        ("LON", "CAM", 2),
+        ("BRIS", "IPS", 9),
+    ]
+    assert found.rate_bps == 3 * 500
+
+
 def test_every_documented_pair_stands_in_its_network() -> None:
     for name, documented in PAIRS.items():
         assert {node for pair in documented for node in pair} <= set(load_builtin(name).nodes)
