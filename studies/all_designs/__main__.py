@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
 from keyhop.comparison.executors import ExecutorError
+from keyhop.comparison.progress import Log, Progress, line
 from keyhop.comparison.sweep import SweepError
 from studies.all_designs import hypotheses, page, published, sweeps
+
+
+class Telling:
+    """One line that changes on a terminal; else the name of each sweep, and a line a minute."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+        self._log = Log(self._say)
+
+    def __call__(self, name: str, state: Progress) -> None:
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{f'{name}: {line(state)}'[:width]:<{width}}", end="", file=sys.stderr, flush=True)
+            return
+        if name != self._shown:
+            self._shown = name
+            self._say(f"sweep {name}: {line(state)}")
+        self._log(state)
+
+    def _say(self, words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     extent.add_argument("--full", action="store_true", help="hours: 600 s, 20 seeds, all loads and workloads")
     parser.add_argument("--out", type=Path, required=True, help="directory; new, or of the same study")
     parser.add_argument("--workers", type=int, default=None, help="as many as cores if not given")
-    parser.add_argument("--seeds", type=int, default=0, help="so many in place of the usual ones")
+    parser.add_argument("--seeds", type=int, default=0, help="so many in place of the usual ones: seeds 1 to N")
     parser.add_argument("--seconds", type=float, default=0.0, help="simulated, in place of the usual ones")
     options = parser.parse_args(arguments)
     chosen = sweeps.QUICK if options.quick else sweeps.FULL
@@ -27,18 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.seconds:
         chosen = chosen._replace(seconds=options.seconds)
     out: Path = options.out
-    shown = ""
-
-    def tell(words: str) -> None:
-        nonlocal shown
-        if sys.stderr.isatty():
-            print(f"\r{words:<60}", end="", file=sys.stderr)
-        elif words.partition(":")[0] != shown:
-            shown = words.partition(":")[0]
-            print(f"sweep {shown}", file=sys.stderr)
-
     try:
-        swept = sweeps.run(chosen, out, options.workers, tell)
+        swept = sweeps.run(chosen, out, options.workers, Telling())
     except (SweepError, ExecutorError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

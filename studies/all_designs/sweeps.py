@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from keyhop.comparison import report, sweep
 from keyhop.comparison.case import Grid, Row, Value
 from keyhop.comparison.executors import Processes
 from keyhop.comparison.plan import LOADS
+from keyhop.comparison.progress import Progress
 from keyhop.comparison.statistics import Estimate, difference, estimate
 from keyhop.core.designs import DESIGNS
 from studies.all_designs import variants
@@ -145,7 +147,7 @@ class Swept(NamedTuple):
     """Where a design cannot be run at all."""
 
 
-def run(extent: Extent, out: Path, workers: int | None, tell: Callable[[str], None]) -> Swept:
+def run(extent: Extent, out: Path, workers: int | None, tell: Callable[[str, Progress], None]) -> Swept:
     """Goes on where an earlier start stopped. Raises what a sweep raises."""
     variants.register()
     figures: dict[str, Figures] = {}
@@ -160,7 +162,7 @@ def run(extent: Extent, out: Path, workers: int | None, tell: Callable[[str], No
             Processes(workers or len(os.sched_getaffinity(0))),
             command=command,
             runner_name=runner,
-            tell=lambda progress, name=name: tell(f"{name}: {progress.done} of {progress.total}"),  # type: ignore[misc]
+            tell=partial(tell, name),
         )
         if end.first_failure:
             failures.append(f"{name}: {end.failed} of {end.total} failed, the first: {end.first_failure}")

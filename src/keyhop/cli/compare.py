@@ -22,7 +22,7 @@ from keyhop.cli.settings import FILE, common_options, settings
 if TYPE_CHECKING:
     from keyhop.comparison.executors import Executor
     from keyhop.comparison.plan import Plan
-    from keyhop.comparison.sweep import Progress
+    from keyhop.comparison.progress import Progress
 
 REPORT = "report"
 
@@ -209,11 +209,14 @@ def _executor(plan: Plan, scheduler: str, tls_ca: str, tls_cert: str, tls_key: s
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[Progress], None]]:
-    """On a terminal; else nothing is said until the end."""
+    """On a terminal; else a line a minute."""
     if settings().quiet or not sys.stderr.isatty():
-        yield lambda state: None
+        from keyhop.comparison.progress import Log
+
+        yield Log(output.say)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
     from rich.text import Text
@@ -234,7 +237,8 @@ def _bar(total: int) -> Iterator[Callable[[Progress], None]]:
                 bar.reset(task, total=total, completed=state.done)
             started = True
             failed = f"{state.failed} failed" if state.failed else ""
-            bar.update(task, completed=state.done, description=failed)
+            words = escape("  ".join(filter(None, (failed, state.longest))))
+            bar.update(task, completed=state.done, description=words)
 
         yield tell
 

@@ -13,7 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessP
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
 
 from keyhop.comparison.attempt import Result, Task, attempt
 from keyhop.comparison.case import run_id
@@ -22,14 +23,23 @@ ATTEMPTS_LIMIT = 3
 """A case that was held by so many dying workers is given up."""
 AHEAD = 2
 """Tasks per worker that are handed out: enough that none waits for the next."""
+BEAT_S = 1.0
+"""How long nothing ends before it is told what is underway."""
 
 
 class ExecutorError(Exception):
     """Runs cannot be done there; the text says what would help."""
 
 
+class Underway(NamedTuple):
+    """Nothing has ended for a while."""
+
+    tasks: tuple[tuple[Task, float], ...]
+    """What workers are at, and for how many seconds."""
+
+
 class Executor(Protocol):
-    def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
+    def results(self, tasks: Iterable[Task]) -> Iterator[Result | Underway]:
         """One result for each task, as they come. Whoever stops listening ends the workers by closing the iterator."""
         ...
 
@@ -38,11 +48,12 @@ class Executor(Protocol):
 class Processes:
     workers: int
 
-    def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
+    def results(self, tasks: Iterable[Task]) -> Iterator[Result | Underway]:
         waiting = deque[Task]()
         more = iter(tasks)
         deaths = Counter[Task]()
         held: dict[Future[Result], Task] = {}
+        began: dict[Future[Result], float] = {}
         pool = self._pool()
         try:
             while True:
@@ -58,7 +69,12 @@ class Processes:
                         broken = True
                 if not held and not broken:
                     return
-                for future in wait(held, return_when=FIRST_COMPLETED).done:
+                # Workers take tasks in the order in which they were handed out.
+                began = {future: began.get(future, monotonic()) for future in islice(held, self.workers)}
+                ended = wait(held, timeout=BEAT_S, return_when=FIRST_COMPLETED).done
+                if not ended and not broken:
+                    yield Underway(tuple((held[future], monotonic() - since) for future, since in began.items()))
+                for future in ended:
                     if isinstance(future.exception(), BrokenProcessPool):
                         broken = True
                         continue

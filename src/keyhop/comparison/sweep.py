@@ -15,7 +15,8 @@ import orjson
 
 from keyhop.comparison.attempt import RUNNER, Result, Task, runner
 from keyhop.comparison.case import Case, Grid, Row, not_applicable, run_id
-from keyhop.comparison.executors import Executor
+from keyhop.comparison.executors import Executor, Underway
+from keyhop.comparison.progress import Progress
 from keyhop.comparison.version import code_version
 from keyhop.core.designs import DESIGNS
 from keyhop.simulator import topology
@@ -50,23 +51,15 @@ class Manifest(msgspec.Struct, frozen=True):
     machine: Machine
 
 
-class Progress(msgspec.Struct, frozen=True):
-    done: int
-    """Rows that are there, those of earlier starts too."""
-    total: int
-    failed: int = 0
-    """In this start: they are tried again in the next."""
-    first_failure: str = ""
-
-
 Tell = Callable[[Progress], None]
 
 
 def run(
     directory: Path, grid: Grid, executor: Executor, *, command: str, runner_name: str = RUNNER, tell: Tell
 ) -> Progress:
-    """Does what is missing. `tell` hears of the state at the start and after each run. Raises SweepError,
-    RunnerError, ExecutorError or OSError; whatever ends it, the rows so far are whole and stay."""
+    """Does what is missing. `tell` hears of the state at the start, after each run and, where the executor can say,
+    while one takes long. Raises SweepError, RunnerError, ExecutorError or OSError; whatever ends it, the rows so far are
+    whole and stay."""
     runner(runner_name)
     wanted = Manifest(grid, code_version(), runner_name, command, _machine())
     _begin(directory, wanted)
@@ -76,12 +69,16 @@ def run(
         tell(progress)
         missing = (case for case in grid.cases() if run_id(case, wanted.version) not in have)
         for result in _results(missing, executor, wanted):
+            if isinstance(result, Underway):
+                underway = tuple((task.case, seconds) for task, seconds in result.tasks)
+                tell(msgspec.structs.replace(progress, underway=underway))
+                continue
             progress = _keep(result, rows, times, progress)
             tell(progress)
     return progress
 
 
-def _results(missing: Iterator[Case], executor: Executor, wanted: Manifest) -> Iterator[Result]:
+def _results(missing: Iterator[Case], executor: Executor, wanted: Manifest) -> Iterator[Result | Underway]:
     """Cases that cannot be run need no worker; neither does a sweep that is complete."""
     tasks: list[Task] = []
     for case in missing:

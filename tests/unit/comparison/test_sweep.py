@@ -19,7 +19,8 @@ from keyhop.comparison import sweep
 from keyhop.comparison.attempt import Result, RunnerError, Task, attempt
 from keyhop.comparison.case import Grid, Row
 from keyhop.comparison.executors import ATTEMPTS_LIMIT, Dask, Executor, ExecutorError, Processes
-from keyhop.comparison.sweep import MANIFEST, ROWS, TIMES, Progress, SweepError, read_rows
+from keyhop.comparison.progress import Progress
+from keyhop.comparison.sweep import MANIFEST, ROWS, TIMES, SweepError, read_rows
 from keyhop.comparison.version import code_version
 
 GRID = Grid(("keyhop", "darpa", "nec"), ("W2",), (0.5, 1.2), ("p2p", "line3"), (1, 2, 3), 60.0)
@@ -88,6 +89,20 @@ def test_a_killed_worker_costs_no_row(tmp_path: Path, expected: list[bytes], mon
     assert len(list(marks.iterdir())) == 5
     assert (end.done, end.failed) == (len(GRID), 0)
     assert lines(tmp_path / "out") == expected
+
+
+def test_who_waits_hears_which_run_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYHOP_TEST_PAUSE_S", "0.3")
+    monkeypatch.setattr("keyhop.comparison.executors.BEAT_S", 0.05)
+    told: list[Progress] = []
+    grid = Grid(("keyhop", "darpa"), ("W2",), (0.5,), ("p2p",), (1, 3), 60.0)
+    sweep.run(tmp_path / "sweep", grid, Processes(1), command="", runner_name=RUNNER, tell=told.append)
+    seen = [state for state in told if state.underway]
+    assert {case for state in seen for case, _ in state.underway} == set(grid.cases()), "each has its turn"
+    assert all(len(state.underway) == 1 for state in seen), "one worker runs one"
+    times = [state.underway[0][1] for state in seen if state.done == 1]
+    assert times == sorted(times) and times[-1] > 0.1
+    assert not told[-1].underway
 
 
 def test_a_case_that_kills_every_worker_is_given_up_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
