@@ -25,6 +25,8 @@ AGREE, ANSWER_BLOCK, STORED, REQUEST, ANSWER_LEASE, STATEMENT, NAME_SECRET, RELA
 EXPIRE = 12
 DESIGN, OFFER, ANSWER_OFFER = 9, 10, 11
 KEEP_ALIVE, LINK_STATE, FORWARD, RESERVE, ANSWER_RESERVE, CONFIRM, BOOK_FLOW, ANSWER_FLOW, END_FLOW = range(20, 29)
+EVERYWHERE = 255
+"""Hops left of link state that goes to all nodes."""
 ABSENT, UNTOUCHED, SUPPLY, PAD, BURNT, TAKEN_OUT = range(6)
 PURPOSES = {"supply": SUPPLY, "pad": PAD}
 WINDOW = 8
@@ -387,7 +389,7 @@ class Peer:
     def link_state(self, links: list, applications: tuple[str, ...] = ()) -> list:
         self.journal += 1
         statement = pack([self.name, self.start << 32 | self.journal, links, applications])
-        return [LINK_STATE, statement, *self.signer.sign(statement)]
+        return [LINK_STATE, statement, *self.signer.sign(statement), EVERYWHERE]
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 

@@ -593,7 +593,7 @@ def pads_of(peer: Peer, spans: list[list[int]], **changes: object) -> bytes:
 
 
 def link_state_of(fields: list) -> bytes:
-    return frame(PLAIN, 0, pack([[[LINK_STATE, pack(fields), b"", b""]]]))
+    return frame(PLAIN, 0, pack([[[LINK_STATE, pack(fields), b"", b"", 255]]]))
 
 
 CLOSES: dict[str, Callable[[Peer], bytes]] = {
@@ -666,7 +666,7 @@ CLOSES: dict[str, Callable[[Peer], bytes]] = {
     "link state with too many links": lambda peer: link_state_of(["far", 1, [["x", 0, 0, True]] * 300, []]),
     "link state of a long name": lambda peer: link_state_of(["x" * 65, 1, [], []]),
     "link state of nobody": lambda peer: link_state_of(["", 1, [], []]),
-    "link state that is none": lambda peer: frame(PLAIN, 0, pack([[[LINK_STATE, b"\xc1", b"", b""]]])),
+    "link state that is none": lambda peer: frame(PLAIN, 0, pack([[[LINK_STATE, b"\xc1", b"", b"", 255]]])),
     "a handed-on frame at a negative position": lambda peer: frame(
         PLAIN, 0, pack([[[FORWARD, "far", "m", 3, 1, 4, -1, b"", bytes(16)]]])
     ),
@@ -966,7 +966,7 @@ SHAPES = {
     EXPIRE: [some.lists(pairs, max_size=3)],
     NAME_SECRET: [numbers, numbers],
     RELAY_BATCH: [texts, texts, numbers, some.lists(pairs, max_size=3), numbers, blobs, blobs, labels | blobs],
-    LINK_STATE: [statements, blobs, blobs],
+    LINK_STATE: [statements, blobs, blobs, numbers],
     FORWARD: [texts, texts, numbers, numbers, some.integers(0, 6), numbers, blobs, blobs],
     RESERVE: [numbers, paths, numbers],
     RESERVE + 1: [numbers, paths, some.booleans(), texts, texts],

@@ -11,6 +11,7 @@ from keyhop.core.model import AppId
 
 SECRET = random.Random(6).randbytes(65_536)
 LAST = (1 << 63) - 1
+EVERYWHERE = 255
 
 
 def opened() -> tuple[Line, Peer]:
@@ -28,7 +29,7 @@ def told(line: Line, by: Signer, sequence: int, *applications: str, node: str = 
 
 
 def say(line: Line, statement: bytes, certificate: bytes, signature: bytes) -> None:
-    line.receive(frame(PLAIN, 0, pack([[[LINK_STATE, statement, certificate, signature]]])))
+    line.receive(frame(PLAIN, 0, pack([[[LINK_STATE, statement, certificate, signature, EVERYWHERE]]])))
     assert not line.closed
 
 
@@ -78,7 +79,8 @@ def test_the_node_signs_its_own_state_as_the_text_says() -> None:
     states = [message for message in peer.plain if message[0] == LINK_STATE]
     assert states
     checker = Line("k", "m", SECRET)
-    for _, statement, certificate, signature in states:
+    for _, statement, certificate, signature, hops_left in states:
+        assert hops_left == EVERYWHERE
         assert unpack(statement)[0] == "m"
         assert not checker.vault.doubt("m", statement, certificate, signature)
         assert checker.vault.doubt("k", statement, certificate, signature)

@@ -29,6 +29,9 @@ STATEMENT_LIMIT_BYTES = 512 * 1024
 CERTIFICATE_LIMIT_BYTES = 8192
 SIGNATURE_LIMIT_BYTES = 1024
 APPLICATIONS_PER_NODE = 4096
+EVERYWHERE = 255
+"""Hops left of link state that goes on to all nodes there are; nobody takes one off."""
+HORIZON_LIMIT_HOPS = EVERYWHERE - 1
 CIPHERTEXT_LIMIT_BYTES = 262_144
 DESIGN_LIMIT_BYTES = 65_536
 MANIFEST_LIMIT_BYTES = 4096
@@ -339,6 +342,8 @@ class SignedLinkState(Message, frozen=True, gc=False, array_like=True, tag=21):
     certificate: Annotated[bytes, Meta(max_length=CERTIFICATE_LIMIT_BYTES)]
     """DER, of the node."""
     signature: Annotated[bytes, Meta(max_length=SIGNATURE_LIMIT_BYTES)]
+    hops_left: Byte
+    """Over so many links more it may go: outside the signature, since every node on the way takes one off."""
 
 
 class Forward(Message, frozen=True, gc=False, array_like=True, tag=22):

@@ -114,6 +114,7 @@ def node_settings(file: NodeFile, links: Mapping[str, bytes], policy: Policy | N
         min_key_bits=limits.min_key_size_bits,
         max_key_bits=limits.max_key_size_bits,
         keys_per_request=limits.keys_per_request,
+        horizon_hops=limits.horizon_hops,
         controller=NodeId(file.controller) if file.controller else None,
         policy=policy,
         link_names={link.to: link_id(file.node.id, link) for link in reversed(file.links)},

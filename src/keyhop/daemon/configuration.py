@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from keyhop.core.designs import DESIGNS, NotRunning, carrier, controlled, not_hosted
+from keyhop.core.messages import HORIZON_LIMIT_HOPS
 from keyhop.core.node.intake import RESERVED_SOURCES
 from keyhop.files import Address, CheckError, Fingerprint, Source, read, schema
 from keyhop.files.records import NAME, Between, Key, Name, OneOrMany, Pattern, Rest
@@ -201,6 +202,9 @@ class Limits:
     stock_bytes: Annotated[int, SIZE] = 1024 * 1024
     """Kept per direction and link."""
     connections: Annotated[int, Between(1, 100_000)] = 4096
+    horizon_hops: Annotated[int, Between(0, HORIZON_LIMIT_HOPS)] = 0
+    """Link state goes over so many links, 0: everywhere; the same in all node files. No key is shared with applications
+    farther away."""
 
     def __post_init__(self) -> None:
         sizes = ("min_key_size", self.min_key_size_bits), ("key_size", self.key_size_bits)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from keyhop.core.composed.network import Network
 from keyhop.core.designs import Design
 from keyhop.core.designs.running import running
 from keyhop.core.machine import Deliver
+from keyhop.core.messages import HORIZON_LIMIT_HOPS
 from keyhop.core.model import BYTE_BITS, NANOSECONDS, AppId, NodeId, Range, RequestError
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
@@ -34,6 +34,10 @@ SELDOM_NS = 60 * NANOSECONDS
 """Keep-alives of a large network without faults: nothing falls silent there, and they would be most of what is said."""
 
 
+HORIZON_HOPS = 8
+"""Of a large network, at least: twice its longest path and two more, so that there is room for ways round."""
+
+
 class Ask(Trial):
     __slots__ = ("fetched",)
 
@@ -52,12 +56,17 @@ class RealNodes:
         self.scenario = scenario
         self.delay_ns = delay_ns
         self._running = running(design)
+        self._adjacent: dict[str, list[str]] = {}
+        for one, other in map(sorted, links):
+            self._adjacent.setdefault(one, []).append(other)
+            self._adjacent.setdefault(other, []).append(one)
+        self._apart: dict[tuple[str, str], int] = {}
+        """Links from one end to the other, of those who have asked."""
         timing = Timing(delay=(delay_ns, delay_ns), commit=(NANOSECONDS // 1000, NANOSECONDS // 500))
         self.world = World(seed, self._settings(), design, WeightlessVault, timing)
         self.world.on_answer.append(self._answered)
         self.trials = Trials(scenario.demands, Ask)
         self._asking: dict[int, Ask] = {}
-        self._network = Network(links)
         self._blocks: dict[frozenset[str], Iterator[Delivery]] = {
             link: deliveries(link, rate, seed, scenario.block_ns) for link, rate in links.items()
         }
@@ -141,9 +150,7 @@ class RealNodes:
     def _given(self, ask: Ask, taken: Range) -> None:
         self.serves += 1
         demand = ask.demand
-        path = self._network.shortest(demand.master, demand.slave)
-        assert path is not None
-        hops = len(path) - 1
+        hops = self._hops(demand.master, demand.slave)
         self.world.at(self.world.now + hops * self.delay_ns, self._fetch, ask, taken)
 
     def _fetch(self, ask: Ask, taken: Range) -> None:
@@ -261,7 +268,9 @@ class RealNodes:
 
     def _settings(self) -> list[NodeSettings]:
         names = sorted({node for link in self.links for node in link})
-        seldom = len(names) > LARGE_NODES and not self.scenario.faults
+        large = len(names) > LARGE_NODES
+        seldom = large and not self.scenario.faults
+        horizon_hops = self._horizon_hops() if large else 0
         served: dict[str, dict[str, set[str]]] = {name: {} for name in names}
         for stream in self.scenario.streams:
             master, slave = applications(stream.name)
@@ -289,6 +298,7 @@ class RealNodes:
                     for application, peers in sorted(served[name].items())
                 ),
                 stock_limit_bytes=STOCK_LIMIT_BYTES,
+                horizon_hops=horizon_hops,
                 keep_alive_ns=SELDOM_NS if seldom else NodeSettings.keep_alive_ns,
                 min_key_bits=BYTE_BITS,
                 max_key_bits=1 << 20,
@@ -296,8 +306,31 @@ class RealNodes:
             for name in names
         ]
 
+    def _horizon_hops(self) -> int:
+        longest = max((self._hops(stream.master, stream.slave) for stream in self.scenario.streams), default=0)
+        return min(max(HORIZON_HOPS, 2 * longest + 2), HORIZON_LIMIT_HOPS)
+
+    def _hops(self, source: str, destination: str) -> int:
+        """Of the shortest path; 0 if there is none."""
+        ends = source, destination
+        if ends not in self._apart:
+            self._apart[ends] = hops_between(self._adjacent, *ends)
+        return self._apart[ends]
+
     def _around(self, name: str) -> list[tuple[str, int]]:
-        return [(next(iter(link - {name})), rate) for link, rate in self.links.items() if name in link]
+        return [(peer, self.links[frozenset((name, peer))]) for peer in self._adjacent[name]]
+
+
+def hops_between(adjacent: Mapping[str, Sequence[str]], source: str, destination: str) -> int:
+    """0 if no path leads there."""
+    seen, level, hops = {source}, [source], 0
+    while level:
+        if destination in level:
+            return hops
+        level = list(dict.fromkeys(peer for node in level for peer in adjacent[node] if peer not in seen))
+        seen.update(level)
+        hops += 1
+    return 0
 
 
 def applications(stream: str) -> tuple[str, str]:

@@ -57,7 +57,7 @@ applications:
     + """"}
 directory: {sae-sie: SIE}
 audit: [{file: audit.jsonl, max_size: 1 MB, sync: true}]
-limits: {key_size: 512, stock: 2 MiB}
+limits: {key_size: 512, stock: 2 MiB, horizon_hops: 12}
 lifetimes: {fetch: 1 h, block: 7 d}
 log: {level: debug}
 """
@@ -84,6 +84,7 @@ def test_the_smallest_file_has_the_defaults_of_the_design() -> None:
     assert (limits.min_key_size_bits, limits.key_size_bits, limits.max_key_size_bits) == (64, 256, 8192)
     assert limits.keys_per_request == 128
     assert limits.stock_bytes == 1_048_576
+    assert limits.horizon_hops == 0
     assert (file.lifetimes.fetch_s, file.lifetimes.block_s) == (86_400, 30 * 86_400)
 
 
@@ -154,6 +155,7 @@ def test_a_link_has_one_name_at_both_ends() -> None:
         ("{sae-sie: SIE}", "{vpn: SIE}", "directory.vpn: vpn is served by this node, not by SIE"),
         ("key_size: 512", "key_size: 100", "limits.key_size: 100 bit is no key size: must be a multiple of 8"),
         ("key_size: 512", "key_size: 16384", "limits.key_size: 16384 bit is out of range: must be 64 to 8192 bit"),
+        ("horizon_hops: 12", "horizon_hops: 255", "limits.horizon_hops: '255' is out of range: must be 0 to 254"),
         ("stock: 2 MiB", "stock: 2 kB", "limits.stock: 2000 B is out of range: must be 16 KiB to 4 GiB"),
         ("stock: 2 MiB", "stock: 5 GiB", "must be 16 KiB to 4 GiB"),
         ("max_size: 1 MB", "max_size: 1 B", "audit[0].max_size: 1 B is too small: must be 4096 B or more"),

@@ -9,7 +9,7 @@ import pytest
 
 from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NANOSECONDS
-from keyhop.simulator.real_nodes import RealNodes
+from keyhop.simulator.real_nodes import LARGE_NODES, RealNodes
 from keyhop.simulator.record import Demand, Fault, Record, Scenario, Stream, Trouble, Verdict
 
 RATE_BPS = 10_000
@@ -50,6 +50,21 @@ def test_a_distant_pair_never_falls_silent_for_want_of_tag_keys() -> None:
     record = run("ABC", 0.5)
     late = [o for o, d in zip(record.outcomes, record.scenario.demands, strict=True) if d.at_ns > 100 * NANOSECONDS]
     assert sum(outcome.verdict is Verdict.SUPPLIED for outcome in late) / len(late) > 0.97
+
+
+def most_known(nodes: int) -> int:
+    names = [f"n{number:04}" for number in range(nodes)]
+    links = {frozenset(pair): RATE_BPS for pair in pairwise(names)}
+    streams = (Stream("s", names[0], names[2], 4000, 256), Stream("t", names[10], names[15], 4000, 256))
+    network = RealNodes(DESIGNS["keyhop"], links, Scenario(streams, ()), seed=1, delay_ns=NANOSECONDS // 100)
+    network.run(1)
+    return max(len(process.node.states.known) for process in network.world.processes.values())
+
+
+def test_in_large_networks_what_a_node_knows_does_not_grow_with_their_size() -> None:
+    # Twelve links to either side: twice the longest path and two more.
+    assert most_known(LARGE_NODES + 1) == most_known(2 * LARGE_NODES) == 2 * (2 * 5 + 2)
+    assert most_known(LARGE_NODES // 2) == LARGE_NODES // 2 - 1
 
 
 def test_the_same_seed_gives_the_same_record() -> None:

@@ -72,6 +72,8 @@ class NodeSettings:
     """Neighbour -> the link to it as policies name it."""
     keep_alive_ns: int = 5 * NANOSECONDS
     """A quiet connection says so as often; the same at all nodes (docs/protocol.md 7.5)."""
+    horizon_hops: int = 0
+    """Over how many links link state goes, at most 254; 0: everywhere. The same at all nodes (docs/protocol.md 11)."""
     request_wait_ns: int = NANOSECONDS
     """How long an enc_keys may wait for a lease before it is refused."""
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from keyhop.core.messages import LinkState, SignedLinkState, decode_link_state, encode
+from keyhop.core.messages import EVERYWHERE, LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Context
 from keyhop.core.node.link import Links
@@ -32,6 +32,9 @@ PACE_NS, AT_ONCE = LOOK_NS, 16
 as they like; the last word of one that speaks faster is handed on when it is its turn again."""
 LIFETIMES = 3
 """A node is forgotten after so many refreshes without one."""
+FARTHER_LIMIT = 16
+"""A statement that comes again with more hops left is handed on again, so often: nobody can make all of them go round
+for each number that there is."""
 NODES_LIMIT = 4096
 SEQUENCE_LIMIT = (1 << 63) - 1
 START_SHIFT = 32
@@ -58,11 +61,21 @@ class Known(msgspec.Struct, gc=False):
     state: LinkState
     message: SignedLinkState
     """As its node signed it, to be handed on."""
+    hops_left: int
+    """The most with which it came, within our own horizon."""
     heard_at: int
     up: frozenset[str]
     """The neighbours to which it says its links are up."""
     credit_ns: int
     """When this was heard: the time in which the node could have spoken and did not."""
+    farther: int = 0
+    """How often it came again with more hops left."""
+
+    @property
+    def onward(self) -> SignedLinkState:
+        """As it is handed on, if it is."""
+        hops_left = self.hops_left if self.hops_left == EVERYWHERE else self.hops_left - 1
+        return msgspec.structs.replace(self.message, hops_left=hops_left)
 
 
 class Held(NamedTuple):
@@ -111,6 +124,9 @@ class LinkStates:
 
     @property
     def refresh_ns(self) -> int:
+        if self.context.settings.horizon_hops:
+            # Each node has other nodes within its horizon: what followed their number would differ from node to node.
+            return REFRESH_LIMIT_NS
         return min(max(REFRESH_NS, len(self.known) * REFRESH_NS_PER_NODE), REFRESH_LIMIT_NS)
 
     def tick(self, event: LinkStateTick) -> None:
@@ -162,19 +178,28 @@ class LinkStates:
         state = msgspec.structs.replace(state, sequence=self._sequence)
         self._told, self._told_at = state, self.context.now
         statement = encode(state)
-        self._flood(SignedLinkState(statement, *self.context.vault.sign(statement)), but="")
+        self._flood(SignedLinkState(statement, *self.context.vault.sign(statement), self._within(EVERYWHERE)), but="")
 
     def _flood(self, message: SignedLinkState, but: str) -> None:
         for pair in self.context.pairs.values():
             if pair.is_hop and pair.peer != but:
                 self.context.say_plain(pair.peer, message)
 
+    def _within(self, hops_left: int) -> int:
+        """Bounded by our own horizon: a neighbour can make nothing go farther than what it signs itself."""
+        horizon = self.context.settings.horizon_hops
+        return min(hops_left, horizon - 1) if horizon else hops_left
+
+    def _hand_on(self, known: Known, but: str) -> None:
+        if known.hops_left:
+            self._flood(known.onward, but)
+
     def _opened(self, pair: Pair) -> None:
         if not pair.is_hop:
             return
         for known in self.known.values():
-            if known.state.node != pair.peer:
-                self.context.say_plain(pair.peer, known.message)
+            if known.state.node != pair.peer and known.hops_left:
+                self.context.say_plain(pair.peer, known.onward)
         self._told = None
         self.tell()
 
@@ -193,11 +218,17 @@ class LinkStates:
             if peer == node and last.state.sequence > state.sequence:
                 # Its numbers fell back, or it would not say this: shown its own, it goes on above it.
                 context.say_plain(peer, last.message)
+            elif known is not None and known.message.statement == message.statement:
+                self._heard_nearer(peer, known, message)
             return
         if last is None and len(self.known) + len(self.forgotten) >= NODES_LIMIT and not self._make_room():
             context.count("link_states_refused")
             return
-        if node in self._held and self._held[node].sequence >= state.sequence:
+        held = self._held.get(node)
+        if held is not None and held.sequence >= state.sequence:
+            if held.message.statement == message.statement and held.message.hops_left < message.hops_left:
+                farther = msgspec.structs.replace(held.message, hops_left=message.hops_left)
+                self._held[node] = Held(peer, held.sequence, farther)
             return
         if self._doubts(peer, node, message):
             return
@@ -209,13 +240,22 @@ class LinkStates:
         self._held.pop(node, None)
         self.forgotten.pop(node, None)
         self.version += 1
-        self.known[node] = Known(state, message, context.now, frozenset(_ways(state)), credit_ns - PACE_NS)
+        ways, hops_left = frozenset(_ways(state)), self._within(message.hops_left)
+        self.known[node] = known = Known(state, message, hops_left, context.now, ways, credit_ns - PACE_NS)
         for application in state.applications:
             self._learn(AppId(application), NodeId(node))
         if last is not None and state.sequence >> START_SHIFT > last.state.sequence >> START_SHIFT:
             for call in self.on_restarted:
                 call(node)
-        self._flood(message, but=peer)
+        self._hand_on(known, but=peer)
+
+    def _heard_nearer(self, peer: str, known: Known, message: SignedLinkState) -> None:
+        """The same statement over fewer links than it came before: it may go farther than it went."""
+        hops_left = self._within(message.hops_left)
+        if hops_left > known.hops_left and known.farther < FARTHER_LIMIT:
+            known.hops_left = hops_left
+            known.farther += 1
+            self._hand_on(known, but=peer)
 
     def _credit_ns(self, last: Known | None) -> int:
         most = AT_ONCE * PACE_NS

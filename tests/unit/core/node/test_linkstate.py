@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from keyhop.core.designs import DESIGNS
-from keyhop.core.messages import BookFlow, LinkState, SignedLinkState, decode_link_state, encode
+from keyhop.core.messages import EVERYWHERE, BookFlow, LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId, PeerError
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.node.linkstate import (
@@ -34,9 +34,10 @@ LIFETIME_NS = LIFETIMES * REFRESH_NS
 """In a small network."""
 
 
-def node(**directory: str) -> Node:
+def node(horizon_hops: int = 0, **directory: str) -> Node:
     settings = NodeSettings(
         node=NodeId("a"),
+        horizon_hops=horizon_hops,
         neighbours=(Neighbour(node=NodeId("b"), link=bytes(range(16))),),
         applications=(Application(id=AppId("own"), peers=frozenset({AppId("far")})),),
         directory={AppId(app): NodeId(at) for app, at in directory.items()},
@@ -49,9 +50,11 @@ def node(**directory: str) -> Node:
     return made
 
 
-def signed(name: str, sequence: int, *applications: str, by: str | None = None) -> SignedLinkState:
+def signed(
+    name: str, sequence: int, *applications: str, by: str | None = None, hops_left: int = EVERYWHERE
+) -> SignedLinkState:
     statement = encode(LinkState(name, sequence, (), applications))
-    return SignedLinkState(statement, *PretendIdentity(by or name).sign(statement))
+    return SignedLinkState(statement, *PretendIdentity(by or name).sign(statement), hops_left)
 
 
 def told(made: Node, name: str, sequence: int, *applications: str, by: str | None = None, peer: str = "b") -> None:
@@ -263,7 +266,7 @@ def test_a_statement_that_is_no_link_state_is_a_breach() -> None:
     made = node()
     for statement in (b"", b"\xc1", encode(LinkState("", 1, (), ()))):
         with pytest.raises(PeerError):
-            made.states.heard("b", SignedLinkState(statement, *PretendIdentity("b").sign(statement)))
+            made.states.heard("b", SignedLinkState(statement, *PretendIdentity("b").sign(statement), EVERYWHERE))
 
 
 def test_stock_is_told_in_steps_so_that_small_changes_say_nothing() -> None:
