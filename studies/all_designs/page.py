@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from keyhop.comparison import html
-from studies.all_designs.published import Beside
+from studies.all_designs.beside import Beside
 from studies.all_designs.sweeps import Extent, Swept
 from studies.all_designs.verdicts import Verdict, percent
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from keyhop.comparison.metrics import jain
 from keyhop.core.designs import DESIGNS
@@ -21,7 +20,8 @@ from keyhop.core.policy.sharing import Weighted
 from keyhop.simulator import runs, topology
 from keyhop.simulator.arena import Arena
 from keyhop.simulator.record import Demand, Scenario, Stream
-from studies.all_designs import charts, variants
+from studies.all_designs import charts, queues, variants
+from studies.all_designs.beside import Beside
 from studies.all_designs.sweeps import Figures
 from studies.all_designs.verdicts import percent
 
@@ -37,16 +37,6 @@ REFERENCE_SAME = 0.082
 SECONDS = 60.0
 
 
-class Beside(NamedTuple):
-    of: str
-    theirs: str
-    ours: str
-    agrees: str
-    """yes, no, shape, not decided"""
-    difference: str
-    plot: str = ""
-
-
 def all_results(figures: dict[str, Figures], out: Path) -> list[Beside]:
     return [
         toshiba_sharing(),
@@ -54,6 +44,7 @@ def all_results(figures: dict[str, Figures], out: Path) -> list[Beside]:
         quantum_canada(figures["sets"]),
         *admission(),
         ddka(),
+        queues.hhqa(),
         kisti(figures["derivation"]),
         nec(),
     ]

@@ -15,7 +15,7 @@ from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.disposal import EraseInBatches
 from keyhop.core.policy.division import EncDec
 from keyhop.core.policy.formatting import ChunkOnReception, SliceOnSupply
-from keyhop.core.policy.priority import ResponseWeight
+from keyhop.core.policy.priority import Fifo, ResponseWeight
 from keyhop.core.policy.refill import NoThreshold
 from keyhop.core.policy.synchronisation import VerifyBatch, WorkingSet
 from keyhop.simulator import runs
@@ -34,6 +34,7 @@ WITHOUT_THRESHOLDS = {"nec.fixed": "nec", "qkdnetsim_like": "qkdnetsim_like~no_t
 """NEC has both itself: files made ahead between two marks, and on demand."""
 SAME_END = "qcanada.working_set~same_end"
 RAW_FIRST = "kisti~raw_first"
+ONE_QUEUE = "qos~fifo"
 
 SIZES_AND_LEVELS = ((128, 1), (256, 2), (512, 3), (1024, 4), (2048, 5))
 """As DDKA links them: longer keys for higher security."""
@@ -59,6 +60,7 @@ def _made() -> list[Design]:
     variants += [_variant("ddka", f"ddka~{omega:g}", priority=ResponseWeight(omega=omega)) for omega in OMEGAS]
     variants += [_variant("toshiba.2019", f"toshiba.2019~{n}", disposal=EraseInBatches(n=n)) for n in ERASED]
     formatting = Formatting(reception=ChunkOnReception(), supply=SliceOnSupply(step=8))
+    variants.append(_variant("qos", ONE_QUEUE, priority=Fifo()))
     variants.append(_variant("kisti", RAW_FIRST, formatting=formatting, division=EncDec()))
     return variants
 

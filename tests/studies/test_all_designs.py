@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from studies.all_designs import published, sweeps, variants
+from studies.all_designs import published, queues, sweeps, variants
 from studies.all_designs.verdicts import above, below, every
 
 from keyhop.comparison.statistics import Estimate
@@ -35,7 +35,7 @@ def test_the_quick_study_has_a_verdict_for_each_hypothesis_and_every_published_r
     assert [one["id"] for one in told["hypotheses"]] == [f"H{number}" for number in range(1, 10)]
     assert {one["verdict"] for one in told["hypotheses"]} <= {"holds", "fell", "not decided"}
     assert all(one["figures"] for one in told["hypotheses"])
-    assert len(told["published"]) == 8 and told["failures"] == []
+    assert len(told["published"]) == 9 and told["failures"] == []
     page = (out / "index.html").read_text()
     assert page.count("<svg") >= 9 and "arXiv 2408.04598" in page and "arXiv 2604.09144" in page
     assert str(tmp_path) not in page
@@ -77,3 +77,19 @@ def test_published_figures_that_follow_from_rules_are_met() -> None:
     assert published.nec().agrees == "yes"
     sdqaas, mtka = published.admission()
     assert (sdqaas.agrees, mtka.agrees) == ("shape", "shape")
+
+
+def test_where_a_queue_forms_prioritised_requests_wait_less_than_in_one_queue_and_best_effort_ones_more() -> None:
+    found = queues.hhqa(loads=(1.0,), seeds=(1,), seconds=130.0)
+    assert found.agrees == "shape"
+    assert "load 1: prioritised 0." in found.ours and "reserved and idle" in found.ours
+    assert "<svg" in found.plot and "one queue (FIFO)" in found.plot
+
+
+def test_where_nobody_waits_nothing_is_said_of_the_order_of_classes() -> None:
+    assert queues.hhqa(loads=(0.3,), seeds=(1,), seconds=90.0).agrees == "not decided"
+
+
+def test_without_a_queue_for_each_class_the_result_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DESIGNS, "qos", variants.VARIANTS[variants.ONE_QUEUE])
+    assert queues.hhqa(loads=(1.0,), seeds=(1,), seconds=130.0).agrees == "no"
