@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from tests.emulation.asking import KEY_BITS, SECONDS, Asker, with_policy
 from tests.emulation.small_labs import PAIR, emulated, exchange, kme, link_place, make, running
 
 from keyhop import KeyhopError
+from keyhop.cli.main import cli
 from keyhop.emulator import lab as labs
 from keyhop.emulator import module, processes
 from keyhop.emulator.lab import Lab
@@ -51,6 +55,50 @@ def line(tmp_path: Path) -> Iterator[Lab]:
     declared(lab)
     with running(lab, one_process=True):
         yield lab
+
+
+def explained(lab: Lab, *request: str) -> dict[str, Any]:
+    """By the command, which finds the node that serves the application."""
+    words = ["policy", "explain", *request, "--lab", str(lab.directory), "-o", "json"]
+    result = CliRunner().invoke(cli, words, prog_name="keyhop")
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = msgspec.json.decode(result.stdout)
+    return told
+
+
+@pytest.mark.emulation
+def test_explain_says_what_the_network_has_and_takes_none_of_it(line: Lab) -> None:
+    exchange(line, "gold", "end", 1, 30)
+    demand = ("--extension", "keyhop_max_hops=1")
+    told = explained(line, "gold", "end")
+    now = told["network"]
+    assert told["rule"]["rule"] == "end" and told["values"]["label"]["value"] == "true"
+    assert (now["node"], now["peer_node"]) == ("a", "c") and now["outcome"] in ("given", "leased"), now
+    assert now["route"]["path"] == ["a", "b", "c"] and now["pool"]["kind"] == "relayed" and now["unmet"] == []
+    label = now["label"]
+    assert label["paths"] == [["a", "b", "c"]] and label["grade"] == "its" and label["epsilon"] == 1.1e-10
+    assert label["vendors"] == ["acme"] and label["trust"] == "full"
+    # Rule `end` waits for better key; rule default refuses what `iron` demands, and so does the door.
+    assert explained(line, "gold", "end", *demand)["network"]["outcome"] == "waits"
+    refused = explained(line, "iron", "end", *demand)["network"]
+    assert refused["unmet"] == [{"name": "keyhop_max_hops", "reason": "2 hops, above 1"}]
+    with kme(line, "iron") as near, pytest.raises(KeyhopError, match="could be met"):
+        near.get_keys("end", mandatory={"keyhop_max_hops": 1})
+    assert explained(line, "iron", "end", "--size", "8192")["refused"].startswith("size = 8192")
+    assert explained(line, "iron", "iron")["refused"]
+    before = explained(line, "gold", "far")["network"]
+    for _ in range(20):
+        explained(line, "gold", "far", "--size", "4096")
+    after = explained(line, "gold", "far")["network"]
+    assert after["pool"]["flows"]["delivered_bytes"] == before["pool"]["flows"]["delivered_bytes"]
+    result = CliRunner().invoke(cli, ["policy", "explain", "nobody", "end", "--lab", str(line.directory)])
+    assert result.exit_code == 5 and "no application nobody" in result.output
+    for query, why in (("size=abc", "size = abc: must be a number"), ("extensions=[1]", "must be a JSON object")):
+        asking = http.client.HTTPConnection(line.node("a").manage, timeout=5)
+        asking.request("GET", f"/api/v1/explain/gold/end?{query}")
+        answer = asking.getresponse()
+        assert answer.status == 400 and why in answer.read().decode()
+        asking.close()
 
 
 REPLACING = """apiVersion: keyhop/v1

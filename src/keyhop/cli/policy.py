@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyhop.cli import output
+from keyhop.cli import figures, node_api, output
 from keyhop.cli.figures import counted
 from keyhop.cli.output import ExitCode, fail
-from keyhop.cli.settings import FILE, common_options
+from keyhop.cli.settings import FILE, common_options, settings
+from keyhop.wire import manage
+from keyhop.wire.manage import ExplainAnswer, Outcome, Supply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from keyhop.core.constraints import Constraints
-    from keyhop.core.policy_rules import Place, Policy, Terms, Value
+    from keyhop.core.policy_rules import Policy, Value
     from keyhop.daemon.configuration import NodeFile
 
 POLICY_NAME = "policy.yml"
 """Beside the node file."""
+OUTCOMES = {
+    Outcome.GIVEN: "a key is there",
+    Outcome.LEASED: "a key is there",
+    Outcome.WAITS: "a request would wait",
+    Outcome.FALLS_BACK: "not enough, so the rule's fallback makes one",
+    Outcome.REFUSED: "a request would be refused",
+}
+"""What a node says, as a sentence begins."""
 
 
 @click.group()
@@ -81,147 +88,109 @@ def explain(
 ) -> None:
     """What becomes of a request of APPLICATION for a key to share with PEER, and which rule decided each value.
 
+    In a lab, or with --address, the node that serves APPLICATION is asked: its own policy decides, and it says what
+    the network has for the request now. With --policy or --config, or where no node answers, a file is explained alone.
+
     \b
     Example:
       keyhop policy explain vpn-1 vpn-2 --size 256 --extension keyhop_max_hops=2
     """
-    from keyhop.core.constraints import parse
-    from keyhop.core.model import RequestError
+    members = dict(_member(text) for text in extensions)
+    if file is not None or node_file is not None:
+        answer = _by_file(application, peer, size, members, file, node_file, "a file was named")
+    else:
+        answer = _by_node(application, peer, size, members)
+    output.emit(answer, lambda: _table(answer))
+
+
+def _by_file(
+    application: str,
+    peer: str,
+    size: int | None,
+    extensions: Mapping[str, Any],
+    file: Path | None,
+    node_file: Path | None,
+    not_asked: str,
+) -> ExplainAnswer:
+    from msgspec.structs import replace
+
+    from keyhop.daemon.explaining import by_rules
 
     node, limits = _node(node_file) if node_file else (None, None)
     named = node_file.parent / node.policy if node_file and node and node.policy else None
     found = _load(file or named or (node_file.parent if node_file else Path()) / POLICY_NAME, limits)
     terms = found.terms(application, peer)
-    members = dict(_member(text) for text in extensions)
-    refused, key_size, demanded = "", None, terms.bounds
-    details: tuple[dict[str, Any], ...] = ()
-    try:
-        _entitled(node, application, peer)
-        asked = parse([members]).required
-        key_size = terms.key_size(size)
-        demanded = terms.demands(asked)
-    except RequestError as error:
-        refused, details = error.message, error.details
-    answer: dict[str, Any] = {
-        "apiVersion": output.API_VERSION,
-        "application": application,
-        "peer": peer,
-        "rule": _place(terms.rule),
-        "refused": refused or None,
-        "details": list(details),
-        "key_size_bits": key_size,
-        "demands": told(demanded),
-        "values": {
-            word: {"value": shown(word, value), "decided_by": _place(terms.places[word])}
-            for word, value in values(terms).items()
-        },
-    }
-    output.emit(answer, lambda: _table(application, peer, terms, answer))
+    answer, _ = by_rules(terms, application, peer, size, extensions, lambda: _entitled(node, application, peer))
+    return replace(answer, not_asked=not_asked)
+
+
+def _by_node(application: str, peer: str, size: int | None, extensions: Mapping[str, Any]) -> ExplainAnswer:
+    """Of the node that serves the application; where none is there to ask and none was meant, of a file beside us."""
+    path = manage.explain_path(application, peer, size, extensions)
+    answers, failures = node_api.try_all(lambda target: node_api.ask(target, path, manage.ExplainAnswer))
+    if answers:
+        return answers[0][1]
+    absent = (ExitCode.NO_SUCH_THING, ExitCode.UNREACHABLE)
+    _, failure = next((one for one in failures if one[1].exit_code not in absent), failures[0])
+    if failure.exit_code not in absent or settings().address:
+        raise failure
+    if not Path(POLICY_NAME).exists():
+        next_step = f"go to a lab, give --address HOST:PORT, or name a file: --policy {POLICY_NAME}"
+        fail(f"no node to ask, and no {POLICY_NAME} here", failure.what, next_step, ExitCode.NO_SUCH_THING)
+    return _by_file(application, peer, size, extensions, None, None, failure.what)
 
 
 def summary(found: Policy) -> str:
     return f"{counted(len(found.rules), 'rule')}, {counted(len(found.links), 'link rule')}"
 
 
-def values(terms: Terms) -> dict[str, Any]:
-    """The decided value of each word."""
-    bounds = terms.bounds
-    return {
-        "key_size.default": terms.key_size_bits,
-        "key_size.min": terms.min_key_size_bits,
-        "key_size.max": terms.max_key_size_bits,
-        "lifetime": terms.lifetime,
-        "class": terms.service_class,
-        "rate": terms.rate_bps or None,
-        "burst": terms.burst_bits if terms.rate_bps else None,
-        "weight": terms.weight,
-        "category": terms.category,
-        "fallback": terms.fallback,
-        "combine": terms.combine,
-        "label": terms.label,
-        "quota.application": terms.application_quota,
-        "quota.pair": terms.pair_quota,
-        **{f"bounds.{word}": value for word, value in _demands(bounds).items()},
-    }
-
-
-def shown(word: str, value: Any) -> str:
-    """As the file would write it."""
-    from keyhop.core import epsilon, policy_rules
-    from keyhop.core.model import NANOSECONDS
-    from keyhop.files.units import BITS, PERIOD, RATE, SIZE
-
-    def seconds(duration_ns: int) -> str:
-        return PERIOD.write(float(Fraction(duration_ns, NANOSECONDS)))
-
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(value))
-    if isinstance(value, policy_rules.Lifetime):
-        return SIZE.write(value.volume_bytes or 0) if value.duration_ns is None else seconds(value.duration_ns)
-    if isinstance(value, policy_rules.Fallback):
-        return f"wait {seconds(value.wait_ns)}" if value.verb == "wait" else value.verb
-    if isinstance(value, policy_rules.Quota):
-        parts = (
-            [] if value.rate_bps is None else [f"{RATE.write(value.rate_bps)}, burst {BITS.write(value.burst_bits)}"]
-        )
-        if value.requests_per_s is not None:
-            parts.append(f"{value.requests_per_s} requests/s, burst {value.requests_burst}")
-        return ", ".join(parts)
-    if word.startswith("key_size") or word == "burst":
-        return BITS.write(value)
-    match word:
-        case "rate":
-            return RATE.write(value)
-        case "bounds.max_epsilon":
-            return epsilon.written(value)
-        case "bounds.max_age":
-            return seconds(value)
-        case "bounds.min_trust":
-            return str(value.name.lower())
-    return str(value)
-
-
-def _demands(bounds: Constraints) -> dict[str, Any]:
-    """By the words of the file; None where nothing is demanded."""
-    return {
-        "max_epsilon": bounds.max_epsilon,
-        "its_only": bounds.its_only,
-        "max_age": bounds.max_age_ns,
-        "vendor.wanted": bounds.vendors_wanted,
-        "vendor.refused": bounds.vendors_refused or None,
-        "min_vendors": bounds.min_vendors,
-        "avoid_node": bounds.avoid_nodes or None,
-        "max_hops": bounds.max_hops,
-        "rng": bounds.rng,
-        "min_trust": bounds.min_trust,
-    }
-
-
-def told(demanded: Constraints) -> dict[str, str]:
-    """What every key must show, policy and request together."""
-    given = _demands(demanded).items()
-    return {word: shown(f"bounds.{word}", value) for word, value in given if value is not None and value is not False}
-
-
-def _table(application: str, peer: str, terms: Terms, answer: dict[str, Any]) -> str:
-    if answer["refused"]:
-        verdict = f"refused: {answer['refused']}"
-        verdict += "".join(f"\n  {', '.join(map(str, detail.values()))}" for detail in answer["details"])
+def _table(answer: ExplainAnswer) -> str:
+    if answer.refused:
+        verdict = f"refused: {answer.refused}"
+        verdict += "".join(f"\n  {', '.join(map(str, detail.values()))}" for detail in answer.details)
     else:
-        verdict = f"a key of {answer['key_size_bits']} bit"
-    lines = [f"{application} -> {peer}: {verdict}", f"rule: {terms.rule}"]
-    if answer["demands"]:
-        lines.append("demands: " + "; ".join(f"{word} {text}" for word, text in answer["demands"].items()))
-    rows = [(word, one["value"], str(terms.places[word])) for word, one in answer["values"].items()]
+        verdict = f"a key of {answer.key_size_bits} bit"
+    lines = [f"{answer.application} -> {answer.peer}: {verdict}", f"rule: {answer.rule}"]
+    if answer.demands:
+        lines.append("demands: " + "; ".join(f"{word} {text}" for word, text in answer.demands.items()))
+    if answer.network is not None:
+        lines += _network(answer.network)
+    elif answer.not_asked:
+        lines.append(f"network: not asked ({answer.not_asked})")
+    rows = [(word, one.value, str(one.decided_by)) for word, one in answer.values.items()]
     return "\n".join([*lines, "", output.table(("word", "value", "decided by"), rows)])
 
 
-def _place(place: Place) -> dict[str, Any]:
-    return {"rule": place.rule, "file": place.file or None, "line": place.line or None}
+def _network(found: Supply) -> Iterator[str]:
+    yield f"now: {OUTCOMES[found.outcome]}" + (f" ({found.reason})" if found.reason else "")
+    for unmet in found.unmet:
+        yield f"fails: {unmet['name']}: {unmet['reason']}"
+    if found.route is not None:
+        way = found.route
+        if not way.path:
+            yield f"path: none from {found.node} to {found.peer_node}: {way.reason}"
+        else:
+            stored = figures.size(way.narrowest_stored_bytes)
+            yield (
+                f"path: {figures.path(way.path)}, {counted(way.hops, 'hop')}; narrowest link {way.narrowest_link}, "
+                f"{figures.rate(way.narrowest_bps)}, {stored} stored"
+            )
+    if found.pool is not None:
+        yield (
+            f"stock: {figures.size(found.in_hand_bytes)} in hand and {figures.size(found.leasable_bytes)} to reserve "
+            f"would do, of {figures.size(found.pool.stored_bytes)} shared with {found.peer_node}"
+        )
+    if (key := found.label) is not None:
+        parts = [
+            f"grade {key.grade}",
+            "no epsilon claimed" if key.epsilon is None else f"epsilon {key.epsilon:g}",
+            f"{figures.age(key.age_s)} old",
+            counted(key.hops, "hop"),
+            *(figures.path(path) for path in key.paths),
+            f"trust {key.trust}",
+        ]
+        parts += [f"vendors {', '.join(key.vendors)}"] if key.vendors else []
+        yield f"{'oldest' if found.unmet else 'next'} key: {', '.join(parts)}"
 
 
 def _member(text: str) -> tuple[str, Any]:

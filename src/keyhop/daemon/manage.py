@@ -10,12 +10,13 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from keyhop.core.node.events import RestoreDeclared
 from keyhop.daemon.app import NodeProcess, StartError, reason_of
+from keyhop.daemon.explaining import explain
 from keyhop.daemon.live import Live
 from keyhop.daemon.metrics import Exposition
 from keyhop.daemon.openapi import description
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S = 10.0
 BODY_BYTES_LIMIT = 4096
+SIZE_LIMIT_BITS = 1 << 40
+"""Of a key that somebody asks about; what a node gives is far less, and it says so."""
 SHUTDOWN_S = 1.0
 JSON = "application/json"
 
@@ -116,6 +119,7 @@ class Api:
             wire.ROUTES_PATH + "/{origin}/{to}": self._started(self.route),
             wire.APPLICATIONS_PATH: self._started(self.applications),
             wire.APPLICATIONS_PATH + "/{application}": self._started(self.application),
+            wire.EXPLAIN_PATH + "/{application}/{peer}": self._started(self.explain),
             wire.ALARMS_PATH: self.alarms,
             wire.EVENTS_PATH: self._started(self.events),
         }.items():
@@ -211,6 +215,24 @@ class Api:
         name = request.match_info["application"]
         served = [entry.id for entry in self._process.file.applications]
         return _answer(ApplicationAnswer(application=_found(self._view.application(name), "application", name, served)))
+
+    async def explain(self, request: web.Request) -> web.StreamResponse:
+        """What would become of a request of one of our applications. Takes nothing."""
+        process, name = self._process, request.match_info["application"]
+        if process.node.supply.hosted is not None:
+            what = f"node {process.file.node.id} runs design {process.file.design}, which shares key by its own parts"
+            raise Refused(409, f"{what}: no policy decides there", f"see: keyhop design show {process.file.design}")
+        served = [entry.id for entry in process.file.applications]
+        _found(name if name in served else None, "application", name, served)
+        size = request.query.get("size")
+        if size is not None and not (size.isascii() and size.isdigit() and 0 < int(size) <= SIZE_LIMIT_BITS):
+            raise Refused(400, f"size = {size[:32]}: must be a number of bits, 1 to {SIZE_LIMIT_BITS}")
+        try:
+            extensions = msgspec.json.decode(request.query.get("extensions", "{}"), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise Refused(400, f"extensions must be a JSON object: {error}") from None
+        peer, bits = request.match_info["peer"], None if size is None else int(size)
+        return _answer(explain(process.node, self._view, name, peer, bits, extensions))
 
     async def alarms(self, request: web.Request) -> web.StreamResponse:
         return _answer(AlarmsAnswer(alarms=self._process.alarms.all()))

@@ -16,6 +16,7 @@ from keyhop.wire.manage import (
     ApplicationAnswer,
     ApplicationsAnswer,
     DeclareRestored,
+    ExplainAnswer,
     HealthAnswer,
     LinkAnswer,
     LinksAnswer,
@@ -44,6 +45,11 @@ READ: dict[str, tuple[type[Answer], str]] = {
     ),
     wire.APPLICATIONS_PATH: (ApplicationsAnswer, "Applications served here."),
     wire.APPLICATIONS_PATH + "/{application}": (ApplicationAnswer, "One application."),
+    wire.EXPLAIN_PATH + "/{application}/{peer}": (
+        ExplainAnswer,
+        "What would become of a request for key (`size` in bits, `extensions` as JSON), which rule decides, and what "
+        "there is for it. Nothing is taken.",
+    ),
     wire.ALARMS_PATH: (AlarmsAnswer, "What is wrong, and what was."),
 }
 """Path to the answer of a GET."""

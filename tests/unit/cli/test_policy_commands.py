@@ -6,9 +6,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from pretend import Run
+from pretend import Node, Run
 
 from keyhop.cli.output import ExitCode
+from keyhop.wire import manage
+from keyhop.wire.manage import (
+    Decided,
+    ExplainAnswer,
+    KeyLabel,
+    Outcome,
+    Place,
+    Pool,
+    PoolKind,
+    Route,
+    Supply,
+    explain_path,
+)
 
 POLICY = """\
 apiVersion: keyhop/v1
@@ -38,7 +51,7 @@ def test_explain_names_rule_file_and_line_of_every_value(run: Run, here: Path) -
         "rule: vpn (policy.yml:3)",
         "demands: max_epsilon 1e-9; vendor.refused zeta",
     ]
-    decided = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[5:]}
+    decided = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[6:]}
     assert decided["key_size.max"].split() == ["1024", "bit", "vpn", "(policy.yml:5)"]
     assert decided["rate"].split() == ["10000", "bps", "vpn", "(policy.yml:7)"]
     assert decided["fallback"].split() == ["wait", "5", "s", "default", "(policy.yml:10)"]
@@ -94,13 +107,98 @@ def test_check_refuses_with_line_and_nearest_word(run: Run, here: Path) -> None:
     assert "policy.yml:10: default.fallback" in result.stderr and "did you mean wait?" in result.stderr
 
 
-@pytest.mark.parametrize("command", [("check",), ("explain", "a", "b")])
-def test_a_policy_that_is_not_there_is_no_such_thing(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("check",), "policy.yml cannot be read"),
+        (("explain", "a", "b", "--policy", "policy.yml"), "policy.yml cannot be read"),
+        (("explain", "a", "b", "--config", "keyhop.yml"), "keyhop.yml cannot be read"),
+        (("explain", "a", "b"), "no node to ask, and no policy.yml here (the node does not answer on 127.0.0.1:8500)"),
+    ],
+)
+def test_a_policy_that_is_not_there_is_no_such_thing(run: Run, command: tuple[str, ...], said: str) -> None:
     result = run("policy", *command)
-    assert result.exit_code == ExitCode.NO_SUCH_THING and "policy.yml cannot be read" in result.stderr
+    assert result.exit_code == ExitCode.NO_SUCH_THING and said in result.stderr
+
+
+RULE = Place(rule="default")
+REFUSED_NOW = ExplainAnswer(
+    application="sae-stp",
+    peer="sae-frm",
+    rule=Place(rule="vpn", file="policy.yml", line=3),
+    key_size_bits=256,
+    demands={"max_hops": "1"},
+    values={"class": Decided(value="best_effort", decided_by=RULE)},
+    network=Supply(
+        node="STP",
+        peer_node="FRM",
+        outcome=Outcome.REFUSED,
+        reason="no key in stock meets the demands",
+        unmet=({"name": "keyhop_max_hops", "reason": "2 hops, above 1"},),
+        route=Route(
+            origin="STP",
+            to="FRM",
+            path=("STP", "BRT", "FRM"),
+            hops=2,
+            narrowest_link="STP-BRT",
+            narrowest_bps=500.0,
+            narrowest_stored_bytes=31_000,
+        ),
+        pool=Pool(
+            peer="FRM", kind=PoolKind.RELAYED, stored_bytes=4000, leasable_bytes=0, leased_bytes=0, following_bytes=0
+        ),
+        label=KeyLabel(
+            grade="its", age_s=41.0, hops=2, paths=(("STP", "BRT", "FRM"),), vendors=("acme",), trust="full"
+        ),
+    ),
+)
+
+
+def test_in_a_lab_the_node_of_the_application_says_what_there_is(
+    run: Run, lab: Path, node: Node, other_node: Node
+) -> None:
+    other_node.answers[explain_path("sae-stp", "sae-frm", 256, {"keyhop_max_hops": 1})] = REFUSED_NOW
+    words = ("policy", "explain", "sae-stp", "sae-frm", "--size", "256", "--extension", "keyhop_max_hops=1")
+    result = run(*words)
+    assert result.exit_code == ExitCode.DONE
+    assert result.stdout.splitlines()[:8] == [
+        "sae-stp -> sae-frm: a key of 256 bit",
+        "rule: vpn (policy.yml:3)",
+        "demands: max_hops 1",
+        "now: a request would be refused (no key in stock meets the demands)",
+        "fails: keyhop_max_hops: 2 hops, above 1",
+        "path: STP-BRT-FRM, 2 hops; narrowest link STP-BRT, 0.5 kb/s, 31 kB stored",
+        "stock: 0 B in hand and 0 B to reserve would do, of 4.0 kB shared with FRM",
+        "oldest key: grade its, no epsilon claimed, 41s old, 2 hops, STP-BRT-FRM, trust full, vendors acme",
+    ]
+    told = msgspec.json.decode(run(*words, "-o", "json").stdout)
+    assert told["network"]["outcome"] == "refused" and told["network"]["route"]["hops"] == 2
+    assert told["values"]["class"] == {
+        "value": "best_effort",
+        "decided_by": {"rule": "default", "file": None, "line": None},
+    }
+
+
+def test_a_named_file_is_explained_alone_even_in_a_lab(run: Run, lab: Path, here: Path, node: Node) -> None:
+    node.answers[explain_path("vpn-1", "hq", None, {})] = REFUSED_NOW
+    shown = run("policy", "explain", "vpn-1", "hq", "--policy", "policy.yml").stdout
+    assert "rule: vpn (policy.yml:3)" in shown and "network: not asked (a file was named)" in shown
+
+
+def test_without_a_node_the_file_here_is_explained_and_it_says_so(run: Run, here: Path) -> None:
+    shown = run("policy", "explain", "vpn-1", "hq").stdout
+    assert "network: not asked (the node does not answer on 127.0.0.1:8500)" in shown
+    told = msgspec.json.decode(run("policy", "explain", "vpn-1", "hq", "-o", "json").stdout)
+    assert told["network"] is None and "does not answer" in told["not_asked"]
+
+
+def test_an_address_that_was_given_is_not_passed_over(run: Run, here: Path, node: Node) -> None:
+    address = ("--address", node.address)
+    assert run("policy", "explain", "vpn-1", "hq", *address).exit_code == ExitCode.NO_SUCH_THING
+    problem = manage.Problem(message="node STP runs design ait", next="see: keyhop design show ait")
+    node.answers[explain_path("vpn-1", "hq", None, {})] = (409, manage.encode(problem))
+    result = run("policy", "explain", "vpn-1", "hq", *address)
+    assert result.exit_code == ExitCode.REFUSED and "node STP runs design ait" in result.stderr
 
 
 def test_config_knows_policies_too(run: Run, here: Path) -> None:
