@@ -12,8 +12,7 @@ from keyhop.cli import figures, node_api, output
 from keyhop.cli.figures import counted
 from keyhop.cli.output import ExitCode, fail
 from keyhop.cli.settings import FILE, common_options, settings
-from keyhop.wire import manage
-from keyhop.wire.manage import ExplainAnswer, Outcome, Supply
+from keyhop.wire.explain import ExplainAnswer, Outcome, Supply, explain_path
 
 if TYPE_CHECKING:
     from keyhop.core.policy_rules import Policy, Value
@@ -126,8 +125,8 @@ def _by_file(
 
 def _by_node(application: str, peer: str, size: int | None, extensions: Mapping[str, Any]) -> ExplainAnswer:
     """Of the node that serves the application; where none is there to ask and none was meant, of a file beside us."""
-    path = manage.explain_path(application, peer, size, extensions)
-    answers, failures = node_api.try_all(lambda target: node_api.ask(target, path, manage.ExplainAnswer))
+    path = explain_path(application, peer, size, extensions)
+    answers, failures = node_api.try_all(lambda target: node_api.ask(target, path, ExplainAnswer))
     if answers:
         return answers[0][1]
     absent = (ExitCode.NO_SUCH_THING, ExitCode.UNREACHABLE)

@@ -58,8 +58,8 @@ def run(
     directory: Path, grid: Grid, executor: Executor, *, command: str, runner_name: str = RUNNER, tell: Tell
 ) -> Progress:
     """Does what is missing. `tell` hears of the state at the start, after each run and, where the executor can say,
-    while one takes long. Raises SweepError, RunnerError, ExecutorError or OSError; whatever ends it, the rows so far are
-    whole and stay."""
+    while one takes long. Raises SweepError, RunnerError, ExecutorError or OSError; whatever ends it, the rows so far
+    are whole and stay."""
     runner(runner_name)
     wanted = Manifest(grid, code_version(), runner_name, command, _machine())
     _begin(directory, wanted)

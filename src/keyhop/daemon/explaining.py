@@ -16,7 +16,7 @@ from keyhop.core.node.choosing import REASONS_LIMIT, Choice
 from keyhop.core.node.pair import Pair
 from keyhop.core.policy_rules import Terms
 from keyhop.daemon import policy_words
-from keyhop.wire.manage import Decided, ExplainAnswer, KeyLabel, Outcome, Place, Supply
+from keyhop.wire.explain import Decided, ExplainAnswer, KeyLabel, Outcome, Place, Supply
 
 if TYPE_CHECKING:
     from keyhop.core.node.node import Node

@@ -21,6 +21,7 @@ from keyhop.daemon.live import Live
 from keyhop.daemon.metrics import Exposition
 from keyhop.daemon.openapi import description
 from keyhop.wire import manage as wire
+from keyhop.wire.explain import EXPLAIN_PATH
 from keyhop.wire.manage import (
     AlarmsAnswer,
     Answer,
@@ -119,7 +120,7 @@ class Api:
             wire.ROUTES_PATH + "/{origin}/{to}": self._started(self.route),
             wire.APPLICATIONS_PATH: self._started(self.applications),
             wire.APPLICATIONS_PATH + "/{application}": self._started(self.application),
-            wire.EXPLAIN_PATH + "/{application}/{peer}": self._started(self.explain),
+            EXPLAIN_PATH + "/{application}/{peer}": self._started(self.explain),
             wire.ALARMS_PATH: self.alarms,
             wire.EVENTS_PATH: self._started(self.events),
         }.items():

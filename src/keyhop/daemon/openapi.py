@@ -9,6 +9,7 @@ import msgspec
 
 from keyhop import __version__
 from keyhop.wire import manage as wire
+from keyhop.wire.explain import EXPLAIN_PATH, ExplainAnswer
 from keyhop.wire.manage import (
     AlarmsAnswer,
     Answer,
@@ -16,7 +17,6 @@ from keyhop.wire.manage import (
     ApplicationAnswer,
     ApplicationsAnswer,
     DeclareRestored,
-    ExplainAnswer,
     HealthAnswer,
     LinkAnswer,
     LinksAnswer,
@@ -45,7 +45,7 @@ READ: dict[str, tuple[type[Answer], str]] = {
     ),
     wire.APPLICATIONS_PATH: (ApplicationsAnswer, "Applications served here."),
     wire.APPLICATIONS_PATH + "/{application}": (ApplicationAnswer, "One application."),
-    wire.EXPLAIN_PATH + "/{application}/{peer}": (
+    EXPLAIN_PATH + "/{application}/{peer}": (
         ExplainAnswer,
         "What would become of a request for key (`size` in bits, `extensions` as JSON), which rule decides, and what "
         "there is for it. Nothing is taken.",

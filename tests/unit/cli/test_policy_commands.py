@@ -10,18 +10,8 @@ from pretend import Node, Run
 
 from keyhop.cli.output import ExitCode
 from keyhop.wire import manage
-from keyhop.wire.manage import (
-    Decided,
-    ExplainAnswer,
-    KeyLabel,
-    Outcome,
-    Place,
-    Pool,
-    PoolKind,
-    Route,
-    Supply,
-    explain_path,
-)
+from keyhop.wire.explain import Decided, ExplainAnswer, KeyLabel, Outcome, Place, Supply, explain_path
+from keyhop.wire.manage import Pool, PoolKind, Route
 
 POLICY = """\
 apiVersion: keyhop/v1

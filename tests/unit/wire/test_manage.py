@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from keyhop.wire import manage
+from keyhop.wire import explain, manage
 from keyhop.wire.manage import (
     AnyEvent,
     EventReader,
@@ -71,6 +71,8 @@ def test_an_unknown_figure_is_null_and_not_zero() -> None:
 def test_names_in_paths_are_quoted() -> None:
     assert manage.application_path("a/b?c") == "/api/v1/applications/a%2Fb%3Fc"
     assert manage.route_path("STP", "FRM") == "/api/v1/routes/STP/FRM"
+    assert explain.explain_path("a/b", "c d", None, {}) == "/api/v1/explain/a%2Fb/c%20d"
+    assert explain.explain_path("a", "b", 256, {"x": 1}) == "/api/v1/explain/a/b?size=256&extensions=%7B%22x%22%3A1%7D"
 
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
@@ -110,7 +112,7 @@ def test_every_kind_of_event_has_its_own_name() -> None:
 
 def test_no_record_has_room_for_a_key() -> None:
     """Every member is named here or is not bytes: a field of bits could not slip in unseen."""
-    for kind in vars(manage).values():
+    for kind in (*vars(manage).values(), *vars(explain).values()):
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             for field in msgspec.structs.fields(kind):
                 assert field.type is not bytes, f"{kind.__name__}.{field.name}"
