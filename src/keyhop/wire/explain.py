@@ -95,9 +95,9 @@ class ExplainAnswer(Answer, frozen=True, gc=False, kw_only=True):
     """By the rules, whatever the network has."""
     details: tuple[dict[str, Any], ...] = ()
     key_size_bits: int | None = None
-    demands: dict[str, str] = {}
+    demands: dict[str, str]
     """What every key must show, policy and request together."""
-    values: dict[str, Decided] = {}
+    values: dict[str, Decided]
     network: Supply | None = None
     """None where the rules refuse the request, or no node was asked."""
     not_asked: str = ""
