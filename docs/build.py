@@ -80,7 +80,7 @@ def design_page(design: Design) -> str:
         f"- Ours: {design.own_share:.0%} of {len(leaves)} answers and parameters.",
         f"- Runs on a node: {on_a_node(design)}.",
     ]
-    facts += [f"- {warning}" for warning in design.warnings]
+    facts += [f"- {sentence}" for sentence in (design.on_the_way, *design.warnings) if sentence]
     return "\n".join(
         [
             DRAWN,

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from tests.acceptance.benches import Bench
-from tests.unit.core.policy.test_relay_plans import knows
+from tests.acceptance.bits import Told, with_bits
 
 from keyhop.core.composed.nouns.messages import KxArrived, Said
-from keyhop.core.designs import DESIGNS
-from keyhop.core.policy.relay import SplitPath, link
+from keyhop.core.designs import DESIGNS, Design
+from keyhop.core.policy.relay import HopByHop, SplitPath, learns, link
 
 NECTEC = DESIGNS["nectec"]
+PAGES = Path(__file__).parents[2] / "docs" / "designs"
 UNIT_BITS = 256
 LINE = ("A", "B", "C", "D", "E")
+LINKS = tuple(f"{one}-{other}" for one, other in pairwise(LINE))
+HOP_BY_HOP = replace(NECTEC, relay=HopByHop(payload="random"))
 
 
-def filled(links: int, bits: int = 16 * 4096) -> Bench:
+def filled(links: int, bits: int = 16 * 4096, design: Design = NECTEC) -> Bench:
     """A line whose links hold key for both directions."""
-    names = [f"{one}-{other}" for one, other in pairwise(LINE[: links + 1])]
-    bench = Bench(NECTEC, *names)
+    names = LINKS[:links]
+    bench = Bench(design, *names)
     for name in names:
         bench.give(bits, name)
     bench.go(2)
@@ -31,34 +37,76 @@ def carried(bench: Bench) -> list[tuple[str, str]]:
     return [(node, said.message.word) for node, said in bench.said if said.message.word in ("DIRECT", "PPETP")]
 
 
+def beside(bench: Bench, told: Told) -> dict[str, list[int]]:
+    """The bits that went beside messages, by word; of those without any nothing."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for _, said in bench.said:
+        if said.message.cargo:
+            found[said.message.word].append(told.loads[said.message.cargo - 1])
+    return dict(found)
+
+
+def spent(bench: Bench) -> list[int]:
+    """Of each end of each link, for relay."""
+    return [line.book.R for line in bench.lines() if not line.distant]
+
+
 def test_at_nectec_1_the_far_end_comes_to_the_same_key() -> None:
-    bench = filled(2)
+    bench, told = filled(2), Told({"A-B": 0b1010, "B-C": 0b0110}, drawn=0b1100)
+    vaults = with_bits(bench, told)
     request = bench.ask("A", "C")
     bench.go(1)
     assert carried(bench) == [("A", "DIRECT"), ("B", "PPETP")]
-    route, relayed = (next(said for _, said in bench.said if said.message.word == word) for word in ("ROUTE", "PPETP"))
-    # What the ranges hold, in the published values: the link A-B's key is the pad of the direct message.
-    key_ab, key_bc, random = 0b1010, 0b0110, 0b1100
-    held = {("A-B", route.message.ranges): key_ab, ("B-C", relayed.message.ranges): key_bc}
-    direct = random ^ held["A-B", route.message.ranges]
-    hop = held["A-B", route.message.ranges] ^ held["B-C", relayed.message.ranges]
-    assert (direct, hop) == (0b0110, 0b1100)
-    assert direct ^ (hop ^ key_bc) == random
+    assert beside(bench, told) == {"DIRECT": [0b0110], "PPETP": [0b1100]}
+    assert vaults["C"].pads == [0b1010]
+    assert vaults["C"].entered == vaults["A"].entered == [0b1100]
     name = bench.name(request)
     other = bench.fetch("C", "A", name)
     assert bench.name(other).ranges == name.ranges
     assert bench.book("A", "C").D == bench.book("C", "A").D == UNIT_BITS
 
 
+def messages(bench: Bench) -> dict[str, int]:
+    """What was said for one batch, on whatever link."""
+    found = Counter(said.message.word for _, said in bench.said)
+    return dict(found)
+
+
 @pytest.mark.parametrize("links", [2, 3, 4])
 def test_at_nectec_2_as_many_local_keys_as_links_and_one_relay_message_less(links: int) -> None:
-    bench = filled(links)
+    bench, told = filled(links), Told(dict.fromkeys(LINKS[:links], 1), drawn=0)
+    with_bits(bench, told)
+    bench.said.clear()
     bench.ask("A", LINE[links])
     bench.go(1)
-    words = [word for _, word in carried(bench)]
-    assert (words.count("PPETP"), words.count("DIRECT")) == (links - 1, 1)
-    spent = [line.book.R for line in bench.lines() if not line.distant]
-    assert spent == [UNIT_BITS] * (2 * links)
+    # ROUTE tells the first relay node which range and path are meant; it has that key already, and none is sent.
+    assert messages(bench) == {"ROUTE": 1, "DIRECT": 1, "PPETP": links - 1, "CONFIRM": 1}
+    assert {word: len(loads) for word, loads in beside(bench, told).items()} == {"DIRECT": 1, "PPETP": links - 1}
+    assert len(SplitPath().plan(LINE[: links + 1]).legs) == links
+    assert spent(bench) == [UNIT_BITS] * (2 * links)
+    bench.balanced()
+
+
+@pytest.mark.parametrize("links", [2, 3, 4])
+def test_at_nectec_2_hop_by_hop_takes_as_many_keys_and_as_many_messages_as_links(links: int) -> None:
+    bench, told = filled(links, design=HOP_BY_HOP), Told(dict.fromkeys(LINKS[:links], 1), drawn=0)
+    with_bits(bench, told)
+    bench.said.clear()
+    bench.ask("A", LINE[links])
+    bench.go(1)
+    assert messages(bench) == {"RELAY": links, "STORED": 1}
+    assert {word: len(loads) for word, loads in beside(bench, told).items()} == {"RELAY": links}
+    assert spent(bench) == [UNIT_BITS] * (2 * links)
+    bench.balanced()
+
+
+@pytest.mark.parametrize("units", [2, 5])
+def test_at_nectec_2_local_keys_are_as_long_as_the_key(units: int) -> None:
+    bench = filled(3)
+    bench.ask("A", "D", units * UNIT_BITS)
+    bench.go(1)
+    assert spent(bench) == [units * UNIT_BITS] * 6
+    assert units * UNIT_BITS == bench.book("A", "D").N
     bench.balanced()
 
 
@@ -67,8 +115,14 @@ def test_at_nectec_3_a_relay_node_needs_the_direct_message_and_the_report_says_s
     plan = SplitPath().plan(path)
     direct = plan.legs[0]
     assert direct.xor == ("random", link("A", "B"))
-    assert not knows(plan, path, "B", [leg for leg in plan.legs if leg is not direct])
-    assert knows(plan, path, "B", plan.legs)
+    assert not learns(plan, path, "B", [leg for leg in plan.legs if leg is not direct])
+    assert learns(plan, path, "B", plan.legs)
+    assert NECTEC.on_the_way == (
+        "A node on the way cannot compute a relayed key out of what passes through it; with the message that goes "
+        "straight from end to end it can."
+    )
+    assert "with the message that goes straight" in " ".join((PAGES / "nectec.md").read_text().split())
+    assert HOP_BY_HOP.on_the_way == "A node on the way learns a relayed key out of what passes through it."
 
 
 @pytest.mark.parametrize("first", ["DIRECT", "PPETP"])

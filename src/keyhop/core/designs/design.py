@@ -32,7 +32,7 @@ from keyhop.core.policy.fallback import Deny
 from keyhop.core.policy.formatting import Identity
 from keyhop.core.policy.priority import Fifo
 from keyhop.core.policy.refill import NoThreshold
-from keyhop.core.policy.relay import NoRelay
+from keyhop.core.policy.relay import NoRelay, RelayXor, learns
 from keyhop.core.policy.routing import NoRouting
 from keyhop.core.policy.sharing import FirstCome
 from keyhop.core.policy.synchronisation import DirectedPool, Lease, ProposeAccept, StoreLoad, WorkingSet
@@ -160,6 +160,23 @@ class Design:
         if not self.compares:
             said.append("Nothing compares what came in: an error of a module reaches applications as unequal keys.")
         return tuple(said)
+
+    @property
+    def on_the_way(self) -> str:
+        """What a node between two ends learns of their key, computed from the legs of the plan; empty without relay."""
+        if isinstance(self.relay, NoRelay):
+            return ""
+        path = ("a", "b", "c") if isinstance(self.relay, RelayXor) else ("a", "b", "c", "d")
+        plan = self.relay.plan(path)
+        between = path[1:-1]
+        if all(learns(plan, path, node, [leg for leg in plan.legs if node in (leg.at, leg.to)]) for node in between):
+            return "A node on the way learns a relayed key out of what passes through it."
+        if all(learns(plan, path, node, plan.legs) for node in between):
+            return (
+                "A node on the way cannot compute a relayed key out of what passes through it; with the message that "
+                "goes straight from end to end it can."
+            )
+        return "No node on the way learns a relayed key, whatever it hears."
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:

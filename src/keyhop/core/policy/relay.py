@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -168,3 +168,29 @@ def _links(path: Sequence[str]) -> list[str]:
     if len(path) < 2 or len(set(path)) != len(path):
         raise ValueError(f"path {'-'.join(path)}: must be two nodes or more, none of them twice")
     return [link(one, other) for one, other in pairwise(path)]
+
+
+def learns(plan: Plan, path: Sequence[str], node: str, heard: Iterable[Leg]) -> bool:
+    """Whether a node of the path can compute the key out of its links' keys and the legs that it hears."""
+    own = [frozenset({link(one, other)}) for one, other in pairwise(path) if node in (one, other)]
+    if node == path[0]:
+        own.append(frozenset({RANDOM}))
+    return spanned([*own, *(frozenset(leg.xor) for leg in heard)], plan.key)
+
+
+def spanned(known: Iterable[frozenset[str]], wanted: Iterable[str]) -> bool:
+    """Whether a XOR of some of these sums of keys is the wanted sum (elimination over the field of two)."""
+    pivots: dict[str, frozenset[str]] = {}
+
+    def reduced(row: frozenset[str]) -> frozenset[str]:
+        for pivot in sorted(pivots):
+            if pivot in row:
+                row ^= pivots[pivot]
+        return row
+
+    for row in known:
+        row = reduced(row)
+        if row:
+            pivot = min(row)
+            pivots = {name: other ^ row if pivot in other else other for name, other in pivots.items()} | {pivot: row}
+    return not reduced(frozenset(wanted))

@@ -213,6 +213,15 @@ def test_designs_that_can_break_a_promise_say_so_and_others_do_not() -> None:
     assert "compares" in warned["cisco"][0]
 
 
+def test_what_relay_nodes_learn_is_said_of_every_design_that_has_relay() -> None:
+    said = {one.name: one.on_the_way for one in DESIGNS.values()}
+    assert {name for name, sentence in said.items() if not sentence} == {
+        *("darpa", "nist", "qcc", "magiq", "cisco"),
+    }
+    assert {name for name, sentence in said.items() if "straight" in sentence} == {"nectec"}
+    assert all("learns" in sentence for name, sentence in said.items() if sentence and name != "nectec")
+
+
 def test_only_a_relay_whose_key_is_not_taken_on_arrival_fills_a_global_store() -> None:
     assert DESIGNS["toshiba.2016"].keeps_global_key
     assert not DESIGNS["secoqc"].keeps_global_key
