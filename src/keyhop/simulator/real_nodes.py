@@ -26,8 +26,9 @@ STOCK_LIMIT_BYTES = 1 << 26
 APPLICATION_RATE = 1 << 40
 MODULE = "module"
 SAMPLE_NS = NANOSECONDS
-ENDS_PER_SAMPLE = 256
-"""Of a large network stock is summed up once in as many seconds as it has so many ends."""
+ENDS_PER_SAMPLE = 64
+"""Of a large network stock is summed up once in as many seconds as it has so many ends, at least once a minute."""
+SAMPLE_LIMIT_NS = 60 * NANOSECONDS
 SPENT_EVERY_NS = NANOSECONDS
 LARGE_NODES = 64
 SELDOM_NS = 60 * NANOSECONDS
@@ -232,7 +233,8 @@ class RealNodes:
     def _sample(self) -> None:
         ends, passed_ns = self._ends(), self.world.now - self._sampled_at
         self._sampled_at = self.world.now
-        self.world.at(self.world.now + SAMPLE_NS * (1 + len(ends) // ENDS_PER_SAMPLE), self._sample)
+        wait_ns = min(SAMPLE_NS * (1 + len(ends) // ENDS_PER_SAMPLE), SAMPLE_LIMIT_NS)
+        self.world.at(self.world.now + wait_ns, self._sample)
         stock = 0
         for name, peer in ends:
             stock += sum(run.book.stock for run in self._node(name).context.pairs[peer].runs.values())

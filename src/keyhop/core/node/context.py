@@ -19,6 +19,10 @@ from keyhop.core.policy_rules import Policy
 STEPS_OF_A_LIFETIME = 4096
 """A block or a lease may end so much of its lifetime late, never early."""
 
+LEISURE_NS = 1 << 34
+"""Some 17 s: what quiet looks wait for at most."""
+LEISURELY_NS = LEISURE_NS // 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
@@ -100,6 +104,7 @@ class Context:
         self.entropy = entropy
         self.start = start
         self.incarnation = entropy(8)
+        self._phase_ns = int.from_bytes(self.incarnation, "big") % LEISURE_NS
         self.now = now
         self.wall_ahead_ns = wall_ahead_ns
         """Added to `now` it gives a clock that goes on over restarts: by it key has an age, and nothing else."""
@@ -166,6 +171,15 @@ class Context:
         """The event is stepped when its time has come."""
         self._sequence += 1
         heapq.heappush(self._due, (due, self._sequence, event))
+
+    def after(self, wait_ns: int) -> int:
+        """When a look is due that may as well come a little later: from some seconds on at times that all looks of this
+        node share, so that one awakening does for several of them, and no two nodes look in step."""
+        due = self.now + wait_ns
+        if wait_ns < LEISURELY_NS:
+            return due
+        grid_ns = min(LEISURE_NS, 1 << wait_ns.bit_length() - 1)
+        return due + (self._phase_ns - due) % grid_ns
 
     def due(self) -> list[object]:
         events = []

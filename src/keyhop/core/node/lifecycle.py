@@ -11,7 +11,7 @@ from keyhop.core.designs import Running
 from keyhop.core.machine import Drop, ForgetUsed
 from keyhop.core.messages import Proof, Statement
 from keyhop.core.model import NANOSECONDS, Action, PeerError, Purpose, Range, State
-from keyhop.core.node.context import Context
+from keyhop.core.node.context import LEISURE_NS, Context
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.full_stores import FullStores, expire_segment
 from keyhop.core.node.leases import Leases
@@ -24,7 +24,7 @@ from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
 from keyhop.core.node.sizes import STATEMENT_NS, Sizes
 from keyhop.core.node.supply import Supply
 
-LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS, 16 * NANOSECONDS
+LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS, LEISURE_NS
 """How often a pair in use is looked at, and one that is quiet."""
 BUSY_NS = 8 * NANOSECONDS
 """A pair is in use whose stock in hand runs low before this at the pace of now."""
@@ -93,7 +93,7 @@ class Lifecycle:
 
     def _plan(self, pair: Pair, wait_ns: int) -> None:
         self._wait_ns[pair.peer] = wait_ns
-        self._due[pair.peer] = due = self.context.now + wait_ns
+        self._due[pair.peer] = due = self.context.after(wait_ns)
         self.context.at(due, PairTick(pair.peer, due))
 
     def tick(self, event: PairTick) -> None:

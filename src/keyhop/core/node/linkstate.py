@@ -13,25 +13,28 @@ import msgspec
 
 from keyhop.core.messages import EVERYWHERE, LinkState, SignedLinkState, decode_link_state, encode
 from keyhop.core.model import NANOSECONDS, AppId, NodeId
-from keyhop.core.node.context import Context
+from keyhop.core.node.context import LEISURE_NS, Context
 from keyhop.core.node.link import Links
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.supply import Supply
 
-LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS // 2, 5 * NANOSECONDS
-"""How often a node looks whether it has anything to tell: at least, at most."""
+LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS // 2, LEISURE_NS
+"""How often a node looks whether it has anything to tell: at most, at least."""
+QUIET = 4
+"""Looks that find nothing to tell get rarer, up to so many times: what changes then is told so much later."""
 HOLD_NS_PER_NODE = NANOSECONDS // 10
 """A change of stock or rate is told once in so much for each node that is known: all nodes together tell ten a second
 at most, however many they are. What links are up is told at once."""
 REFRESH_NS, REFRESH_LIMIT_NS = 30 * NANOSECONDS, 3600 * NANOSECONDS
-REFRESH_NS_PER_NODE = 3 * NANOSECONDS
+REFRESH_NS_PER_NODE = 15 * NANOSECONDS
 """What did not change is told anew once in so much for each node: connections lose nothing, and bring all that is known
-when they open, so this is for what nobody has thought of."""
+when they open, so this is for what nobody has thought of, and lets go of nodes that are gone for good."""
 PACE_NS, AT_ONCE = LOOK_NS, 16
 """Of one node so much is heard: a statement in so long, and so many beyond that. All nodes sign what they like as often
 as they like; the last word of one that speaks faster is handed on when it is its turn again."""
 LIFETIMES = 3
-"""A node is forgotten after so many refreshes without one."""
+"""A node is forgotten after so many refreshes without one: 90 s where there are two, three hours from 240 on. Routes do
+not wait for that: the neighbours of a node that is gone say at once that their links to it are down."""
 FARTHER_LIMIT = 16
 """A statement that comes again with more hops left is handed on again, so often: nobody can make all of them go round
 for each number that there is."""
@@ -54,7 +57,8 @@ RATE_STEP = 1.25
 
 
 class LinkStateTick(msgspec.Struct, frozen=True, gc=False):
-    pass
+    due: int
+    """Only the look that was planned last is taken."""
 
 
 class Known(msgspec.Struct, gc=False):
@@ -108,6 +112,9 @@ class LinkStates:
         self._told: LinkState | None = None
         self._told_at = 0
         self._looked_for_silent_at = 0
+        self._wait_ns = LOOK_NS
+        self.due = 0
+        """When the next look is planned."""
         self.own_link: Callable[[Pair], tuple[int, int]] = lambda pair: (
             pair.own_key.untouched + pair.pads.total(),
             pair.rate_bps,
@@ -120,7 +127,20 @@ class LinkStates:
         links.on_lost.append(lambda pair: self.tell())
 
     def watch(self) -> None:
-        self.context.at(self.context.now + LOOK_NS, LinkStateTick())
+        self._plan(LOOK_NS)
+
+    def _plan(self, wait_ns: int) -> None:
+        self._wait_ns = wait_ns
+        self.due = self.context.after(wait_ns)
+        self.context.at(self.due, LinkStateTick(self.due))
+
+    @property
+    def _hold_ns(self) -> int:
+        return len(self.known) * HOLD_NS_PER_NODE
+
+    @property
+    def _look_ns(self) -> int:
+        return min(max(LOOK_NS, self._hold_ns), LOOK_LIMIT_NS)
 
     @property
     def refresh_ns(self) -> int:
@@ -130,14 +150,16 @@ class LinkStates:
         return min(max(REFRESH_NS, len(self.known) * REFRESH_NS_PER_NODE), REFRESH_LIMIT_NS)
 
     def tick(self, event: LinkStateTick) -> None:
-        context = self.context
-        hold_ns = len(self.known) * HOLD_NS_PER_NODE
-        context.at(context.now + min(max(LOOK_NS, hold_ns), LOOK_LIMIT_NS), event)
-        refresh_ns, passed_ns = self.refresh_ns, context.now - self._told_at
+        context, look_ns = self.context, self._look_ns
+        if event.due != self.due:
+            return
+        refresh_ns, passed_ns, told_at = self.refresh_ns, context.now - self._told_at, self._told_at
         if context.now - self._looked_for_silent_at >= REFRESH_NS:
             self._forget_silent(LIFETIMES * refresh_ns)
         self._hear_held()
-        self.tell(refresh=passed_ns >= refresh_ns, amounts=passed_ns >= hold_ns)
+        self.tell(refresh=passed_ns >= refresh_ns, amounts=passed_ns >= self._hold_ns)
+        quiet = self._told_at == told_at and not self._held
+        self._plan(min(2 * self._wait_ns, QUIET * look_ns, LOOK_LIMIT_NS) if quiet else look_ns)
 
     def _forget_silent(self, lifetime_ns: int) -> None:
         context = self.context
@@ -178,6 +200,9 @@ class LinkStates:
         state = msgspec.structs.replace(state, sequence=self._sequence)
         self._told, self._told_at = state, self.context.now
         statement = encode(state)
+        if self.due > self.context.now + self._look_ns:
+            # What has begun to change goes on changing.
+            self._plan(self._look_ns)
         self._flood(SignedLinkState(statement, *self.context.vault.sign(statement), self._within(EVERYWHERE)), but="")
 
     def _flood(self, message: SignedLinkState, but: str) -> None:
@@ -235,6 +260,8 @@ class LinkStates:
         credit_ns = self._credit_ns(last)
         if credit_ns < PACE_NS:
             self._held[node] = Held(peer, state.sequence, message)
+            if self.due > context.now + self._look_ns:
+                self._plan(self._look_ns)
             context.count("link_states_held")
             return
         self._held.pop(node, None)

@@ -180,7 +180,7 @@ def test_the_last_word_of_a_node_that_speaks_too_fast_keeps_the_most_hops_with_w
     made.states.heard("c", state(5, 17))
     assert told.on == []
     made.context.now += NANOSECONDS
-    made.states.tick(LinkStateTick())
+    made.states.tick(LinkStateTick(made.states.due))
     assert (4, "c") in told.on
 
 
@@ -188,8 +188,8 @@ def test_with_a_horizon_a_node_is_remembered_for_three_hours_however_few_are_kno
     made = node(8)
     made.states.heard("b", state(3))
     made.context.now += LIFETIMES * REFRESH_LIMIT_NS
-    made.states.tick(LinkStateTick())
+    made.states.tick(LinkStateTick(made.states.due))
     assert "far" in made.states.known
     made.context.now += 60 * NANOSECONDS
-    made.states.tick(LinkStateTick())
+    made.states.tick(LinkStateTick(made.states.due))
     assert "far" not in made.states.known

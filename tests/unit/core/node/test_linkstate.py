@@ -16,6 +16,7 @@ from keyhop.core.node.linkstate import (
     AT_ONCE,
     HOLDING_NS,
     LIFETIMES,
+    LOOK_NS,
     PACE_NS,
     REFRESH_NS,
     SEQUENCE_LIMIT,
@@ -67,7 +68,7 @@ def codes(made: Node) -> list[str]:
 
 def pass_time(made: Node, duration_ns: int) -> None:
     made.context.now += duration_ns
-    made.states.tick(LinkStateTick())
+    made.states.tick(LinkStateTick(made.states.due))
 
 
 # --- the directory ----------------------------------------------------------------------------------------------------
@@ -346,12 +347,61 @@ def test_a_silent_node_is_remembered_for_three_refreshes_of_a_network_of_this_si
     made = node()
     for number in range(100):
         told(made, f"n{number}", 1)
-    pass_time(made, LIFETIMES * 299 * NANOSECONDS)
+    pass_time(made, LIFETIMES * 1499 * NANOSECONDS)
     assert "n0" in made.states.known
     pass_time(made, 10 * NANOSECONDS)
     assert "n0" in made.states.known
     pass_time(made, 30 * NANOSECONDS)
     assert "n0" not in made.states.known
+
+
+def looks(made: Node, seconds: int) -> int:
+    """How often it looks whether it has anything to tell."""
+    planned = set()
+    for _ in range(10 * seconds):
+        planned.add(made.states.due)
+        made.context.now += NANOSECONDS // 10
+        if made.states.due <= made.context.now:
+            made.states.tick(LinkStateTick(made.states.due))
+    return len(planned)
+
+
+def test_who_has_nothing_to_tell_looks_more_seldom_and_at_its_pace_again_when_there_is_something() -> None:
+    made = node()
+    made.states.watch()
+    looks(made, 10)
+    assert looks(made, 8) <= 6
+    stock = [0]
+    made.states.own_link = lambda pair: (stock[0], 1000)
+    stock[0] = 1024
+    told_before = statements(made)
+    while statements(made) == told_before:
+        made.context.now = made.states.due
+        made.states.tick(LinkStateTick(made.states.due))
+    assert made.states.due == made.context.now + LOOK_NS
+
+
+def test_a_look_that_was_planned_anew_is_not_taken_twice() -> None:
+    made = node()
+    made.states.watch()
+    first = made.states.due
+    made.context.now = first
+    made.states.tick(LinkStateTick(first))
+    planned = made.states.due
+    made.states.tick(LinkStateTick(first))
+    assert made.states.due == planned > first
+
+
+def test_a_word_that_is_held_is_heard_soon_also_where_looks_are_rare() -> None:
+    made = node()
+    made.states.watch()
+    for number in range(20):
+        told(made, f"n{number}", 1)
+    looks(made, 100)
+    assert made.states.due > made.context.now + 4 * NANOSECONDS
+    for sequence in range(2, AT_ONCE + 3):
+        told(made, "n0", sequence)
+    assert made.states.due <= made.context.now + 2 * NANOSECONDS
 
 
 # --- names that a neighbour has invented ------------------------------------------------------------------------------
