@@ -12,7 +12,7 @@ def ratio(value: float) -> str:
         return "0 %"
     if abs(percent) >= 99.95 or abs(percent) >= 10:
         return f"{percent:.1f} %".replace("100.0 %", "100 %")
-    return f"{percent:.2f} %" if abs(percent) >= 0.01 else f"{percent:.0e} %"
+    return f"{percent:.2f} %" if abs(percent) >= 0.01 else f"{'< 0.01' if percent > 0 else '> -0.01'} %"
 
 
 def brief(metric: str, value: float) -> str:
@@ -56,23 +56,18 @@ P50, P99 = "latency_p50_s", "latency_p99_s"
 
 TABLE = (
     SUCCESS,
-    "blocking",
-    "unservable",
-    WASTE,
-    "rounding_waste",
-    "key_utilisation",
-    "path_utilisation",
-    "sync_overhead",
-    "tag_overhead",
-    "messages_per_key",
-    "relay_cost",
     P50,
     P99,
-    COLLISIONS,
     FAIRNESS,
+    "path_utilisation",
+    WASTE,
+    "tag_overhead",
     "its_ratio",
+    "messages_per_key",
+    "relay_cost",
+    COLLISIONS,
 )
-"""Side by side in the first table of each load; the others follow below it."""
+"""Side by side in the first table of each load, what is looked for first to the left; the others follow below it."""
 PURE = frozenset({FAIRNESS, "least_share", "messages_per_key", "delivered_bps"})
 """Without a unit, and no share of a hundred either."""
 

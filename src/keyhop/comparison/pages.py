@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from keyhop.comparison import html, plots, scatter, strips
 from keyhop.comparison.measures import COLLISIONS, FAIRNESS, P50, P99, SUCCESS, TABLE, WASTE, title, words
 from keyhop.comparison.metrics import METRICS
-from keyhop.comparison.palette import LEDGER, colour
+from keyhop.comparison.palette import LEDGER, STOCK, colour
 from keyhop.comparison.scenes import Scene, own_share, spread
 from keyhop.comparison.statistics import CONFIDENCE, PARETO, pareto_front
 from keyhop.core.designs import DESIGNS
@@ -20,6 +20,8 @@ LINKS, PAIRS = "local", "global"
 def scene(found: Scene) -> Iterator[str]:
     yield f"<h2>{html.escape(found.title)}</h2>"
     yield html.paragraph(WORKLOADS[found.workload].sentence, "lead")
+    for why, names in found.left_out().items():
+        yield html.paragraph(f"Not applicable, and so not drawn: {', '.join(names)}: {why}.")
     if unpaired := found.unpaired():
         load, seed = unpaired[0]
         yield html.note(
@@ -27,6 +29,7 @@ def scene(found: Scene) -> Iterator[str]:
             f"seed {seed}.",
             bad=True,
         )
+    found = found.of_those_that_run()
     yield from _section(
         "Success versus load",
         "Requests whose key both ends held in time. "
@@ -36,14 +39,16 @@ def scene(found: Scene) -> Iterator[str]:
     )
     yield from _section(
         "Where the bits went",
-        "Of every hundred bits that the modules delivered, at both ends of all links.",
-        html.legend((f"var(--l-{letter})", f"{letter}  {entry[0]}") for letter, entry in LEDGER.items())
+        "Of every hundred bits that left the stores, at both ends of all links. "
+        "Beside each bar, how much of all that the modules delivered is still in stock.",
+        html.legend((f"var(--l-{letter})", f"{letter}  {LEDGER[letter][0]}") for letter in LEDGER if letter != STOCK)
         + strips.ledger(found, lambda design, load: shares(found, design, load, LINKS)),
     )
     if any(cell.median for letter in "NT" for cell in found.values(_column(PAIRS, letter))):
         yield from _section(
             "Where the distant key went",
-            "Of every hundred bits that distant pairs came to hold by relay, at both ends.",
+            "Of every hundred bits of relayed key that left the stores of distant pairs, at both ends. "
+            "Beside each bar, how much of all that was relayed is still in stock.",
             strips.ledger(found, lambda design, load: shares(found, design, load, PAIRS)),
         )
     yield from _section(

@@ -27,6 +27,8 @@ LEDGER = {
     "S": ("still in stock", "#d5dbe3", "#3a4452"),
 }
 """Letter -> words, colour on white, colour on black; in the order of the bars."""
+STOCK = "S"
+"""Not used yet: a network has links that nobody asks for key, and a bar of them would show nothing else."""
 
 
 def variable(design: str) -> str:

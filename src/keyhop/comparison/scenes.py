@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from keyhop.comparison.case import Case, Grid, Row, not_applicable
@@ -57,6 +57,19 @@ class Scene:
         if any(self.done.get(place) for place in places):
             return "n/a"
         return "failed" if any(place in self.failed for place in places) else "no run yet"
+
+    def left_out(self) -> dict[str, list[str]]:
+        """Designs that cannot be run here, by why."""
+        found: dict[str, list[str]] = {}
+        for design in self.designs:
+            if why := not_applicable(design, self.topology):
+                found.setdefault(why, []).append(design)
+        return found
+
+    def of_those_that_run(self) -> Scene:
+        """Without the others, unless there is nobody else."""
+        running = tuple(design for design in self.designs if not not_applicable(design, self.topology))
+        return replace(self, designs=running or self.designs)
 
     def has(self, metric: str) -> bool:
         return any(name == metric for _, _, name in self.cells)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from keyhop.comparison.drawing import Scale, box, dot, group, line, picture, powers_of_ten, text
 from keyhop.comparison.measures import duration, ratio, title, words
-from keyhop.comparison.palette import LEDGER, colour
+from keyhop.comparison.palette import LEDGER, STOCK, colour
 from keyhop.comparison.plots import WIDTH
 from keyhop.comparison.scenes import Scene, own_share, spread
 from keyhop.comparison.statistics import Estimate
@@ -17,6 +17,8 @@ NAMES = 208.0
 GAP = 14.0
 WORDS_FROM = 30.0
 """Segments narrower than this have no figure in them."""
+STOCK_WORDS = 38.0
+"""Room beside a bar."""
 SHORTEST_S = 1e-4
 
 Draw = Callable[[str, float, float, float, float], Iterable[str]]
@@ -26,16 +28,23 @@ Draw = Callable[[str, float, float, float, float], Iterable[str]]
 def ledger(scene: Scene, shares: Callable[[str, float], dict[str, float] | None]) -> str:
     def draw(design: str, load: float, left: float, right: float, middle: float) -> Iterable[str]:
         found = shares(design, load)
-        place = left
-        for letter, share in (found or {}).items():
-            width = share * (right - left)
-            tip = f"{design} at load {load:g}: {LEDGER[letter][0]} {ratio(share)}"
+        if found is None:
+            return
+        stock = found.get(STOCK, 0.0)
+        yield text(right, middle + 4, f"{stock:.0%}", "value", anchor="end")
+        place, full = left, right - STOCK_WORDS - left
+        for letter, part in found.items():
+            if letter == STOCK:
+                continue
+            share = part / (1 - stock)
+            width = share * full
+            tip = f"{design} at load {load:g}: {LEDGER[letter][0]} {ratio(share)} of what left the stores"
             yield box(place, middle - 7, width, 14, f"part part-{letter}", f"fill:var(--l-{letter})", tip)
             if width >= WORDS_FROM:
                 yield text(place + width / 2, middle + 4, f"{100 * share:.0f}", f"inside in-{letter}", anchor="middle")
             place += width
 
-    return _table(scene, f"where the bits went, {scene.title}", draw)
+    return _table(scene, f"where the bits went, {scene.title}", draw, beside="in stock")
 
 
 def latency(scene: Scene, median: str, tail: str) -> str:
@@ -91,6 +100,7 @@ def _table(
     heading: str,
     draw: Draw,
     below: Callable[[float, float, float, float], Iterable[str]] | None = None,
+    beside: str = "",
 ) -> str:
     loads = sorted(scene.loads)
     width = (WIDTH - NAMES - GAP * len(loads)) / len(loads)
@@ -99,6 +109,8 @@ def _table(
     for column, load in enumerate(loads):
         left = NAMES + GAP + column * (width + GAP)
         parts.append(text(left, 14, f"load {load:g}", "head"))
+        if beside:
+            parts.append(text(left + width, 14, beside, "small", anchor="end"))
         if below:
             parts += below(left, left + width, HEAD - 4, HEAD + ROW * len(scene.designs))
     for number, design in enumerate(scene.designs):

@@ -18,7 +18,7 @@ from test_sweep import Here, perform
 
 from keyhop.comparison import palette, report, strips, sweep
 from keyhop.comparison.attempt import Result, Task
-from keyhop.comparison.case import Case, Grid, Row
+from keyhop.comparison.case import Case, Grid, Row, not_applicable
 from keyhop.comparison.measures import duration, ratio, span, words
 from keyhop.comparison.metrics import METRICS
 from keyhop.comparison.scenes import Scene, scenes
@@ -132,7 +132,9 @@ def test_n_a_is_words_and_never_a_mark_at_nought(drawn: Path) -> None:
     line3 = by_name["w2-line3"]
     assert line3.why_empty("darpa") == "n/a" and line3.cell("darpa", 0.5, "success") is None
     text = page(drawn, "w2-line3.html")
-    assert "darpa at load" not in text and text.count(">n/a<") >= 8
+    why = "it has no relay, and line3 has pairs without a common link"
+    assert f"Not applicable, and so not drawn: darpa: {why}." in text
+    assert "darpa at load" not in text and ">n/a<" not in text.split("<h2>")[1]
     assert "keyhop at load 0.5: 100 %" in text
     assert "it has no relay, and line3 has pairs without a common link" in page(drawn, "design-darpa.html")
     assert "darpa at load 0.5" in page(drawn)
@@ -161,7 +163,7 @@ def test_a_stock_of_collisions_that_is_nought_everywhere_is_one_sentence(drawn: 
 
 def test_the_bar_of_a_ledger_is_full_whatever_it_is_made_of(drawn: Path) -> None:
     widths = [float(found) for found in re.findall(r'width="([\d.]+)" height="14.0" class="part', page(drawn))]
-    shares = 4
+    shares = 3
     bars = [sum(widths[at : at + shares]) for at in range(0, len(widths), shares)]
     assert len(bars) == 6 and max(bars) - min(bars) < 0.5
 
@@ -193,7 +195,8 @@ def test_all_designs_fit_into_one_report_with_their_share_beside_them(tmp_path: 
     report.write(tmp_path)
     text = page(tmp_path)
     for name, design in DESIGNS.items():
-        assert name in text and f"K {design.own_share:.0%}" in text
+        runs = not not_applicable(name, *EVERYTHING.topologies)
+        assert name in text and (f"K {design.own_share:.0%}" in text or not runs)
         assert (tmp_path / "report" / f"design-{name}.html").exists()
 
 
@@ -270,7 +273,7 @@ def test_a_directory_without_a_sweep_is_refused(tmp_path: Path) -> None:
         (ratio(0.9999), "100 %"),
         (ratio(0.982), "98.2 %"),
         (ratio(0.0123), "1.23 %"),
-        (ratio(0.00001), "1e-03 %"),
+        (ratio(0.00001), "< 0.01 %"),
         (duration(0.0), "0"),
         (duration(0.0213), "21.3 ms"),
         (duration(450.0), "450 s"),
