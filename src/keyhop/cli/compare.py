@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -165,6 +166,8 @@ def compare(
     except (sweep.SweepError, ExecutorError, attempt.RunnerError) as error:
         what, _, legal = str(error).rpartition(": ")
         fail(what or str(error), "", legal if what else "see: keyhop compare --help")
+    except OSError as error:
+        _cannot_be_written(plan.out, error)
     _tell_end(plan.out, end)
 
 
@@ -243,6 +246,14 @@ def _bar(total: int) -> Iterator[Callable[[Progress], None]]:
         yield tell
 
 
+def _cannot_be_written(directory: Path, error: OSError) -> NoReturn:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what, next_step = f"no room for {directory}", "what is there is whole: make room, and the same command goes on"
+    else:
+        what, next_step = f"{directory} cannot be written", "look at its owner and mode, or name another with --out"
+    fail(what, error.strerror or str(error), next_step)
+
+
 def _state(plan: Plan) -> str:
     from keyhop.comparison import sweep
 
@@ -269,11 +280,17 @@ def _draw(directory: Path) -> None:
     from keyhop.comparison import report as drawing
     from keyhop.comparison import sweep
 
+    if not (directory / sweep.MANIFEST).exists():
+        why = f"it has no {sweep.MANIFEST}" if directory.is_dir() else "there is no such directory"
+        next_step = f"name the --out of a sweep, or start one: keyhop compare --out {directory}"
+        fail(f"{directory} holds no comparison", why, next_step, ExitCode.NO_SUCH_THING)
     try:
         written = drawing.write(directory)
     except sweep.SweepError as error:
         what, _, legal = str(error).rpartition(": ")
         fail(what, "", legal)
+    except OSError as error:
+        _cannot_be_written(directory, error)
     answer = {
         "apiVersion": output.API_VERSION,
         "directory": str(directory),

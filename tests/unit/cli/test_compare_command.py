@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -117,6 +118,27 @@ def test_runs_that_fail_are_told_and_the_others_are_drawn(
     assert run("compare", *SMALL, "--out", "study", *RUNNER).exit_code == 0
 
 
+def test_a_full_disk_is_named_and_the_sweep_goes_on_when_there_is_room(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files stands in for the disk: the kernel refuses the same write, in the same place."""
+    words = ("compare", *SMALL, "--out", "study", *RUNNER)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        result = run(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert result.exit_code == ExitCode.FAILED
+    assert "study cannot be written (File too large)" in result.stderr and "Traceback" not in result.stderr
+    assert (tmp_path / "study" / "rows.jsonl").stat().st_size <= 4096
+    assert run(*words).exit_code == ExitCode.DONE
+    rows = (tmp_path / "study" / "rows.jsonl").read_bytes().splitlines()
+    assert len(rows) == len(set(rows)) == RUNS
+
+
 def test_a_report_is_drawn_anew_and_only_where_there_is_one(run: Run, tmp_path: Path) -> None:
     run("compare", *SMALL, "--out", "study", *RUNNER)
     before = (tmp_path / "study" / "report" / "index.html").read_text()
@@ -125,7 +147,11 @@ def test_a_report_is_drawn_anew_and_only_where_there_is_one(run: Run, tmp_path: 
     assert (tmp_path / "study" / "report" / "index.html").read_text() == before
     assert run("compare", "-q", "report", "study").exit_code == 0
     result = run("compare", "report", "elsewhere")
-    assert result.exit_code == ExitCode.FAILED and "elsewhere holds no comparison" in result.stderr
+    assert result.exit_code == ExitCode.NO_SUCH_THING
+    assert "elsewhere holds no comparison (there is no such directory)" in result.stderr
+    (tmp_path / "empty").mkdir()
+    assert "it has no sweep.json" in run("compare", "report", "empty").stderr
+    assert list((tmp_path / "empty").iterdir()) == []
     assert run("compare", "report").exit_code == ExitCode.USAGE
 
 
