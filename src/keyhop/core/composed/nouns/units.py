@@ -209,6 +209,20 @@ class Queue:
                 at += 2
         return tuple(found)
 
+    def missing(self, start: int, end: int, most: int) -> tuple[Units, ...]:
+        """What of [start, end) is not here, ascending; the first `most` stretches of it, so that no question costs more
+        than its answer."""
+        found: list[Units] = []
+        while start < end and len(found) < most:
+            places = [(row, bisect_right(row, start)) for row in self._rows]
+            if inside := [row[at] for row, at in places if at % 2]:
+                start = max(inside)
+                continue
+            following = min((row[at] for row, at in places if at < len(row)), default=end)
+            found.append((start, min(end, following)))
+            start = following
+        return tuple(found)
+
     def below(self, end: int) -> tuple[Units, ...]:
         """Takes out all that lies below a position: what a floor, a purge or a resync drops."""
         gone = self.within(0, end)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from keyhop.core.composed.nouns.messages import Kx, StreamOpened
-from keyhop.core.composed.nouns.shapes import Malformed
+from keyhop.core.composed.nouns.shapes import RANGES_LIMIT, Malformed
 from keyhop.core.composed.nouns.units import Units, count
 from keyhop.core.composed.stock.dealing import Common, direction
 from keyhop.core.composed.stock.serving import FromPool, Taken, Then, never, subtract
@@ -153,11 +153,11 @@ class Refilled(Common, ABC):
             raise Malformed(
                 f"{self.word} by {self._line.peer}: the lower name moves key, to buffers that both ends have"
             )
-        if len(self._line.run.pools.keys() | set(message.names)) > POOLS_LIMIT:
+        run = self._line.run
+        if len(run.pools) + len([label for label in {*message.names} if label not in run.pools]) > POOLS_LIMIT:
             raise Malformed(f"{self.word} to {len(message.names)} more buffers: {POOLS_LIMIT} are enough")
         if self._answered is not None and self._answered[0] == number:
             return self._answered[1]
-        run = self._line.run
         if run.free.remove(message.ranges):
             at = 0
             for label, length in zip(message.names, lengths, strict=True):
@@ -166,9 +166,7 @@ class Refilled(Common, ABC):
             answer = Kx(f"{self.word}-ACK", Verb.ASSIGN)
             self._line.site.grew(self._line)
         else:
-            held = [*run.free, *(units for pool in run.pools.values() for units in pool)]
-            never = tuple((low, min(high, run.end)) for low, high in subtract(message.ranges, held) if low < run.end)
-            answer = Kx(f"{self.word}-ACK", Verb.GIVE_BACK, ranges=never, ok=False)
+            answer = Kx(f"{self.word}-ACK", Verb.GIVE_BACK, ranges=lacking(run, message.ranges), ok=False)
         self._answered = number, answer
         return answer
 
@@ -214,6 +212,18 @@ class Refilled(Common, ABC):
 
     def closed(self, stream: str) -> None:
         self.connections.closed(stream)
+
+
+def lacking(run: Run, ranges: tuple[Units, ...]) -> tuple[Units, ...]:
+    """What of these can never be moved at this end: it lies below what has entered, and is not free.
+
+    What a buffer here has already cannot go to another one either. If more is lacking than an answer can name, the next
+    one names the rest.
+    """
+    found: list[Units] = []
+    for low, high in ranges:
+        found += run.free.missing(low, min(high, run.end), RANGES_LIMIT - len(found))
+    return tuple(found)
 
 
 class Buffers(Refilled):

@@ -214,6 +214,20 @@ def test_a_queue_does_what_a_list_of_pieces_does(done: list[tuple[str, Any]]) ->
         assert queue.level == count(twin.parts)
 
 
+@given(st.lists(stretches, max_size=12), stretches, st.integers(1, 5))
+def test_what_is_missing_is_the_rest_of_what_is_here(put: list[Units], asked: Units, most: int) -> None:
+    queue = Queue()
+    for start, end in put:
+        outcome(queue.put, start, end)
+    here = {unit for low, high in queue for unit in range(low, high)}
+    gaps = [unit for unit in range(*asked) if unit not in here]
+    whole = queue.missing(*asked, 1 << 30)
+    assert [unit for low, high in whole for unit in range(low, high)] == gaps
+    assert all(high < low for (_, high), (low, _) in pairwise(whole)), "one stretch each"
+    assert queue.missing(*asked, most) == whole[:most]
+    assert queue.missing(asked[1], asked[0], most) == (), "nothing lies there"
+
+
 @pytest.mark.parametrize("pieces", [1_000, 32_000])
 def test_few_of_many_pieces_are_looked_at(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Looked(list[int]):
@@ -233,7 +247,8 @@ def test_few_of_many_pieces_are_looked_at(pieces: int, monkeypatch: pytest.Monke
     assert queue.remove([(middle + 1, middle + 2)])
     queue.put_back([(middle + 1, middle + 2)])
     assert queue.within(middle + 1, middle + 5) == ((middle + 1, middle + 3), (middle + 4, middle + 5))
-    assert Looked.looks < 10 * pieces.bit_length()
+    assert queue.missing(middle, 4 * pieces, 2) == ((middle + 3, middle + 4), (middle + 7, middle + 8))
+    assert Looked.looks < 15 * pieces.bit_length()
 
 
 def test_what_was_put_lower_is_taken_in_the_order_of_putting_until_something_is_put_back() -> None:
