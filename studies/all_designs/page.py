@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from keyhop.comparison import html
+from studies.all_designs import networks
 from studies.all_designs.beside import Beside
 from studies.all_designs.sweeps import Extent, Swept
 from studies.all_designs.verdicts import Verdict, percent
@@ -99,6 +100,7 @@ def _body(extent: Extent, swept: Swept, verdicts: Sequence[Verdict], beside: Seq
         for figure in one.figures:
             yield html.paragraph(figure)
         yield "</section>"
+    yield from networks.section(swept.figures)
     yield "<section><h2>Published results beside ours</h2>"
     rows = [tuple(map(html.cell, (one.of, one.theirs, one.ours, one.agrees, one.difference))) for one in beside]
     yield html.table(("result", "published", "ours", "agrees", "what differs"), rows)

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from studies.all_designs import published, queues, sweeps, variants
+from studies.all_designs import networks, published, queues, sweeps, variants
 from studies.all_designs.verdicts import above, below, every
 
+from keyhop.comparison.case import Case, Row
 from keyhop.comparison.statistics import Estimate
 from keyhop.core.designs import DESIGNS
 
@@ -70,6 +71,31 @@ def test_a_claim_that_is_surely_false_makes_a_hypothesis_fall_and_an_open_one_ke
     assert every([True, True]) == "holds"
     assert every([True, None]) == every([]) == "not decided"
     assert every([None, False, True]) == "fell"
+
+
+def test_larger_networks_have_a_table_each_with_who_is_not_there_and_why() -> None:
+    runs = [
+        Row(Case(name, "W2", 0.8, place, seed, 60.0), "", {"success": 0.5 + seed / 100, "its_ratio": None})
+        for name in ("keyhop", "ait")
+        for place in (*sweeps.CITIES, sweeps.COUNTRY)
+        for seed in (1, 2, 3)
+    ]
+    text = "".join(networks.section({name: sweeps.Figures(runs) for name in ("networks", "country")}))
+    assert text.count("<h3>") == 4 and text.count("<table") == 3 * 2 * 2 + 2
+    assert "52.0 %<small>51.0–53.0 %</small>" in text
+    assert "Not applicable: nec, nec.fixed: relay = relay_xor on a path of 46 links" in text
+    assert "268 nodes" in text and "pairs that ask are 4, 8, 18, 46 links apart" in text
+    assert "failed" in text, "who should have run and has no row"
+    assert "".join(networks.section({})) == "", "the quick study has none"
+
+
+def test_the_country_is_never_run_longer_than_it_is_worth() -> None:
+    for seconds in (20.0, 600.0):
+        made = sweeps.grids(sweeps.FULL._replace(seconds=seconds))
+        country, cities = made["country"][0], made["networks"][0]
+        assert country.seconds == min(seconds, sweeps.COUNTRY_SECONDS) and cities.seconds == seconds
+        assert country.designs == cities.designs == sweeps.BASE and len(country.seeds) == 3
+    assert "country" not in sweeps.grids(sweeps.QUICK)
 
 
 def test_published_figures_that_follow_from_rules_are_met() -> None:
