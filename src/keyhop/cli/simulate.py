@@ -209,8 +209,8 @@ def _table(answer: dict[str, Any]) -> str:
             if book.get(f"{letter}_bits")
         ]
         whose = "of links" if kind == "local" else "of distant pairs"
-        speed = rate(came / answer["seconds"])
-        parts.append(output.table((f"where key {whose} went", "bits", f"of {speed}"), rows, f"no key {whose} came in"))
+        rows = [("came in", f"{came}", rate(came / answer["seconds"])), *rows] if rows else []
+        parts.append(output.table((f"where key {whose} went", "bits", "share"), rows, f"no key {whose} came in"))
     if answer["derived_bits"]:
         parts.append(f"derived or exchanged, no QKD key: {answer['derived_bits']} bits")
     return "\n\n".join(parts)

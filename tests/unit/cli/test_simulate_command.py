@@ -26,6 +26,7 @@ def test_a_run_says_what_became_of_requests_and_bits(run: Run, file: Path) -> No
     result = run("simulate", file)
     assert result.exit_code == 0, result.output
     assert "success" in result.stdout and "WHERE KEY OF LINKS WENT" in result.stdout
+    assert "came in" in result.stdout and "kb/s" in result.stdout
     assert "secoqc on line3: W3 odd_size, load 0.8" in result.stderr
 
 
