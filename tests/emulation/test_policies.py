@@ -92,7 +92,7 @@ def test_explain_says_what_the_network_has_and_takes_none_of_it(line: Lab) -> No
     after = explained(line, "gold", "far")["network"]
     assert after["pool"]["flows"]["delivered_bytes"] == before["pool"]["flows"]["delivered_bytes"]
     result = CliRunner().invoke(cli, ["policy", "explain", "nobody", "end", "--lab", str(line.directory)])
-    assert result.exit_code == 5 and "no application nobody" in result.output
+    assert result.exit_code == 5 and "serves nobody" in result.output
     for query, why in (("size=abc", "size = abc: must be a number"), ("extensions=[1]", "must be a JSON object")):
         asking = http.client.HTTPConnection(line.node("a").manage, timeout=5)
         asking.request("GET", f"/api/v1/explain/gold/end?{query}")

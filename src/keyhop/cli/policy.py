@@ -133,10 +133,14 @@ def _by_node(application: str, peer: str, size: int | None, extensions: Mapping[
     _, failure = next((one for one in failures if one[1].exit_code not in absent), failures[0])
     if failure.exit_code not in absent or settings().address:
         raise failure
+    unknown = any(one[1].exit_code == ExitCode.NO_SUCH_THING for one in failures)
+    why = f"no node that answers serves {application}" if unknown else failure.what
     if not Path(POLICY_NAME).exists():
-        next_step = f"go to a lab, give --address HOST:PORT, or name a file: --policy {POLICY_NAME}"
-        fail(f"no node to ask, and no {POLICY_NAME} here", failure.what, next_step, ExitCode.NO_SUCH_THING)
-    return _by_file(application, peer, size, extensions, None, None, failure.what)
+        if unknown:
+            fail(why, "", "see: keyhop sae list", ExitCode.NO_SUCH_THING)
+        next_step = f"go to a lab that is up, give --address HOST:PORT, or name a file: --policy {POLICY_NAME}"
+        fail(f"no node to ask, and no {POLICY_NAME} here", why, next_step, ExitCode.NO_SUCH_THING)
+    return _by_file(application, peer, size, extensions, None, None, why)
 
 
 def summary(found: Policy) -> str:

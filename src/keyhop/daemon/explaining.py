@@ -156,8 +156,9 @@ def _outcome(
     """In the order in which a request is judged (`core.node.governed`)."""
     verb, length = asked.terms.fallback.verb, asked.size_bits // 8
     waits = verb == "wait" or comes
+    later = "; more may come by relay meanwhile" if comes else ""
     if unmet:
-        return (Outcome.WAITS if waits else Outcome.REFUSED), "no key in stock meets the demands"
+        return (Outcome.WAITS if waits else Outcome.REFUSED), f"no key in stock meets the demands{later}"
     if asked.terms.combine != "none" and asked.node.supply.governed.exchanges.live(pair) is None:
         return Outcome.WAITS, f"keys are combined with an exchange with node {pair.peer}, and there is none now"
     if in_hand_bytes >= length:
@@ -168,7 +169,7 @@ def _outcome(
     if not pair.is_open and pair.own_key.untouched:
         short += f"; {pair.own_key.untouched} more cannot be reserved while node {pair.peer} is not connected"
     if waits:
-        return Outcome.WAITS, short
+        return Outcome.WAITS, short + later
     return (Outcome.FALLS_BACK if verb in ("hybrid", "derive") else Outcome.REFUSED), short
 
 

@@ -169,6 +169,12 @@ def test_in_a_lab_the_node_of_the_application_says_what_there_is(
     }
 
 
+def test_an_application_that_no_node_serves_is_no_such_thing(run: Run, lab: Path) -> None:
+    result = run("policy", "explain", "nobody", "sae-frm")
+    assert result.exit_code == ExitCode.NO_SUCH_THING
+    assert "no node that answers serves nobody" in result.stderr and "keyhop sae list" in result.stderr
+
+
 def test_a_named_file_is_explained_alone_even_in_a_lab(run: Run, lab: Path, here: Path, node: Node) -> None:
     node.answers[explain_path("vpn-1", "hq", None, {})] = REFUSED_NOW
     shown = run("policy", "explain", "vpn-1", "hq", "--policy", "policy.yml").stdout
