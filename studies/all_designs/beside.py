@@ -10,6 +10,6 @@ class Beside(NamedTuple):
     theirs: str
     ours: str
     agrees: str
-    """yes, no, shape, not decided"""
+    """yes, no, shape, not decided; open: nothing was published."""
     difference: str
     plot: str = ""

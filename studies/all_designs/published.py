@@ -20,7 +20,7 @@ from keyhop.core.policy.sharing import Weighted
 from keyhop.simulator import runs, topology
 from keyhop.simulator.arena import Arena
 from keyhop.simulator.record import Demand, Scenario, Stream
-from studies.all_designs import charts, queues, variants
+from studies.all_designs import charts, queues, stores, variants
 from studies.all_designs.beside import Beside
 from studies.all_designs.sweeps import Figures
 from studies.all_designs.verdicts import percent
@@ -44,6 +44,7 @@ def all_results(figures: dict[str, Figures], out: Path) -> list[Beside]:
         quantum_canada(figures["sets"]),
         *admission(),
         ddka(),
+        stores.preparing(),
         queues.hhqa(),
         kisti(figures["derivation"]),
         nec(),

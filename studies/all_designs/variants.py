@@ -17,6 +17,7 @@ from keyhop.core.policy.division import EncDec
 from keyhop.core.policy.formatting import ChunkOnReception, SliceOnSupply
 from keyhop.core.policy.priority import Fifo, ResponseWeight
 from keyhop.core.policy.refill import NoThreshold
+from keyhop.core.policy.storage import MultiSizeBlock
 from keyhop.core.policy.synchronisation import VerifyBatch, WorkingSet
 from keyhop.simulator import runs
 from keyhop.simulator.record import Demand, Record, Scenario, Stream
@@ -35,6 +36,7 @@ WITHOUT_THRESHOLDS = {"nec.fixed": "nec", "qkdnetsim_like": "qkdnetsim_like~no_t
 SAME_END = "qcanada.working_set~same_end"
 RAW_FIRST = "kisti~raw_first"
 ONE_QUEUE = "qos~fifo"
+BY_DEMAND = "ddka~demand"
 
 SIZES_AND_LEVELS = ((128, 1), (256, 2), (512, 3), (1024, 4), (2048, 5))
 """As DDKA links them: longer keys for higher security."""
@@ -61,6 +63,8 @@ def _made() -> list[Design]:
     variants += [_variant("toshiba.2019", f"toshiba.2019~{n}", disposal=EraseInBatches(n=n)) for n in ERASED]
     formatting = Formatting(reception=ChunkOnReception(), supply=SliceOnSupply(step=8))
     variants.append(_variant("qos", ONE_QUEUE, priority=Fifo()))
+    sizes = MultiSizeBlock(sizes=tuple(size for size, _ in SIZES_AND_LEVELS), split="demand")
+    variants.append(_variant("ddka", BY_DEMAND, storage=sizes))
     variants.append(_variant("kisti", RAW_FIRST, formatting=formatting, division=EncDec()))
     return variants
 

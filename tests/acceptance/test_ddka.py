@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keyhop.core.composed.stock.sizes import Sized
+from keyhop.core.composed.stock.sizes import KEPT_BITS, Sized, SizedByDemand
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.priority import ResponseWeight, Waiting
 from keyhop.simulator.arena import Arena
@@ -15,6 +15,7 @@ from keyhop.simulator.record import Demand, Scenario, Stream, Verdict
 from .benches import SECOND, Bench
 
 DDKA = DESIGNS["ddka"]
+BY_DEMAND = replace(DDKA, storage=replace(DDKA.storage, split="demand"))  # type: ignore[type-var]
 SIZES = (128, 256, 512, 1024, 2048)
 SLOT_S = 0.01
 LINKED = tuple(zip(SIZES, (1, 2, 3, 4, 5), strict=True))
@@ -85,9 +86,17 @@ def test_at_ddka_2_the_smallest_and_the_largest_change_places_at_0_8251(omega: f
     assert order(p2p(omega), (LINKED[0], LINKED[4]))[0] == first
 
 
+UNLINKED = ((256, 5), (128, 1), (1024, 9), (512, 2))
+
+
 @pytest.mark.parametrize(("omega", "expected"), [(0.5, [2, 1, 0, 3]), (0.0, [1, 0, 3, 2])])
 def test_at_ddka_3_size_and_level_need_not_go_together(omega: float, expected: list[int]) -> None:
-    assert order(p2p(omega), ((256, 5), (128, 1), (1024, 9), (512, 2))) == expected
+    assert order(p2p(omega), UNLINKED) == expected
+
+
+def test_at_ddka_3_the_weights_are_those_of_the_formula() -> None:
+    part = ResponseWeight(omega=0.5)
+    assert [round(part.weight(size, level), 4) for size, level in UNLINKED] == [3.5773, 3.5246, 3.4657, 4.1589]
 
 
 @pytest.mark.parametrize("omega", [0.0, 0.5, 1.0])
@@ -250,3 +259,109 @@ def test_a_rank_orders_as_the_sort_key_does() -> None:
     made = Bench(replace(DDKA, priority=part), "A-B", "B-C")
     rank = made.sites["A"].relaying._rank  # type: ignore[attr-defined]
     assert sorted(waiting, key=lambda one: (rank(one), one.number)) == part.rank(waiting)
+
+
+def by_demand(*asked: int, blocks: int = 1) -> Bench:
+    """A link whose application at A has asked for these sizes and got nothing, then key comes."""
+    made = Bench(BY_DEMAND)
+    made.open("s", "A", "B")
+    for size in asked:
+        made.ask("A", "B", size, deadline_s=0.1)
+    made.go(1)
+    for _ in range(blocks):
+        made.give(81_920)
+        made.go(0.1)
+    return made
+
+
+def dealt(made: Bench, at: str = "A") -> dict[int, int]:
+    """Bits of each size that an end can give."""
+    dealing = made.line(at, "B" if at == "A" else "A").dealing
+    assert isinstance(dealing, SizedByDemand)
+    return {size: size * keys for size, keys in dealing.levels("A>B" if at == "A" else "B>A").items()}
+
+
+def test_key_is_prepared_in_shares_of_what_is_asked_for() -> None:
+    assert dealt(by_demand(256, 256, 256)) == {128: 0, 256: 40_960, 512: 0, 1024: 0, 2048: 0}
+    halves = dealt(by_demand(2048, 512, 512, 512, 512))
+    assert (halves[128], halves[256], halves[1024]) == (0, 0, 0)
+    assert abs(halves[2048] - halves[512]) <= 2048
+    odd = dealt(by_demand(300, 5000))
+    assert {size for size, bits in odd.items() if bits} == {512, 2048}, "the smallest that fits, or the largest"
+
+
+def test_before_anybody_has_asked_all_sizes_have_the_same() -> None:
+    bits = dealt(by_demand())
+    assert max(bits.values()) - min(bits.values()) <= 2048
+
+
+def test_each_end_prepares_its_own_direction_and_the_other_follows() -> None:
+    made = by_demand(256)
+    made.open("t", "B", "A")
+    made.ask("B", "A", 1024, stream="t", deadline_s=5)
+    made.go(SLOT_S)
+    assert {size for size, bits in dealt(made, "B").items() if bits} >= {128, 2048}, "it came before the request"
+    for _ in range(20):
+        there, here = made.ask("A", "B", 256), made.ask("B", "A", 1024, stream="t")
+        made.go(2 * SLOT_S)
+        for at, peer, request in (("A", "B", there), ("B", "A", here)):
+            name = made.name(request)
+            assert made.name(made.fetch(peer, at, name)) == name and made.equal(at, peer, name)
+    asked = 20 * (256 + 1024)
+    # What B's application was given first nobody fetches.
+    assert [(book.D, book.Y) for book in made.balanced()] == [(asked, 0), (asked + 1024, 0)]
+
+
+def test_shares_follow_what_is_asked_for_now() -> None:
+    made = by_demand(*[256] * 32, blocks=1)
+    for _ in range(4 * KEPT_BITS // 2048):
+        made.ask("A", "B", 2048, deadline_s=0.05)
+    made.go(1)
+    before = dealt(made)
+    made.give(163_840)
+    made.go(0.1)
+    more = {size: bits - before[size] for size, bits in dealt(made).items()}
+    assert more[2048] > 30 * more[256]
+
+
+def test_a_link_whose_stores_are_filled_by_demand_is_pulled_between_the_same_marks() -> None:
+    made = Bench(BY_DEMAND, capacity_bits=2 * 100 * 2048)
+    made.open("s", "A", "B")
+    made.ask("A", "B", 2048, deadline_s=0.1)
+    made.go(1)
+    for _ in range(200):
+        made.give(8192)
+        made.go(0.1)
+    assert dealt(made)[2048] // 2048 in range(80, 84)
+    pulled = made.book("A", "B").G
+
+    def take(left: int) -> None:
+        while dealt(made)[2048] // 2048 > left:
+            request = made.ask("A", "B", 2048)
+            made.go(SLOT_S)
+            made.fetch("B", "A", made.name(request))
+        made.go(1)
+
+    take(20)
+    assert made.book("A", "B").G == made.book("B", "A").G == pulled
+    take(19)
+    made.go(2)
+    assert made.book("A", "B").G == made.book("B", "A").G > pulled
+    assert dealt(made)[2048] // 2048 in range(80, 84)
+    made.balanced()
+
+
+def test_relayed_key_is_ordered_for_the_sizes_that_are_asked_for() -> None:
+    made = Bench(BY_DEMAND, "A-B", "B-C", rate_bps=1_000_000)
+    made.open("s", "A", "C", size_bits=512)
+    for second in range(20):
+        for link in ("A-B", "B-C"):
+            made.give(150_000, link)
+        if second > 2:
+            request = made.ask("A", "C", 512)
+            made.go(0.2)
+            made.fetch("C", "A", made.name(request))
+        made.go(0.8)
+    sent = [said.message.names[0] for node, said in made.said if node == "A" and said.message.word == "RELAY"]
+    assert set(sent[len(sent) // 2 :]) == {"512"}
+    made.balanced()

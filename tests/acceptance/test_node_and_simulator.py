@@ -19,6 +19,7 @@ from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node import events
 from keyhop.core.node.context import Application, Neighbour, NodeSettings
 from keyhop.core.policy.relay import NoRelay
+from keyhop.core.policy.storage import MultiSizeBlock
 from keyhop.daemon.vault import NodeVault
 from keyhop.simulator.arena import Arena
 from keyhop.simulator.record import Demand, Scenario, Stream
@@ -243,3 +244,11 @@ def test_three_nodes_in_a_line_and_simulator_book_the_same(design: str) -> None:
         came_in = book["G"] + book["N"] + book["T"] if end[2] else book["G"]
         apart = {letter: bits - in_simulator[end][letter] for letter, bits in book.items()}
         assert max(map(abs, apart.values())) <= max(SHARE * came_in, ONE_KEY_BITS), (end, apart, came_in)
+
+
+def test_stores_filled_by_demand_are_booked_alike_on_nodes_and_in_the_simulator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = MultiSizeBlock((128, 256, 512), split="demand")
+    monkeypatch.setitem(DESIGNS, "by demand", dataclasses.replace(DESIGNS["ddka"], storage=storage))
+    test_three_nodes_in_a_line_and_simulator_book_the_same("by demand")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from studies.all_designs import networks, published, queues, sweeps, variants
+from studies.all_designs import networks, published, queues, stores, sweeps, variants
 from studies.all_designs.verdicts import above, below, every
 
 from keyhop.comparison.case import Case, Row
@@ -36,7 +36,7 @@ def test_the_quick_study_has_a_verdict_for_each_hypothesis_and_every_published_r
     assert [one["id"] for one in told["hypotheses"]] == [f"H{number}" for number in range(1, 10)]
     assert {one["verdict"] for one in told["hypotheses"]} <= {"holds", "fell", "not decided"}
     assert all(one["figures"] for one in told["hypotheses"])
-    assert len(told["published"]) == 9 and told["failures"] == []
+    assert len(told["published"]) == 10 and told["failures"] == []
     page = (out / "index.html").read_text()
     assert page.count("<svg") >= 9 and "arXiv 2408.04598" in page and "arXiv 2604.09144" in page
     assert str(tmp_path) not in page
@@ -119,3 +119,21 @@ def test_where_nobody_waits_nothing_is_said_of_the_order_of_classes() -> None:
 def test_without_a_queue_for_each_class_the_result_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DESIGNS, "qos", variants.VARIANTS[variants.ONE_QUEUE])
     assert queues.hhqa(loads=(1.0,), seeds=(1,), seconds=130.0).agrees == "no"
+
+
+def test_stores_filled_by_demand_serve_more_where_one_size_is_asked_for_and_waste_more_where_any_is() -> None:
+    found = {
+        (workload, split): stores._found(design, workload, 0.8, (1,), 60.0)
+        for workload in ("W1", "W3")
+        for split, design in (("equal", DESIGNS["ddka"]), ("demand", variants.VARIANTS[variants.BY_DEMAND]))
+    }
+    assert found["W1", "demand"].success > found["W1", "equal"].success + 0.1
+    assert found["W1", "demand"].waste < 0.01 < 0.3 < found["W1", "equal"].waste
+    assert found["W3", "demand"].waste > found["W3", "equal"].waste + 0.1
+    assert found["W3", "demand"].success <= found["W3", "equal"].success
+
+
+def test_what_was_left_open_is_not_called_agreed() -> None:
+    told = stores.preparing(loads=(0.5,), seeds=(1,), seconds=20.0)
+    assert told.agrees == "open" and "W2 (four sizes, three of them stored) at load 0.5: success" in told.ours
+    assert told.plot.count("series") >= 6

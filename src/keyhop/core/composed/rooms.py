@@ -29,7 +29,7 @@ from keyhop.core.composed.stock.records import Records
 from keyhop.core.composed.stock.refills import Buffers, DirectedBuffers, FromBuffer, Split
 from keyhop.core.composed.stock.serving import RECORD_NS, Asked, FromPool, Serving
 from keyhop.core.composed.stock.sessions import DealtSessions, FromOwnPool, OwnedSessions
-from keyhop.core.composed.stock.sizes import FromSizes, Sized, below_low
+from keyhop.core.composed.stock.sizes import FromSizes, Sized, SizedByDemand, below_low
 from keyhop.core.composed.stock.working_sets import TakenFirst, sets_of
 from keyhop.core.composed.talk.agreement import Agreement, Compared, Stamped, Trusted
 from keyhop.core.designs.design import Access, LocalGlobal
@@ -68,8 +68,8 @@ def intake_of(line: Line) -> Intake:
     match line.design.refill:
         case PullBelow() as part:
             return Pulled(line, below(line, part))
-        case LowHigh() as part if isinstance(storage := line.design.storage, MultiSizeBlock) and not line.distant:
-            return Pulled(line, below_low(line, part, storage))
+        case LowHigh() as part if isinstance(line.design.storage, MultiSizeBlock) and not line.distant:
+            return Pulled(line, below_low(line, part))
     return Bounded(line, _disposals(line)[0])
 
 
@@ -106,9 +106,7 @@ def dealing_of(line: Line) -> Dealing:
     if access is Access.TAKEN:
         return sets_of(line)
     if isinstance(storage := line.design.storage, MultiSizeBlock):
-        if storage.split != "equal":
-            raise NotYet(f"{line.design.name}: nothing carries out {storage}: both ends must come to the same shares")
-        return Sized(line, storage)
+        return SizedByDemand(line, storage) if storage.split == "demand" else Sized(line, storage)
     if owner_of(line):
         return Common(line)
     if _reshapes(line):

@@ -281,12 +281,14 @@ class Site:
             if not priority.needs_key(request.waiting):
                 self._plaintext(line, request)
                 return
+            line.dealing.asked(event.size_bits)
             # Requests of one slot arrive together: they are ranked when it ends.
             if event.peer not in self._slots:
                 self._slots.add(event.peer)
                 self.later(priority.slot_ns - self.now % priority.slot_ns, self._slot_ends, line)
             self._wait(request)
             return
+        line.dealing.asked(event.size_bits)
         self._try(line, request)
         self._want(line)
 

@@ -20,7 +20,7 @@ from keyhop.core.policy.refill import ByDemand
 from keyhop.core.policy.relay import HopByHop
 from keyhop.core.policy.routing import LinkState, Sdn
 from keyhop.core.policy.sharing import FirstCome
-from keyhop.core.policy.storage import ByteStream, MultiSizeBlock
+from keyhop.core.policy.storage import ByteStream
 from keyhop.core.policy.synchronisation import Lease
 
 WIRED: dict[str, tuple[type[Any], dict[str, Any]]] = {
@@ -116,8 +116,6 @@ def not_hosted(design: Design) -> str:
     broken = check(design)
     if broken:
         return f"{design.name} is no design: {'; '.join(broken)}"
-    if isinstance(design.storage, MultiSizeBlock) and design.storage.split != "equal":
-        return f"{design.name} deals fresh key to stores by demand, of which both ends cannot know the same"
     return ""
 
 

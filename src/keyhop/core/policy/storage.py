@@ -113,11 +113,25 @@ class MultiSizeBlock:
         """Which store the next fresh unit goes to: the one that is furthest behind its share; the smaller on a tie."""
         if self.split == "equal":
             return min(self.sizes, key=lambda size: (dealt_bits.get(size, 0), size))
-        weights = dict.fromkeys(self.sizes, 1)
-        if demand_bits and any(demand_bits.values()):
-            weights = {size: demand_bits.get(size, 0) for size in self.sizes}
+        weights = self._weights(demand_bits)
         wanted = [size for size in self.sizes if weights[size]]
         return min(wanted, key=lambda size: (Fraction(dealt_bits.get(size, 0), weights[size]), size))
+
+    def capacities(self, bits: int, demand_bits: Mapping[int, int] | None = None) -> dict[int, int]:
+        """Keys of each size that stores of so many bits together have room for, by the same shares."""
+        weights = self._weights(demand_bits)
+        whole = sum(weights.values())
+        return {size: bits * weight // whole // size for size, weight in weights.items()}
+
+    def home(self, size_bits: int) -> int:
+        """The size of the store that such a request draws on, if nothing is short."""
+        return next((size for size in self.sizes if size >= size_bits), self.sizes[-1])
+
+    def _weights(self, demand_bits: Mapping[int, int] | None) -> dict[int, int]:
+        """Equal where that is the rule, or nobody has asked for anything yet."""
+        if self.split == "demand" and demand_bits and any(demand_bits.values()):
+            return {size: demand_bits.get(size, 0) for size in self.sizes}
+        return dict.fromkeys(self.sizes, 1)
 
     def choose(self, size_bits: int, stock: Mapping[int, int]) -> tuple[int, ...]:
         """The sizes of the keys to take for a request, () if there are not enough.

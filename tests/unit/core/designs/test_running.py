@@ -96,11 +96,16 @@ def test_other_designs_are_hosted_on_links_that_follow_ours(name: str) -> None:
     assert on_a_node(design) == ("yes" if name == "keyhop" else hosts)
 
 
-def test_stores_of_several_sizes_that_are_filled_by_demand_are_not_hosted() -> None:
+def test_stores_of_several_sizes_are_hosted_however_they_are_filled() -> None:
     design = replace(DESIGNS["ddka"], storage=MultiSizeBlock(sizes=(128, 256), split="demand"))
-    with pytest.raises(NotRunning, match="by demand"):
-        carrier(design)
-    assert on_a_node(design) == "no"
+    assert not not_hosted(design) and on_a_node(design) == "hosted"
+
+
+def test_what_is_no_design_is_not_hosted() -> None:
+    broken = replace(DESIGNS["ddka"], request=())
+    with pytest.raises(NotRunning, match="is no design: priority = response_weight"):
+        carrier(broken)
+    assert on_a_node(broken) == "no"
 
 
 def test_a_design_that_lets_in_at_one_controller_relays_where_a_node_is_named_as_that() -> None:
@@ -122,6 +127,6 @@ def test_one_key_of_two_paths_is_not_made_on_nodes() -> None:
 
 def test_a_node_cannot_be_made_of_a_design_it_does_not_run() -> None:
     settings = NodeSettings(node=NodeId("a"), neighbours=(), applications=(), directory={})
-    design = replace(DESIGNS["ddka"], storage=MultiSizeBlock(sizes=(128, 256), split="demand"))
-    with pytest.raises(NotRunning, match="ddka deals fresh key to stores by demand"):
+    design = replace(DESIGNS["ddka"], request=())
+    with pytest.raises(NotRunning, match="ddka is no design: priority = response_weight"):
         Node(settings, design, None, bytes, Snapshot([], [], [], []), start=1, now=0)  # type: ignore[arg-type]

@@ -110,6 +110,20 @@ def test_fresh_bits_follow_the_demand_if_so_told() -> None:
     assert store.next_size({128: 256}, {}) == 256
 
 
+def test_room_is_shared_as_fresh_bits_are() -> None:
+    assert DDKA.capacities(5 * 20_480) == {128: 160, 256: 80, 512: 40, 1024: 20, 2048: 10}
+    store = MultiSizeBlock(sizes=(128, 256), split="demand")
+    assert store.capacities(4096, {128: 3, 256: 1}) == {128: 24, 256: 4}
+    assert store.capacities(4096, {256: 1}) == {128: 0, 256: 16}
+    assert store.capacities(4096) == store.capacities(4096, {}) == {128: 16, 256: 8}
+    assert DDKA.capacities(5 * 20_480, {128: 1}) == DDKA.capacities(5 * 20_480), "equal shares ask nobody"
+
+
+@pytest.mark.parametrize(("size_bits", "home"), [(1, 128), (128, 128), (129, 256), (2048, 2048), (9000, 2048)])
+def test_a_request_draws_on_the_smallest_size_that_fits_or_on_the_largest(size_bits: int, home: int) -> None:
+    assert DDKA.home(size_bits) == home
+
+
 @given(st.integers(1, 1 << 24))
 def test_a_segment_is_the_power_of_two_nearest_to_ten_seconds_of_rate(rate_bps: int) -> None:
     wanted = rate_bps * 10 / 8

@@ -90,7 +90,7 @@ class Supplements(HopWise):
             return
         under_way = self._ordered(line)
         for request in self._site.waiting.of(line.peer)[:LOOKED_AT]:
-            size = self._size_of(request.asked.size_bits)
+            size = self._storage.home(request.asked.size_bits)
             missing = -(-request.asked.size_bits // size) * size
             covered = min(missing, under_way[size])
             under_way[size] -= covered
@@ -105,23 +105,21 @@ class Supplements(HopWise):
         if owner == line.own:
             self._fill(line)
 
-    def capacity(self, line: Line, size: int) -> int:
-        """Keys of this size in one direction."""
-        bits = min(line.settings.capacity_bits, line.settings.rate_bps * POOL_S)
-        return bits // 2 // len(self._storage.sizes) // size
+    def capacities(self, line: Line) -> dict[int, int]:
+        """Keys of each size in one direction."""
+        assert isinstance(line.dealing, Sized)
+        return line.dealing.capacities(min(line.settings.capacity_bits, line.settings.rate_bps * POOL_S) // 2)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _fill(self, line: Line) -> None:
         assert isinstance(line.dealing, Sized)
         levels = line.dealing.levels(line.dealing.label("", True))
-        under_way = self._ordered(line)
+        under_way, capacities = self._ordered(line), self.capacities(line)
         for size in self._storage.sizes:
             ordered = under_way[size]
             store = line.peer, size
-            wanted = self._refill.wanted(
-                levels[size] + ordered // size, self.capacity(line, size), store in self._filling
-            )
+            wanted = self._refill.wanted(levels[size] + ordered // size, capacities[size], store in self._filling)
             if not wanted:
                 self._filling.discard(store)
                 continue
@@ -140,10 +138,6 @@ class Supplements(HopWise):
         """The order of requests, in one number."""
         slot, weight, _ = self._priority.sort_key(waiting)
         return slot * SLOT_RANKS + round(weight * WEIGHTS)
-
-    def _size_of(self, size_bits: int) -> int:
-        """The store that a key of this size comes from, if nothing is short."""
-        return next((size for size in self._storage.sizes if size >= size_bits), self._storage.sizes[-1])
 
     def _ordered(self, line: Line) -> dict[int, int]:
         """Bits under way for each store."""

@@ -35,6 +35,10 @@ class Dealing(Protocol):
 
     def closed(self, stream: str) -> None: ...
 
+    def asked(self, size_bits: int) -> None:
+        """An application of this end has asked for a key of this size."""
+        ...
+
     def used(self, label: str) -> None:
         """Something was taken: whether it is time to refill is this room's matter."""
         ...
@@ -69,6 +73,9 @@ class Common:
     def closed(self, stream: str) -> None:
         pass
 
+    def asked(self, size_bits: int) -> None:
+        pass
+
     def used(self, label: str) -> None:
         pass
 
@@ -80,18 +87,7 @@ class Directed(Common):
     """Two directions: pieces of a link's run in turn, the first to the lower name; relayed runs have one each."""
 
     def fresh(self, run: Run, start: int, end: int) -> None:
-        line = self._line
-        if run.owner:
-            run.pool(direction(run.owner, line.peer if run.owner == line.own else line.own)).put(start, end)
-            return
-        piece = max(1, PIECE_BITS // run.unit_bits)
-        low, high = sorted((line.own, line.peer))
-        labels = direction(low, high), direction(high, low)
-        while start < end:
-            number = start // piece
-            stop = min(end, (number + 1) * piece)
-            run.pool(labels[number % 2]).put(start, stop)
-            start = stop
+        by_direction(self._line, run, start, end)
 
     def label(self, stream: str, outgoing: bool) -> str:
         line = self._line
@@ -99,6 +95,21 @@ class Directed(Common):
 
     def lends(self, label: str) -> bool:
         return label.partition("/")[0] == direction(self._line.peer, self._line.own)
+
+
+def by_direction(line: Line, run: Run, start: int, end: int) -> None:
+    """Puts fresh units into the pools of the two directions."""
+    if run.owner:
+        run.pool(direction(run.owner, line.peer if run.owner == line.own else line.own)).put(start, end)
+        return
+    piece = max(1, PIECE_BITS // run.unit_bits)
+    low, high = sorted((line.own, line.peer))
+    labels = direction(low, high), direction(high, low)
+    while start < end:
+        number = start // piece
+        stop = min(end, (number + 1) * piece)
+        run.pool(labels[number % 2]).put(start, stop)
+        start = stop
 
 
 def direction(source: str, destination: str) -> str:
