@@ -42,6 +42,9 @@ def pulled(made: Bench, at: str, peer: str) -> Pulled:
 def test_at_cisco_1_a_file_of_4096_bytes_is_512_rows_and_a_key_takes_whole_rows() -> None:
     made = bench()
     assert rows(made) == rows(made, "B", "A") == 512
+    storage = CISCO.storage
+    assert isinstance(storage, FixedBlock) and storage.encoding == "hex"
+    assert storage.rest_bytes(ROW // 8) == len(bytes(ROW // 8).hex()) == 16
     made.ask("A", "B", 256)
     made.go(PROPOSED_S)
     assert rows(made) == rows(made, "B", "A") == 508
@@ -174,7 +177,7 @@ def test_at_cisco_4_hex_text_takes_twice_what_bytes_take() -> None:
         (Stream("s", "A", "B", 1000, 256),),
         tuple(Demand(n, n * SECOND, "s", "A", "B", 256, SECOND) for n in range(1, 20)),
     )
-    peaks = {}
+    peaks: dict[str, int] = {}
     for encoding in ("hex", "raw"):
         design = replace(CISCO, storage=FixedBlock(unit_bits=64, encoding=encoding))
         record = Arena(design, {AB: 10_000}, scenario, seed=1).run(20)
@@ -182,6 +185,9 @@ def test_at_cisco_4_hex_text_takes_twice_what_bytes_take() -> None:
     print(f"at rest: raw {peaks['raw']}, hex {peaks['hex']}, bit text {8 * peaks['raw']} bytes")
     assert peaks["hex"] == 2 * peaks["raw"]
     assert peaks["raw"] > 0
+    # Text of single bits has a character for each.
+    text = 8 * peaks["raw"]
+    assert peaks["hex"] == text / 4 < text, "against that alone it saves anything"
 
 
 def _served(made: Bench) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from keyhop.core.composed.nouns.messages import Restarted
+from keyhop.core.composed.nouns.messages import Name, Restarted
 from keyhop.core.composed.nouns.units import Units
 from keyhop.core.composed.stock.negotiated import NOT_RESERVED, Negotiated
 from keyhop.core.composed.stock.serving import Taken
@@ -40,6 +40,8 @@ def test_at_darpa_1_a_block_is_listed_reserved_and_obtained_once() -> None:
     assert not one.reserve(unit(1), "another")
     got = one.get(unit(1), "ike"), other.get(unit(1), "ike")
     assert all(isinstance(taken, Taken) and taken.ranges == unit(1) and taken.bits == BLOCK for taken in got)
+    name = Name(False, "", unit(1), BLOCK, BLOCK, unit_bits=BLOCK)
+    assert made.equal("A", "B", name), "the same bits"
     assert one.listed() == other.listed() == [0, 2, 3]
     assert one.get(unit(1), "ike") == other.get(unit(1), "ike") == NOT_RESERVED
 
@@ -85,13 +87,15 @@ def test_at_darpa_3_crossing_reservations_are_both_refused_and_tried_again() -> 
     # One way: both offers meet a block that is reserved; two ways: both releases.
     made.go(0.0201)
     assert made.words("answer") == ["BUSY", "BUSY"]
+    assert [said.message.ranges for _, said in made.said if said.message.word == "OFFER"] == [unit(0), unit(0)]
+    assert not any(request in made.answers for request in requests)
     assert qpd(made, "A", "B").listed() == qpd(made, "B", "A").listed() == [0, 1, 2, 3]
     made.go(5)
     names = [made.name(request) for request in requests]
     assert names[0].ranges != names[1].ranges
     made.fetch("B", "A", names[0])
     made.fetch("A", "B", names[1])
-    assert made.words("ask").count("OFFER") >= 4
+    assert made.words("ask").count("OFFER") >= 4, "a round trip more for each, at least"
     for book in made.balanced():
         assert (book.C, book.Y, book.D, book.S) == (0, 0, 512, 2 * BLOCK)
 

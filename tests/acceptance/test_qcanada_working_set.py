@@ -13,7 +13,7 @@ from keyhop.core.composed.nouns.messages import Name
 from keyhop.core.composed.nouns.units import Units
 from keyhop.core.composed.stock.working_sets import COLLIDED, TakenFirst
 from keyhop.core.designs import DESIGNS, Design
-from keyhop.core.policy.division import Shared
+from keyhop.core.policy.division import EncDec, Shared
 from keyhop.core.policy.synchronisation import WorkingSet
 from keyhop.simulator.arena import Arena
 from keyhop.simulator.record import Demand, Record, Scenario, Stream, Verdict
@@ -125,7 +125,14 @@ def test_an_empty_store_serves_nothing_and_says_nothing() -> None:
 
 
 def run(part: WorkingSet, seconds: int, deadline_s: float, seed: int = 15) -> Record:
-    """Poisson requests, 10 in a second at each of two sites, of a store that is full from the start; 10 ms one way."""
+    return full(design(part), seconds, deadline_s, seed)[1]
+
+
+def full(of: Design, seconds: int, deadline_s: float, seed: int = 15, *, later_keys: int = 0) -> tuple[Arena, Record]:
+    """Poisson requests, 10 in a second at each of two sites, of a store that is full from the start; 10 ms one way.
+
+    `later_keys` come when nobody asks any more.
+    """
     draw = random.Random(seed)
     demands: list[Demand] = []
     for master, slave in ("AB", "BA"):
@@ -138,9 +145,11 @@ def run(part: WorkingSet, seconds: int, deadline_s: float, seed: int = 15) -> Re
         return LineSettings(rate_bps=rate_bps, tag_bits=0)
 
     ab = frozenset("AB")
-    arena = Arena(design(part), {ab: 8}, Scenario(streams, tuple(demands)), seed=1, line_settings=settings)
+    arena = Arena(of, {ab: 8}, Scenario(streams, tuple(demands)), seed=1, line_settings=settings)
     arena.block(ab, KEY * int(20 * seconds * 1.2))
-    return arena.run(seconds + 20)
+    if later_keys:
+        arena.at((seconds + 15) * SECOND, arena.block, ab, KEY * later_keys)
+    return arena, arena.run(seconds + 20)
 
 
 def collided(part: WorkingSet, seconds: int) -> float:
@@ -187,14 +196,29 @@ def test_at_qcanada_2_over_20_000_seconds(part: WorkingSet, percent: float, with
 
 
 def test_at_qcanada_2_directed_pools_never_collide() -> None:
-    streams = tuple(Stream(one + other, one, other, 2560, KEY) for one, other in ("AB", "BA"))
-    demands = tuple(
-        Demand(n, (10 * n + 20) * SECOND // 100, one + other, one, other, KEY, 5 * SECOND)
-        for n, (one, other) in enumerate([("A", "B"), ("B", "A")] * 1000)
-    )
-    record = Arena(DESIGNS["qcanada"], {frozenset("AB"): 10_000}, Scenario(streams, demands), seed=1).run(220)
+    """The same requests; the store is divided by direction and by nothing else."""
+    directed = replace(DESIGNS["qcanada"], division=EncDec())
+    _, record = full(directed, 1000, deadline_s=5)
     assert record.collided == 0
     assert all(book.C == 0 for book in record.books)
+    assert record.serves == len(record.outcomes) > 15_000
+    assert all(outcome.verdict is Verdict.SUPPLIED for outcome in record.outcomes)
+
+
+def test_at_qcanada_2_the_whole_store_as_one_set_hardly_collides_and_both_remedies_stand_side_by_side() -> None:
+    """The rejected remedy: the collisions of the largest set or fewer, and a store that is used from both ends."""
+    arena, record = full(design(WorkingSet(size="all")), 200, deadline_s=0.01, later_keys=800)
+    assert record.collided / record.serves < 0.002
+    small, _ = full(design(WorkingSet(size=64)), 200, deadline_s=0.01, later_keys=800)
+    split, whole = (fragmentation(one.sites["A"].links["B"].serving) for one in (arena, small))
+    print(f"fragmentation {split:.2f}, of sets of 64 {whole:.2f}")
+    assert split > 0.4 > 0.1 > whole
+
+
+def fragmentation(serving: object) -> float:
+    """1 - longest contiguous stretch that is ready / stock."""
+    ready = cast(TakenFirst, serving).ready()
+    return 1 - max(high - low for low, high in ready) / sum(high - low for low, high in ready)
 
 
 def test_at_qcanada_2_a_set_of_the_whole_store_fragments_it() -> None:
@@ -211,11 +235,8 @@ def test_at_qcanada_2_a_set_of_the_whole_store_fragments_it() -> None:
     made.give(60 * KEY)
     made.go(AGREED_S)
     serving = cast(TakenFirst, made.line("A", "B").serving)
-    ready = serving.ready()
-    fragmentation = 1 - max(high - low for low, high in ready) / sum(high - low for low, high in ready)
-    print(f"fragmentation {fragmentation:.2f}")
-    assert ready == [(20, 80), (100, 160)]
-    assert fragmentation == 0.5
+    assert serving.ready() == [(20, 80), (100, 160)]
+    assert fragmentation(serving) == 0.5
     made.balanced()
 
 

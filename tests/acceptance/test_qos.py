@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.acceptance.benches import SECOND, Bench
 
+from keyhop.comparison.metrics import measure
 from keyhop.core.composed.stock.owner import Owned
 from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.priority import Fifo
@@ -108,6 +109,25 @@ def test_at_qos_2_a_flow_that_asks_for_300_of_256_is_refused_and_leaves_nothing_
     assert bench.record(0).admitted == frozenset()
 
 
+def test_at_qos_2_a_second_flow_for_which_too_little_is_free_leaves_the_first_one_as_it_was() -> None:
+    bench = line3()
+    bench.give(640, "B-C")
+    bench.go(0)
+    bench.open("g", "A", "C", rate_bps=128, size_bits=128, service_class="guaranteed")
+    bench.go(0)
+    assert (reserved(bench, "A", "B"), reserved(bench, "B", "C")) == (KEY_BITS, KEY_BITS)
+    # A fifth of the link is for nobody to reserve: of 640 bits 512 less the first flow's, which are 256.
+    bench.open("h", "A", "C", rate_bps=150, size_bits=150, service_class="guaranteed")
+    bench.go(0)
+    assert "RESV-FAIL" in bench.words()
+    assert (reserved(bench, "A", "B"), reserved(bench, "B", "C")) == (KEY_BITS, KEY_BITS)
+    assert bench.sites["A"].relaying.admitted() == {"g"}
+    assert bench.refusal(bench.ask("A", "C", 150, stream="h", service_class="guaranteed"))
+    granted = bench.ask("A", "C", KEY_BITS, stream="g", service_class="guaranteed")
+    bench.go(0)
+    assert bench.name(granted).size_bits == KEY_BITS
+
+
 def test_a_closed_flow_gives_its_reservation_back_on_every_hop() -> None:
     bench = line3()
     bench.give(4096, "B-C")
@@ -176,6 +196,11 @@ def test_at_qos_3_under_permanent_prioritised_overload_best_effort_starves_and_i
     for demand, outcome in zip(record.scenario.demands, record.outcomes, strict=True):
         supplied[demand.stream] += outcome.verdict == "supplied"
     assert supplied["best_effort"] == 0
+    figures = measure(record, [("A", "B", "C")])
+    assert figures["least_share"] == 0.0
+    # Of two streams one has all: Jain's index is at its least, a half.
+    assert figures["fairness"] == pytest.approx(0.5)
+    assert figures["blocking_best_effort"] == 1.0 > (figures["blocking_prioritised"] or 0)
     assert supplied["prioritised"] > 0.6 * seconds * rate_bps / KEY_BITS
 
 

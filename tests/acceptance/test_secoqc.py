@@ -7,6 +7,7 @@ from tests.acceptance.benches import SECOND, Bench
 from tests.acceptance.buffered import SLOT, chain
 
 from keyhop.core.composed.nouns.messages import BlockArrived, Restarted, StreamRetuned, Woke
+from keyhop.core.composed.relay.parcels import read_relay
 from keyhop.core.composed.relay.streams import Streams
 from keyhop.core.composed.stock.buffers import APPLICATION, Loaded
 from keyhop.core.designs import DESIGNS
@@ -105,6 +106,9 @@ def test_at_secoqc_3_what_one_end_lacks_is_never_served() -> None:
     assert bench.book("A", "B").Y == UNIT
     assert bench.book("B", "A").Y == 0
     assert bench.book("A", "B").S == bench.book("B", "A").S == 4 * UNIT
+    # What is common comes of the blocks 1, 2, 4 and 5 of the module.
+    stamps = [bench.line(at, peer).came_from((0, 4)) for at, peer in (("A", "B"), ("B", "A"))]
+    assert stamps == [[(0, 2 * UNIT), (3 * UNIT, 5 * UNIT)]] * 2
 
 
 def test_at_secoqc_3_the_slave_takes_nothing_before_the_master_has() -> None:
@@ -255,6 +259,9 @@ def test_at_secoqc_5_a_way_that_is_short_of_key_halves_the_window() -> None:
     asked = [bench.ask("A", "C") for _ in range(16)]
     assert len(connection.flight) == 16
     bench.go(0.99)
+    relayed = [read_relay(said.message, 0)[0] for _, said in bench.said if said.message.word == "RELAY"]
+    assert len(relayed) == 2 * 16 and all(parcel.congested for parcel in relayed), "CON is set"
+    assert "ACK" not in bench.words()
     assert connection.window == 16
     bench.go(0.02)
     assert connection.window == 8
@@ -266,6 +273,21 @@ def test_at_secoqc_5_a_way_that_is_short_of_key_halves_the_window() -> None:
     # Nothing was sent again.
     assert bench.words().count("RELAY") == 2 * 16
     bench.balanced()
+
+
+def test_at_secoqc_5_a_way_with_enough_key_sets_no_flag_and_is_answered_at_once() -> None:
+    bench = line3(1_000_000)
+    bench.open("s", "A", "C", rate_bps=4_000)
+    bench.go(1)
+    streams(bench, "A").connections["s"].window = 16
+    for _ in range(16):
+        bench.ask("A", "C")
+    bench.go(0.1)
+    relayed = [read_relay(said.message, 0)[0] for _, said in bench.said if said.message.word == "RELAY"]
+    assert not any(parcel.congested for parcel in relayed)
+    assert bench.words().count("ACK") == 2 * 16
+    bench.go(2)
+    assert streams(bench, "A").connections["s"].window >= 16
 
 
 def test_at_secoqc_5_the_window_grows_by_a_segment_each_round_trip() -> None:

@@ -8,7 +8,13 @@ import pytest
 from tests.acceptance.benches import SECOND, Bench
 
 from keyhop.core.designs import DESIGNS, Design
+from keyhop.core.machine import Derived
+from keyhop.core.model import NodeId, Range, RunId
+from keyhop.core.node.exchanges import ALONE_VIEW, XOR_VIEW
+from keyhop.core.policy.fallback import Hybrid
 from keyhop.core.policy.relay import HopByHop
+from keyhop.crypto.onetime import xor
+from keyhop.daemon.exchange import MlKem
 from keyhop.simulator.arena import Arena
 from keyhop.simulator.record import Demand, Fault, Record, Scenario, Stream, Trouble
 
@@ -49,11 +55,26 @@ def test_at_swiss_1_both_ends_join_the_same_qkd_key_with_the_same_exchange() -> 
     other = bench.name(bench.fetch("B", "A", name))
     assert name.its
     assert (other.ranges, other.joined_bits) == (name.ranges, UNIT_BITS)
-    qkd, exchanged = bytes([0x0F] * 32), bytes([0xF0] * 32)
-    assert bytes(one ^ other for one, other in zip(qkd, exchanged, strict=True)) == bytes([0xFF] * 32)
+    assert isinstance(SWISS.fallback, Hybrid) and SWISS.fallback.combine == "xor"
     for at, peer in (("A", "B"), ("B", "A")):
         book = bench.book(at, peer)
         assert (book.D, book.F) == (UNIT_BITS, UNIT_BITS)
+
+
+def test_at_swiss_1_the_xor_of_0f_and_f0_is_ff_at_both_ends() -> None:
+    """As nodes join: the key of the link with what both ends hold of one exchange by ML-KEM."""
+    ends, qkd = {"b": MlKem(), "a": MlKem()}, bytes([0x0F] * 32)
+    offered = ends["b"].offer("b", 1)
+    ends["b"].accept("b", 1, ends["a"].answer("a", 1, offered))
+    joined = [end.make(qkd, of_exchange(peer, XOR_VIEW), ours=peer == "b") for peer, end in ends.items()]
+    alone = [end.make(b"", of_exchange(peer, ALONE_VIEW), ours=peer == "b") for peer, end in ends.items()]
+    assert joined[0] == joined[1] == bytes(xor(qkd, alone[0])) != qkd
+    # So that an exchange whose bits are f0 makes ff of 0f.
+    assert xor(qkd, bytes([0xF0] * 32)) == bytes([0xFF] * 32)
+
+
+def of_exchange(peer: str, view: int) -> Derived:
+    return Derived(Range(RunId(NodeId(peer), 0), 0, 32), 256, b"one key", 1, view)
 
 
 def test_at_swiss_2_two_paths_bring_the_sum_and_one_what_is_left() -> None:
