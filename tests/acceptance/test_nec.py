@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from tests.acceptance.benches import Bench
+from tests.acceptance.bits import Told, with_bits
 
 from keyhop.core.composed.nouns.messages import Restarted, Said
-from keyhop.core.designs import DESIGNS
+from keyhop.core.designs import DESIGNS, Design
 from keyhop.core.policy.refill import LowHigh
 
 FILE_BITS = 4096
@@ -27,14 +29,18 @@ def pool(bench: Bench, at: str, peer: str, owner: str) -> int:
 
 def test_at_nec_1_a_request_turns_one_file_of_each_link_into_one_of_the_pair() -> None:
     bench = Bench(NEC, *star(2))
+    told = Told({"RN-T00": 0b1010, "RN-T01": 0b0110}, drawn=0)
+    bits = with_bits(bench, told)
     for link in star(2):
         bench.give(FILE_BITS, link)
     bench.go(1)
     request = bench.ask("T00", "T01", FILE_BITS)
     bench.go(1)
     name = bench.name(request)
-    bench.fetch("T01", "T00", name)
+    assert bench.name(bench.fetch("T01", "T00", name)) == name
     assert name.ranges == ((0, 1),)
+    key = told.keys[frozenset(("RN", "T01"))]
+    assert bits["T00"].entered == bits["T01"].entered == [key], "P[TN2].enc is P[TN1].dec: the second link's file"
     for at, peer in (("T00", "RN"), ("T01", "RN"), ("RN", "T00"), ("RN", "T01")):
         assert bench.line(at, peer).usable_bits == 0
     near, far = bench.book("T00", "RN"), bench.book("T01", "RN")
@@ -125,18 +131,34 @@ def test_at_nec_3_fixed_files_for_all_pairs_of_ten_terminals() -> None:
     assert all(line.book.R + line.book.T == 18 * FILE_BITS and not line.usable_bits for line in links)
     given = sum(line.book.R for line in links if line.own == "RN") // FILE_BITS
     assert given == 180
+    # Each file of a pair is at its source and, under the source's name, at its destination.
+    files = [
+        line.run_of(f"{source}>").units for line in bench.lines() if line.distant for source in (line.own, line.peer)
+    ]
+    assert files == [1] * 2 * 90
     bench.balanced()
 
 
-def test_at_nec_3_an_eleventh_terminal_creates_twenty_pools_and_none_on_demand() -> None:
-    def pools(bench: Bench, terminals: int) -> int:
-        for link in star(terminals):
-            bench.give(40 * FILE_BITS, link)
-        bench.go(2)
-        return sum(line.distant and line.run.units > 0 for line in bench.lines())
+def pools(bench: Bench) -> set[tuple[str, str]]:
+    """(source, destination) of pools that hold files at their source."""
+    return {(line.own, line.peer) for line in bench.lines() if line.distant and line.run_of(f"{line.own}>").units}
 
-    assert pools(Bench(ONE_EACH, *star(11)), 11) - pools(Bench(ONE_EACH, *star(10)), 10) == 20
-    assert pools(Bench(NEC, *star(11)), 11) == 0
+
+@pytest.mark.parametrize(("design", "made"), [(ONE_EACH, 90), (NEC, 0)], ids=["fixed", "on demand"])
+def test_at_nec_3_an_eleventh_terminal_creates_twenty_pools_and_none_on_demand(design: Design, made: int) -> None:
+    bench = Bench(design, *star(11))
+    for link in star(10):
+        bench.give(40 * FILE_BITS, link)
+    bench.go(2)
+    before = pools(bench)
+    assert len(before) == made
+    # The eleventh joins with the first key of its link.
+    bench.give(40 * FILE_BITS, "RN-T10")
+    bench.go(2)
+    created = pools(bench) - before
+    assert len(created) == (20 if made else 0)
+    assert all("T10" in pair for pair in created)
+    bench.balanced()
 
 
 def test_fixed_files_are_built_again_when_a_pair_falls_below_its_low_mark() -> None:
