@@ -120,6 +120,21 @@ SILENCES = (
         "An id that is forged, foreign or repeated is refused by the first key manager that sees it.",
     ),
     Silence(
+        ("NECTEC",),
+        "How the first relay node learns which local key it is to pass on, and where to, is not said.",
+        "A message of its own (ROUTE) names range and path; no key is in it.",
+    ),
+    Silence(
+        ("NICT QKD platform",),
+        "In 2011 key managers could encrypt user data themselves, which crosses the boundary of key supply.",
+        "Not offered: nothing but key leaves a key manager.",
+    ),
+    Silence(
+        ("NKPs DDKA-QKDN",),
+        "In what ratio keys of the five sizes are to be prepared is not defined.",
+        "Equal bits; shares by demand are the other answer, and the study compares both.",
+    ),
+    Silence(
         ("SwissQuantum",),
         "Nothing says when key from QKD is trusted to be back.",
         "When 16 units are stored, so that it does not come and go.",
