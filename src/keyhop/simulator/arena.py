@@ -33,6 +33,7 @@ from keyhop.core.model import NANOSECONDS
 from keyhop.core.policy.routing import Edge
 from keyhop.core.policy.storage import FixedBlock
 from keyhop.simulator.blocks import deliveries
+from keyhop.simulator.collecting import seldom
 from keyhop.simulator.damage import Damage
 from keyhop.simulator.record import Demand, EndBook, Fault, Record, Scenario, Stream, Trouble, Verdict
 from keyhop.simulator.trials import Trial, Trials
@@ -131,13 +132,17 @@ class Arena:
         self.at(SAMPLE_NS, self._sample)
         if tell is not None:
             self.at(SAMPLE_NS, self._tell, tell, end)
+        with seldom():
+            self._run(end)
+        return self.record(seconds)
+
+    def _run(self, end: int) -> None:
         heap = self._heap
         while heap and heap[0][0] <= end:
             self.now, _, call, arguments = heapq.heappop(heap)
             self.events += 1
             call(*arguments)
         self.now = end
-        return self.record(seconds)
 
     def _one_by_one(self) -> Iterator[tuple[int, int, Callable[..., None], tuple[Any, ...]]]:
         """The demands by time, and of one time as they stand; the heap holds only the next, and so stays small."""

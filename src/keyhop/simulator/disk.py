@@ -12,12 +12,12 @@ from keyhop.core.node.store import Outboxed, Prepared, Snapshot, StoreError
 
 
 class Image:
-    """What one moment of a disk holds. Values are immutable, so that a copy is cheap."""
+    """What one moment of a disk holds."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Row] = {}
         self.blocks: dict[Range, bytes] = {}
-        self.used: dict[RunId, tuple[tuple[int, int], ...]] = {}
+        self.used: dict[RunId, Extents] = {}
         self.secrets: dict[str, bytes] = {}
         self.outbox: list[Outboxed] = []
         self.numbered = 0
@@ -33,7 +33,7 @@ class Image:
         other = Image()
         other.rows = dict(self.rows)
         other.blocks = dict(self.blocks)
-        other.used = dict(self.used)
+        other.used = {run: Extents(used) for run, used in self.used.items()}
         other.secrets = dict(self.secrets)
         other.outbox = list(self.outbox)
         other.numbered = self.numbered
@@ -59,13 +59,12 @@ class Image:
                     if self.blocks.pop(block, None) is not None:
                         del index[bisect_left(index, (block.start, block.length))]
                 case Used(range=range):
-                    extents = Extents(self.used.get(range.run, ()))
-                    extents.add(range.start, range.end)
-                    self.used[range.run] = tuple(extents)
+                    if range.run not in self.used:
+                        self.used[range.run] = Extents()
+                    self.used[range.run].add(range.start, range.end)
                 case ForgetUsed(range=range):
-                    extents = Extents(self.used.get(range.run, ()))
-                    extents.remove(range.start, range.end)
-                    self.used[range.run] = tuple(extents)
+                    if range.run in self.used:
+                        self.used[range.run].remove(range.start, range.end)
                 case KeepSecret(name=name, source=source):
                     self.secrets[name] = _exactly(bits, source, TAG_KEY_BYTES)
                 case DropSecret(name=name):

@@ -15,6 +15,7 @@ from keyhop.core.node.ledger import Account
 from keyhop.core.node.node import Node
 from keyhop.core.node.vault import BlockName
 from keyhop.simulator.blocks import Delivery, deliveries
+from keyhop.simulator.collecting import seldom
 from keyhop.simulator.record import Demand, EndBook, Fault, Record, Scenario, Trouble, Verdict
 from keyhop.simulator.trials import Trial, Trials
 from keyhop.simulator.vault import WeightlessVault, origin_of
@@ -78,23 +79,28 @@ class RealNodes:
         self.serves = 0
         self.stock_bit_ns = 0
         self.peak_bytes = 0
-        self.messages = 0
-        self.world.on_frame.append(self._count)
         self._before: dict[tuple[str, str], list[int]] = {}
+        self._entries = self._frames = 0
 
     def run(self, seconds: float, tell: Callable[[float], None] | None = None) -> Record:
         """`tell` hears once a simulated second which part is done."""
+        with seldom():
+            return self._run(seconds, tell)
+
+    def _run(self, seconds: float, tell: Callable[[float], None] | None) -> Record:
         world = self.world
         world.start()
         world.run(world.now + SETTLE_NS)
-        self._begin, steps = world.now, world.steps
-        self._sampled_at = world.now
-        self.messages = 0
+        self._begin = self._sampled_at = world.now
+        self._entries, self._frames = world.entries, world.frames
         self._before = {key: totals(self._node(key[0]), key[1]) for key in self._ends()}
         for link in sorted(self.links, key=sorted):
             self._next_block(link)
-        for demand in self.scenario.demands:
-            world.at(self._begin + demand.at_ns, self._ask, self.trials.by_number[demand.number])
+        demands = self.scenario.demands
+        world.in_order(
+            [self._begin + demand.at_ns for demand in demands],
+            lambda index: self._ask(self.trials.by_number[demands[index].number]),
+        )
         for fault in self.scenario.faults:
             world.at(self._begin + fault.at_ns, self._fault, fault)
         world.at(self._begin + SAMPLE_NS, self._sample)
@@ -102,7 +108,7 @@ class RealNodes:
         if tell is not None:
             world.at(self._begin + SAMPLE_NS, self._tell, tell, length)
         world.run(self._begin + length)
-        return self._record(seconds, world.steps - steps)
+        return self._record(seconds)
 
     # --- applications -------------------------------------------------------------------------------------------------
 
@@ -217,9 +223,6 @@ class RealNodes:
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
-    def _count(self, *_: object) -> None:
-        self.messages += 1
-
     def _node(self, name: str) -> Node:
         return self.world.processes[NodeId(name)].node
 
@@ -245,7 +248,7 @@ class RealNodes:
         self.stock_bit_ns += stock * BYTE_BITS * passed_ns
         self.peak_bytes = max(self.peak_bytes, stock)
 
-    def _record(self, seconds: float, steps: int) -> Record:
+    def _record(self, seconds: float) -> Record:
         end = int(seconds * NANOSECONDS)
         for name, peer in self._ends():
             self._node(name).supply.measure(self._node(name).context.pairs[peer], SPENT_EVERY_NS)
@@ -258,9 +261,9 @@ class RealNodes:
             scenario=self.scenario,
             outcomes=self.trials.outcomes(end),
             books=books,
-            messages=self.messages,
+            messages=self.world.frames - self._frames,
             serves=self.serves,
-            events=steps,
+            events=self.world.entries - self._entries,
             stock_bit_ns=self.stock_bit_ns,
             peak_stored_bytes=self.peak_bytes,
             resync_ns=tuple(self.trials.resync_ns),

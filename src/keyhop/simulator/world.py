@@ -6,15 +6,16 @@ the caller gives. One event heap drives everything, so the same seed gives the s
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Any, Protocol
 
 from keyhop.core.designs import Design
-from keyhop.core.machine import Close, Deliver, Frame, Notice, Output, Put, Save, Send
+from keyhop.core.machine import Close, Deliver, Frame, KeepSecret, Notice, Output, Put, Save, Seal, Send
 from keyhop.core.model import NANOSECONDS, NodeId, Range
 from keyhop.core.node import events
 from keyhop.core.node.context import Neighbour, NodeSettings
@@ -62,10 +63,14 @@ class Wire:
 
     id: int
     ends: tuple[str, str]
-    lives: tuple[int, int]
+    lives: dict[str, int]
     """Which incarnation of each process it belongs to."""
     open: bool = True
     last_arrival: dict[str, int] = field(default_factory=dict)
+    link: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.link = frozenset(self.ends)
 
 
 @dataclass
@@ -158,29 +163,37 @@ class Process:
         self.inbox.append(event)
         if not self.turn_due:
             self.turn_due = True
-            self.world.at(self.world.now, self._turn, self.life)
+            self.world.take_turn(self)
 
-    def _turn(self, life: int) -> None:
+    def turn(self, life: int) -> None:
+        """Steps all that has come in, as one batch."""
         self.turn_due = False
+        inbox, world = self.inbox, self.world
         if life != self.life or not self.alive:
             return
-        output = Output()
-        while self.inbox:
-            event = self.inbox.popleft()
-            output.merge(self.node.step(event, self.clock))
-            self.world.steps += 1
+        if not inbox:
+            self.perform(Output())
+            return
+        clock, step = world.now + self.skew, self.node.step
+        output = step(inbox.popleft(), clock)
+        world.steps += 1
+        while inbox:
+            output.merge(step(inbox.popleft(), clock))
+            world.steps += 1
         self.perform(output)
 
     def perform(self, output: Output) -> None:
         """One batch: commit, then send, answer, step what the commit brought about, wipe."""
-        world = self.world
-        answers = [(deliver, tuple(self.vault.read(range) for range in deliver.ranges)) for deliver in output.answer]
-        self.notices += output.notice
+        world, read, wake_at = self.world, self.vault.read, output.wake_at
+        answers = [(deliver, tuple([read(range) for range in deliver.ranges])) for deliver in output.answer]
+        if output.notice:
+            self.notices += output.notice
         self.under_way.append(output)
-        world.after_step(self)
-        if output.wake_at is not None and (self.wake_due is None or output.wake_at < self.wake_due):
-            self.wake_due = output.wake_at
-            world.at(output.wake_at - self.skew, self._wake, self.life, output.wake_at)
+        for watch in world.on_step:
+            watch(self)
+        if wake_at is not None and (self.wake_due is None or wake_at < self.wake_due):
+            self.wake_due = wake_at
+            world.at(wake_at - self.skew, self._wake, self.life, wake_at)
         if not output.save:
             # What an earlier commit carries may stand behind these frames, too: they wait for it.
             if len(self.under_way) == 1:
@@ -199,9 +212,10 @@ class Process:
             return kept[range]
 
         for save in output.save:
-            block = getattr(save, "block", None) if type(save).__name__ == "Seal" else getattr(save, "source", None)
-            if block is not None:
-                freeze(block)
+            if type(save) is Seal:
+                freeze(save.block)
+            elif type(save) is KeepSecret:
+                freeze(save.source)
         # Commits return in their order.
         begin = max(world.now, self.committing)
         self.committing = begin + world.draw(world.timing.commit)
@@ -216,10 +230,12 @@ class Process:
         self.disk.commit(output.save, bits)
         if world.crash_point(self.name, "after commit"):
             return
-        # The store goes first: a crash between the two must not look like a restored store.
-        for save in output.save:
-            if type(save) is Put and isinstance(save.row, NodeRow):
-                self.anchor = max(self.anchor, save.row.start)
+        # The store goes first: a crash between the two must not look like a restored store. `complete` has put it last.
+        last = output.save[-1]
+        assert type(last) is Put
+        assert type(last.row) is NodeRow
+        if last.row.start > self.anchor:
+            self.anchor = last.row.start
         self.vault.committed(output.save)
         self._release(life, output, answers)
 
@@ -228,13 +244,14 @@ class Process:
             return
         world = self.world
         self.under_way.pop(0)
-        for sending in output.send:
-            if isinstance(sending, Send):
-                world.transmit(self.name, sending)
-            elif isinstance(sending, Close):
-                world.close(self.name, sending.connection)
-        if output.send and world.crash_point(self.name, "after send"):
-            return
+        if output.send:
+            for sending in output.send:
+                if type(sending) is Send:
+                    world.transmit(self.name, sending)
+                elif type(sending) is Close:
+                    world.close(self.name, sending.connection)
+            if world.crash_point(self.name, "after send"):
+                return
         for deliver, bits in answers:
             world.answered(Answered(deliver.request, self.name, deliver, bits, world.now))
         for event in output.after:
@@ -267,7 +284,11 @@ class World:
         self.now = NANOSECONDS
         self.steps = 0
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._ready: deque[tuple[int, Process, int]] = deque()
+        """Entries of the queue that are due at once, as most are: (sequence, process, life) of turns, in order."""
         self._sequence = 0
+        self.entries = 0
+        """Of the queue that were due and done: messages, turns of nodes, commits, awakenings, what a run plans."""
         self._next_wire = 0
         self._next_request = 0
         self.wires: dict[int, Wire] = {}
@@ -281,25 +302,66 @@ class World:
         self.on_frame: list[Callable[[str, str, Frame], None]] = []
         self.on_step: list[Callable[[Process], None]] = []
         self.on_crash: list[Callable[[str], None]] = []
-        self.tamper: Callable[[str, str, Frame], list[Frame]] = lambda sender, receiver, frame: [frame]
-        self.processes = {s.node: Process(self, s) for s in settings}
+        self.tamper: Callable[[str, str, Frame], list[Frame]] | None = None
+        """What arrives in place of a frame; None: the frame."""
+        self.frames = 0
+        """That were sent and not cut off."""
+        self.processes: dict[str, Process] = {s.node: Process(self, s) for s in settings}
         self._dialling: set[frozenset[str]] = set()
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def at(self, due: int, call: Callable[..., None], *arguments: Any) -> None:
         self._sequence += 1
-        heapq.heappush(self._heap, (max(due, self.now), self._sequence, call, arguments))
+        heappush(self._heap, (due if due > self.now else self.now, self._sequence, call, arguments))
+
+    def take_turn(self, process: Process) -> None:
+        """At once, after all that was to be done at once before."""
+        self._sequence += 1
+        self._ready.append((self._sequence, process, process.life))
+
+    def in_order(self, moments: Sequence[int], call: Callable[[int], None]) -> None:
+        """`call(index)` at each of these; the heap holds only the next one of them, and so stays small."""
+        order: Sequence[int] = range(len(moments))
+        if any(earlier > later for earlier, later in pairwise(moments)):
+            order = sorted(order, key=moments.__getitem__)
+        first = self._sequence + 1
+        self._sequence += len(moments)
+        self._next_of(((moments[index], first + index, index) for index in order), call)
+
+    def _next_of(self, entries: Iterator[tuple[int, int, int]], call: Callable[[int], None]) -> None:
+        entry = next(entries, None)
+        if entry is not None:
+            due, sequence, index = entry
+            heappush(self._heap, (due, sequence, self._one_of, (entries, call, index)))
+
+    def _one_of(self, entries: Iterator[tuple[int, int, int]], call: Callable[[int], None], index: int) -> None:
+        self._next_of(entries, call)
+        call(index)
 
     def draw(self, bounds: tuple[int, int]) -> int:
-        return self.random.randint(*bounds)
+        low, high = bounds
+        return low if low == high else self.random.randint(low, high)
 
     def run(self, until: int) -> None:
         """Runs all that is due up to `until` (nanoseconds)."""
-        heap = self._heap
-        while heap and heap[0][0] <= until:
-            self.now, _, call, arguments = heapq.heappop(heap)
-            call(*arguments)
+        heap, ready, entries = self._heap, self._ready, 0
+        while True:
+            entries += 1
+            if ready:
+                # What is due now and was planned before the turn goes before it.
+                if heap and heap[0][0] == self.now and heap[0][1] < ready[0][0]:
+                    _, _, call, arguments = heappop(heap)
+                    call(*arguments)
+                else:
+                    _, process, life = ready.popleft()
+                    process.turn(life)
+            elif heap and heap[0][0] <= until:
+                self.now, _, call, arguments = heappop(heap)
+                call(*arguments)
+            else:
+                break
+        self.entries += entries - 1
         self.now = max(self.now, until)
 
     def start(self) -> None:
@@ -324,7 +386,7 @@ class World:
         key = frozenset((a, b))
         self._dialling.discard(key)
         here, there = self.processes[NodeId(a)], self.processes[NodeId(b)]
-        if any(wire.open and frozenset(wire.ends) == key for wire in self.wires.values()):
+        if any(wire.open and wire.link == key for wire in self.wires.values()):
             return
         if not here.alive or not there.alive or key in self.cuts:
             if here.alive or there.alive:
@@ -336,26 +398,26 @@ class World:
         """A connection between two nodes that are alive, beside any that they have."""
         here, there = self.processes[NodeId(a)], self.processes[NodeId(b)]
         self._next_wire += 1
-        wire = Wire(self._next_wire, (a, b), (here.life, there.life))
+        wire = Wire(self._next_wire, (a, b), {a: here.life, b: there.life})
         self.wires[wire.id] = wire
         here.feed(events.PeerConnected(b, wire.id))
         there.feed(events.PeerConnected(a, wire.id))
 
     def transmit(self, sender: str, send: Send) -> None:
-        wire = self.wires.get(send.connection)
-        if wire is None or not wire.open or frozenset(wire.ends) in self.cuts:
+        wire, peer = self.wires.get(send.connection), send.peer
+        if wire is None or not wire.open or (self.cuts and wire.link in self.cuts):
             return
+        self.frames += 1
         for watch in self.on_frame:
-            watch(sender, send.peer, send.frame)
-        for frame in self.tamper(sender, send.peer, send.frame):
-            due = max(self.now + self.draw(self.timing.delay), wire.last_arrival.get(send.peer, 0))
-            wire.last_arrival[send.peer] = due
-            self.at(due, self._arrive, wire, sender, send.peer, frame)
+            watch(sender, peer, send.frame)
+        for frame in (send.frame,) if self.tamper is None else self.tamper(sender, peer, send.frame):
+            due = max(self.now + self.draw(self.timing.delay), wire.last_arrival.get(peer, 0))
+            wire.last_arrival[peer] = due
+            self.at(due, self._arrive, wire, sender, peer, frame)
 
     def _arrive(self, wire: Wire, sender: str, receiver: str, frame: Frame) -> None:
-        process = self.processes[NodeId(receiver)]
-        life = wire.lives[wire.ends.index(receiver)]
-        if wire.open and process.alive and process.life == life:
+        process = self.processes[receiver]
+        if wire.open and process.alive and process.life == wire.lives[receiver]:
             process.feed(events.FrameArrived(sender, wire.id, frame))
 
     def close(self, by: str, connection: int) -> None:
@@ -363,7 +425,7 @@ class World:
         if wire is None:
             return
         wire.open = False
-        for end, life in zip(wire.ends, wire.lives, strict=True):
+        for end, life in wire.lives.items():
             other = wire.ends[1 - wire.ends.index(end)]
             if end != by:
                 self.at(self.now + self.draw(self.timing.delay), self._lost, end, life, other, wire.id)
@@ -386,7 +448,7 @@ class World:
     def cut(self, a: str, b: str) -> None:
         self.cuts.add(frozenset((a, b)))
         for wire in list(self.wires.values()):
-            if frozenset(wire.ends) == frozenset((a, b)):
+            if wire.link == frozenset((a, b)):
                 self.break_wire(wire)
 
     def mend(self, a: str, b: str) -> None:
@@ -443,10 +505,6 @@ class World:
     def answered(self, answered: Answered) -> None:
         for watch in self.on_answer:
             watch(answered)
-
-    def after_step(self, process: Process) -> None:
-        for watch in self.on_step:
-            watch(process)
 
 
 def chain(names: list[str], link_of: Callable[[str, str], bytes]) -> dict[str, tuple[Neighbour, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -65,6 +67,20 @@ def test_in_large_networks_what_a_node_knows_does_not_grow_with_their_size() -> 
     # Twelve links to either side: twice the longest path and two more.
     assert most_known(LARGE_NODES + 1) == most_known(2 * LARGE_NODES) == 2 * (2 * 5 + 2)
     assert most_known(LARGE_NODES // 2) == LARGE_NODES // 2 - 1
+
+
+def test_a_run_that_refuses_and_starts_anew_leaves_nothing_behind() -> None:
+    links = {frozenset("AB"): RATE_BPS}
+    fed = scenario(("A", "B"), 2.0, (Fault(40 * NANOSECONDS, Trouble.NODE_RESTARTS, "A", 5 * NANOSECONDS),))
+    thresholds = gc.get_threshold()
+    network = RealNodes(DESIGNS["keyhop"], links, fed, seed=1, delay_ns=NANOSECONDS // 100)
+    record = network.run(60)
+    assert gc.get_threshold() == thresholds
+    assert any(outcome.attempts > 1 for outcome in record.outcomes), "nobody was refused"
+    nodes = [weakref.ref(process.node) for process in network.world.processes.values()]
+    del network
+    gc.collect()
+    assert [node() for node in nodes] == [None, None]
 
 
 def test_the_same_seed_gives_the_same_record() -> None:
