@@ -63,6 +63,8 @@ def test_at_kisti_2_four_keys_of_512_bits_are_derived_from_one_of_256() -> None:
     assert name.derived_bits / name.taken_bits == 8
     fetched = [made.fetch("B", "A", msgspec.structs.replace(name, child=child)) for child in (2, 0, 3, 1)]
     assert all(made.name(request).its is False for request in fetched)
+    assert sorted(made.name(request).child for request in fetched) == [0, 1, 2, 3]
+    assert made.equal("A", "B", name), "the parent is the same, so the children are"
     for book in made.balanced():
         assert (book.G, book.D, book.F, book.S) == (256, 256, 2048, 0)
 

@@ -178,16 +178,19 @@ def test_at_qcanada_6_after_a_thousand_relayed_blocks_no_pad_has_been_used_twice
     links = {frozenset("AB"): 400_000, frozenset("BC"): 400_000}
     arena = Arena(QCANADA, links, Scenario(streams, demands), seed=1)
     pads: list[tuple[str, str, int]] = []
+    blocks: set[tuple[str, str, int]] = set()
     perform = arena.perform
 
     def listen(node: str, moves: object) -> None:
         for said in arena.sites[node].moves.send:
             if said.message.word == "RELAY":
                 ends = min(node, said.peer), max(node, said.peer)
+                blocks.add((said.message.names[1], said.message.names[-1], said.message.counts[0]))
                 pads.extend((*ends, unit) for start, end in said.message.ranges for unit in range(start, end))
         perform(node, arena.sites[node].moves)
 
     arena.perform = listen  # type: ignore[method-assign]
     arena.run(seconds)
-    assert len(pads) > 1000
+    assert len(blocks) >= 1000
+    assert len(pads) >= 2 * len(blocks), "on each hop one, at least"
     assert len(set(pads)) == len(pads)
