@@ -24,15 +24,16 @@ from keyhop.simulator.world import Answered, Timing, World
 SETTLE_NS = 2 * NANOSECONDS
 """Links open before the run begins: they ran before."""
 STOCK_LIMIT_BYTES = 1 << 26
+"""Of a small network, that no run of an hour fills a store; a large one has what nodes have if nobody says otherwise."""
 APPLICATION_RATE = 1 << 40
 MODULE = "module"
 SAMPLE_NS = NANOSECONDS
-ENDS_PER_SAMPLE = 64
-"""Of a large network stock is summed up once in as many seconds as it has so many ends, at least once a minute."""
+ENDS_PER_SAMPLE = 8
+"""Of a larger network stock is summed up once in as many seconds as it has so many ends, at least once a minute."""
 SAMPLE_LIMIT_NS = 60 * NANOSECONDS
 SPENT_EVERY_NS = NANOSECONDS
 LARGE_NODES = 64
-SELDOM_NS = 60 * NANOSECONDS
+SELDOM_NS = 600 * NANOSECONDS
 """Keep-alives of a large network without faults: nothing falls silent there, and they would be most of what is said."""
 
 
@@ -302,7 +303,7 @@ class RealNodes:
                     )
                     for application, peers in sorted(served[name].items())
                 ),
-                stock_limit_bytes=STOCK_LIMIT_BYTES,
+                stock_limit_bytes=NodeSettings.stock_limit_bytes if large else STOCK_LIMIT_BYTES,
                 horizon_hops=horizon_hops,
                 keep_alive_ns=SELDOM_NS if seldom else NodeSettings.keep_alive_ns,
                 min_key_bits=BYTE_BITS,

@@ -24,7 +24,7 @@ from keyhop.core.node.run import GONE, UNTOUCHED, Run, Segment
 from keyhop.core.node.sizes import STATEMENT_NS, Sizes
 from keyhop.core.node.supply import Supply
 
-LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS, LEISURE_NS
+LOOK_NS, LOOK_LIMIT_NS = NANOSECONDS, 4 * LEISURE_NS
 """How often a pair in use is looked at, and one that is quiet."""
 BUSY_NS = 8 * NANOSECONDS
 """A pair is in use whose stock in hand runs low before this at the pace of now."""
