@@ -58,8 +58,9 @@ def run_timed(design: str, workload: str, load: float, place: str, seconds: floa
 
 
 def events(seconds: float) -> None:
-    """An event is one entry of the queue of virtual time: a message, a block, a request, a fetch, a timer. Of nodes it
-    is a step of a node."""
+    """An event is one entry of the queue of virtual time that was due and done: of sites a message, a block, a request,
+    a fetch, a timer; of nodes besides, because they have a disk, a commit and the turn of a node in which it takes in
+    whatever has come."""
     print(f"events per second of one core, W2, {seconds:g} simulated seconds; the run alone")
     for place, load in (("p2p", 1.2), ("line3", 0.8)):
         rates: dict[str, float] = {}
@@ -222,9 +223,10 @@ def waste(seconds: float) -> None:
 
 RING_RATE_BPS = 10_000
 KEY_EVERY_S = 10.0
+DAY_S = 86_400
 BLOCK_NS = 52 * NANOSECONDS
-SETTLED_S = 120
-"""By then links are open, every node has heard of every other, and pools are filled for the first time."""
+SCALE_S = {10: 1200.0, 100: 1200.0, 1000: 600.0, 10_000: 60.0}
+"""Simulated seconds by number of nodes."""
 
 
 def ring(nodes: int) -> tuple[dict[frozenset[str], int], list[tuple[str, ...]]]:
@@ -264,7 +266,7 @@ def grown(nodes: int, seconds: float, send: Callable[[tuple[float, float, float,
         seed=1,
         tell=lambda _: marks.append(time.process_time()),
     )
-    settled = min(SETTLED_S, len(marks) // 2)
+    settled = len(marks) // 2
     each_s = (marks[-1] - marks[settled]) / (len(marks) - 1 - settled)
     start_s = marks[settled] - began - each_s * settled
     memory = largest_kib() - before
@@ -279,28 +281,30 @@ def largest_kib() -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
-def scale(sizes: list[int], seconds: float) -> None:
+def scale(sizes: list[int], given_s: float) -> None:
     """Every second node asks the node two hops on for a key of 256 bits every 10 s, links of 10 kbit/s, which deliver
-    64 KiB every 52 s; what is told is of the time after the first two minutes."""
-    print(f"keyhop by its nodes, {seconds:g} simulated seconds; memory: growth of the largest resident set by the run")
-    print("  a step is an event at a node; the start is links opening and every node hearing of every other")
+    64 KiB every 52 s. `given_s` 0: by the number of nodes."""
+    print("keyhop by its nodes; memory: growth of the largest resident set by the run; entries of the queue as events")
+    print("  the start is what the first half costs beyond the second: links open, nodes hear of others, stores fill")
     for nodes in sizes:
+        seconds = given_s or SCALE_S.get(nodes, min(SCALE_S.values()))
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(False)
         process = context.Process(target=_grow, args=(nodes, seconds, theirs))
         process.start()
         theirs.close()
         try:
-            start_s, each_s, supplied, steps, memory_kib = ours.recv()
+            start_s, each_s, supplied, entries, memory_kib = ours.recv()
         except EOFError:
             print(f"  {nodes:>6,} nodes: not finished (exit {process.exitcode})")
             continue
         finally:
             process.join()
         print(
-            f"  {nodes:>6,} nodes: start {start_s:.1f} s of processor, then {each_s:.3f} s for a simulated second "
-            f"({1e3 * each_s / nodes:.2f} ms per node), {steps / seconds / each_s:,.0f} steps per second, "
-            f"{memory_kib:,.0f} KiB per node, {100 * supplied:.0f} % of keys; a day {24 * each_s:.1f} h",
+            f"  {nodes:>6,} nodes, {seconds:g} s: start {start_s:.1f} s of processor, then {each_s:.4f} s for a "
+            f"simulated second ({1e3 * each_s / nodes:.3f} ms per node), "
+            f"{entries / (start_s + seconds * each_s):,.0f} events a second, {memory_kib:,.0f} KiB per node, "
+            f"{100 * supplied:.0f} % of keys; a day {(start_s + DAY_S * each_s) / 60:,.0f} min",
             flush=True,
         )
 
@@ -320,13 +324,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0, help="of scale: simulated")
     options = parser.parse_args()
     quick: bool = options.quick
-    sizes = [int(word) for word in options.nodes.split(",") if word] or ([10, 100] if quick else [10, 100, 1000])
+    sizes = [int(word) for word in options.nodes.split(",") if word] or ([10, 100] if quick else list(SCALE_S))
     calls: dict[str, Callable[[], None]] = {
         "events": lambda: events(60.0 if quick else SECONDS),
         "factorial": lambda: factorial(40 if quick else 240, 60.0 if quick else SECONDS),
         "stock": lambda: stock(200 if quick else 2000),
         "waste": lambda: waste(60.0 if quick else SECONDS),
-        "scale": lambda: scale(sizes, options.seconds or (150.0 if quick else 300.0)),
+        "scale": lambda: scale(sizes, options.seconds or (150.0 if quick else 0.0)),
     }
     print(f"{sys.implementation.name} {sys.version.split()[0]}, {multiprocessing.cpu_count()} cores")
     for name in options.benches:

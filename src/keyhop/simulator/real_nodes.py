@@ -70,6 +70,7 @@ class RealNodes:
         self.world.on_answer.append(self._answered)
         self.trials = Trials(scenario.demands, Ask)
         self._asking: dict[int, Ask] = {}
+        self._names = {demand.stream: applications(demand.stream) for demand in scenario.demands}
         self._blocks: dict[frozenset[str], Iterator[Delivery]] = {
             link: deliveries(link, rate, seed, scenario.block_ns) for link, rate in links.items()
         }
@@ -120,7 +121,7 @@ class RealNodes:
         if not process.alive:
             self._retry(ask, Verdict.REFUSED)
             return
-        master, slave = applications(demand.stream)
+        master, slave = self._names[demand.stream]
         try:
             grant = process.node.supply.grant(master, slave)
         except RequestError:

@@ -184,9 +184,10 @@ class Context:
         return due + (self._phase_ns - due) % grid_ns
 
     def due(self) -> list[object]:
-        events = []
-        while self._due and self._due[0][0] <= self.now:
-            events.append(heapq.heappop(self._due)[2])
+        events: list[object] = []
+        due, now = self._due, self.now
+        while due and due[0][0] <= now:
+            events.append(heapq.heappop(due)[2])
         return events
 
     @property

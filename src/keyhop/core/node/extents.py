@@ -40,7 +40,12 @@ class Extents:
     def add(self, start: int, end: int) -> None:
         if start >= end:
             return
-        low = bisect_left(self._ends, start)
+        ends = self._ends
+        if ends and start == ends[-1]:
+            # At the end of what is here: so it mostly goes.
+            ends[-1] = end
+            return
+        low = bisect_left(ends, start)
         high = bisect_right(self._starts, end)
         if low < high:
             start = min(start, self._starts[low])
@@ -71,8 +76,10 @@ class Extents:
 
     def touches(self, start: int, end: int) -> bool:
         """Whether any position of [start, end) is in the set."""
-        index = bisect_right(self._ends, start)
-        return index < len(self._starts) and self._starts[index] < end
+        ends = self._ends
+        if not ends or start >= ends[-1]:
+            return False
+        return self._starts[bisect_right(ends, start)] < end
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The parts of the set inside [start, end)."""

@@ -181,7 +181,8 @@ class Node:
         Raises IllegalMove or AssertionError on a bug of ours: then the process must stop.
         """
         context = self.context
-        context.now = max(now, context.now)
+        if now > context.now:
+            context.now = now
         context.out = Output() if batch is None else batch
         self._dispatch[type(event)](event)
         return self._finish()
@@ -193,11 +194,12 @@ class Node:
             batch.save.append(Put(self.context.node_row()))
 
     def _finish(self) -> Output:
-        context = self.context
-        self.links.frames.flush()
+        context, out = self.context, self.context.out
+        if context.touched or context.plain_outbox:
+            self.links.frames.flush()
         context.flush_books()
-        context.out.wake_at = context.wake_at
-        return context.out
+        out.wake_at = context.wake_at
+        return out
 
     # --- events of no single part -------------------------------------------------------------------------------------
 
