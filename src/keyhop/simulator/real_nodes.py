@@ -24,7 +24,7 @@ from keyhop.simulator.world import Answered, Timing, World
 SETTLE_NS = 2 * NANOSECONDS
 """Links open before the run begins: they ran before."""
 STOCK_LIMIT_BYTES = 1 << 26
-"""Of a small network, that no run of an hour fills a store; a large one has what nodes have if nobody says otherwise."""
+"""Of a small network: no run of an hour fills a store. A large one has what nodes have if nobody says otherwise."""
 APPLICATION_RATE = 1 << 40
 MODULE = "module"
 SAMPLE_NS = NANOSECONDS

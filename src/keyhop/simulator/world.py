@@ -7,7 +7,7 @@ the caller gives. One event heap drives everything, so the same seed gives the s
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -292,6 +292,9 @@ class World:
         self._next_wire = 0
         self._next_request = 0
         self.wires: dict[int, Wire] = {}
+        """Those that are open."""
+        self._wired: Counter[frozenset[str]] = Counter()
+        """How many of them a link has."""
         self.cuts: set[frozenset[str]] = set()
         """Links that carry nothing now."""
         self._secrets: dict[frozenset[str], bytes] = {}
@@ -386,7 +389,7 @@ class World:
         key = frozenset((a, b))
         self._dialling.discard(key)
         here, there = self.processes[NodeId(a)], self.processes[NodeId(b)]
-        if any(wire.open and wire.link == key for wire in self.wires.values()):
+        if self._wired[key]:
             return
         if not here.alive or not there.alive or key in self.cuts:
             if here.alive or there.alive:
@@ -400,6 +403,7 @@ class World:
         self._next_wire += 1
         wire = Wire(self._next_wire, (a, b), {a: here.life, b: there.life})
         self.wires[wire.id] = wire
+        self._wired[wire.link] += 1
         here.feed(events.PeerConnected(b, wire.id))
         there.feed(events.PeerConnected(a, wire.id))
 
@@ -425,6 +429,7 @@ class World:
         if wire is None:
             return
         wire.open = False
+        self._wired[wire.link] -= 1
         for end, life in wire.lives.items():
             other = wire.ends[1 - wire.ends.index(end)]
             if end != by:
