@@ -458,7 +458,8 @@ class Peer:
         if accepted:
             self.store(bits, placements or [], 1024)
             self.shared(placements or [])
-            self.outbox.append([STORED, module, number])
+            if any(self.runs[run] is self.own_tags for run, *_ in placements or []):
+                self.outbox.append([STORED, module, number])
 
     def on_stored(self, module: str, number: int) -> None:
         self.shared(self.unconfirmed.pop((module, number), []))

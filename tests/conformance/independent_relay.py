@@ -18,7 +18,9 @@ from independent_peer import (
     PLAIN,
     RELAY_BATCH,
     RESERVE,
+    SUPPLY,
     Peer,
+    Run,
     frame,
     len4,
     pack,
@@ -41,8 +43,9 @@ def confirmation(
     path: list[str],
     segment: int = SEGMENT_BYTES,
     labels: bytes = b"",
+    lent: bool = False,
 ) -> bytes:
-    context = pack([placements, segment, number.to_bytes(8, "big"), path]) + labels
+    context = pack([placements, segment, number.to_bytes(8, "big"), path, lent]) + labels
     return Poly1305.generate_tag(bits[key_at : key_at + 32], len4(context) + bits[64:])
 
 
@@ -52,10 +55,12 @@ class Middle(Peer):
     def __init__(self, name: str, other: str, link: bytes, secret: bytes, far: str) -> None:
         super().__init__(name, other, link, secret)
         self.far = Peer(far, other, bytes(16), b"")
-        self.sending: dict[int, tuple[bytes, list, list[str]]] = {}
-        """Batches of `far` on their way: bits, placements, path."""
+        self.sending: dict[int, tuple[bytes, list, list[str], bool]] = {}
+        """Batches of `far` on their way: bits, placements, path, whether they come leased."""
         self.taken: list[int] = []
         """Numbers of the node's batches that `far` took in."""
+        self.taken_leased: list[tuple[int, int]] = []
+        """Key of them that came leased for supply."""
         self.confirmed: list[int] = []
         self.blocks_told: list[list] = []
         """What the node said of the blocks behind its batches."""
@@ -151,7 +156,7 @@ class Middle(Peer):
 
     # --- batches --------------------------------------------------------------------------------------------------
 
-    def relay(self, opening: int, tags: int, key: int) -> int:
+    def relay(self, opening: int, tags: int, key: int, *, lent: bool = False) -> int:
         """A batch of the far node begins: bytes for its own runs of the distant pair."""
         self.number += 1
         path = [self.far.name, self.name, self.other]
@@ -162,13 +167,14 @@ class Middle(Peer):
                 placements.append([self.far.runs.index(run), run.append, length])
                 run.reach(run.append + length)
         bits = os.urandom(64 + opening + tags + key)
-        self.sending[self.number] = (bits, placements, path)
+        self.sending[self.number] = (bits, placements, path, lent)
         self.out.append([RESERVE, self.number, path, len(bits)])
         return self.number
 
     def send_batch(self, number: int) -> None:
-        bits, placements, path = self.sending[number]
-        manifest = pack([placements, SEGMENT_BYTES, confirmation(bits, 0, number, placements, path), path])
+        bits, placements, path, lent = self.sending[number]
+        told = confirmation(bits, 0, number, placements, path, lent=lent)
+        manifest = pack([placements, SEGMENT_BYTES, told, path, lent])
         self.outbox.append(self.batch(number, bits, manifest))
 
     def batch(self, number: int, bits: bytes, manifest: bytes) -> list:
@@ -193,13 +199,23 @@ class Middle(Peer):
         return pack([[length, 1500, sorted([ours, theirs]), []]])
 
     def on_confirm(self, number: int, path: list[str], fingerprint: bytes, labels: bytes) -> None:
-        bits, placements, own_path = self.sending.pop(number)
+        bits, placements, own_path, lent = self.sending.pop(number)
         require(path == own_path, "a confirmation along our path")
-        expected = confirmation(bits, 32, number, placements, path, labels=labels)
+        expected = confirmation(bits, 32, number, placements, path, labels=labels, lent=lent)
         if fingerprint and hmac.compare_digest(fingerprint, expected):
             require(labels == self.labels_of(len(bits)), "the labels that we sent")
             self.far.store(bits[64:], placements, SEGMENT_BYTES)
+            if lent:
+                leased = self.leased(self.far.own_key, placements)
+                self.far.stock[SUPPLY] += leased
             self.confirmed.append(number)
+
+    def leased(self, run: Run, placements: list) -> list[tuple[int, int]]:
+        """The key of a batch that came leased for supply."""
+        spans = [(start, length) for number, start, length in placements if self.far.runs[number] is run]
+        for span in spans:
+            run.set(SUPPLY, *span)
+        return spans
 
     def on_batch(self, source, destination, number, pads, length, ciphertext, manifest, labels) -> None:  # type: ignore[no-untyped-def]
         """The node's own batch: its first hop is to us, so the pads are the payload."""
@@ -209,7 +225,7 @@ class Middle(Peer):
         bits = b"".join(bytes(run.bits[start : start + n]) for start, n in pads)
         for pad in pads:
             run.set(BURNT, *pad)
-        placements, segment, fingerprint, path = unpack(manifest)
+        placements, segment, fingerprint, path, lent = unpack(manifest)
         if self.kills:
             self.out.append([CONFIRM, number, path, b"", b""])
             return
@@ -224,8 +240,10 @@ class Middle(Peer):
         require(fits, "placements in the source's own runs")
         require(segment in (1 << exponent for exponent in range(10, 17)), "a size of segments")
         answer = b""
-        if hmac.compare_digest(fingerprint, confirmation(bits, 0, number, placements, path, segment)):
+        if hmac.compare_digest(fingerprint, confirmation(bits, 0, number, placements, path, segment, lent=lent)):
             self.far.store(bits[64:], placements, segment)
+            if lent:
+                self.taken_leased += self.leased(self.far.their_key, placements)
             self.taken.append(number)
-            answer = confirmation(bits, 32, number, placements, path, segment, labels)
+            answer = confirmation(bits, 32, number, placements, path, segment, labels, lent)
         self.out.append([CONFIRM, number, path, answer, labels])

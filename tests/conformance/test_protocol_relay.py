@@ -154,15 +154,9 @@ PATH = ["c", "k", "m"]
 def manifest_of(bits: bytes, placements: list, number: int = 1, **changes: object) -> bytes:
     path = changes.get("path", PATH)
     segment = changes.get("segment", SEGMENT_BYTES)
-    told = confirmation(bits, 0, number, placements, path, segment)  # type: ignore[arg-type]
-    return pack(
-        [
-            placements,
-            segment,
-            changes.get("fingerprint", told),
-            path,
-        ]
-    )
+    lent = changes.get("lent", False)
+    told = confirmation(bits, 0, number, placements, path, segment, lent=lent)  # type: ignore[arg-type]
+    return pack([placements, segment, changes.get("fingerprint", told), path, lent])
 
 
 DEAD: dict[str, tuple[list, dict]] = {

@@ -427,6 +427,8 @@ class Manifest(Strict, frozen=True, gc=False, array_like=True):
     segment_bytes: Length
     fingerprint: Fingerprint
     path: Path
+    lent: bool
+    """Whether both ends keep the key in it as leased for supply from the start: no lease is asked for."""
 
 
 PlainMessage: TypeAlias = (

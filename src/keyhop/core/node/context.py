@@ -199,6 +199,11 @@ class Context:
         pair.outbox.append(message)
         self.touched[pair.peer] = pair
 
+    def say_first(self, pair: Pair, message: TaggedMessage) -> None:
+        """The same for what lets the other end grant more keys: it must not wait behind what lacks them."""
+        pair.outbox.appendleft(message)
+        self.touched[pair.peer] = pair
+
     def say_plain(self, peer: str, message: PlainMessage) -> None:
         """Queues an untagged message to a neighbour."""
         self.plain_outbox.setdefault(peer, []).append(message)

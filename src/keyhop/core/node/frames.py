@@ -11,6 +11,7 @@ from keyhop.core.messages import (
     Plain,
     PlainMessage,
     State,
+    StoredBlock,
     TaggedMessage,
     encode,
     signed,
@@ -132,8 +133,10 @@ class Frames:
             context.put(pair.their_tags.row())
         elif only_with_credit:
             return False
-        if receiver.credit.left < 1 or (sender.left == 1 and not credit and not force):
-            # The other end must always have a key to answer with, and our last one must carry a credit.
+        brings_keys = credit or (pair.outbox and isinstance(pair.outbox[0], StoredBlock))
+        if receiver.credit.left < 1 or (sender.left == 1 and not brings_keys and not force):
+            # The other end must always have a key to answer with, and our last one must carry a credit, or let it give
+            # one.
             return False
         own = pair.own_tags
         position = sender.take()

@@ -20,7 +20,7 @@ QUIET_NS = 60 * NANOSECONDS
 LOW_BYTES = QUIET_BYTES // 2
 HASTE_BYTES = 40 * AGREEMENT_BYTES
 """Where the stock is low a block is proposed at once, as long as there was one proposal for so many bytes."""
-HASTE_AT_ONCE = 4
+HASTE_AT_ONCE = 8
 """Proposals beyond that pace, after a start or a quiet time."""
 PROPOSAL_BYTES = 65_536
 """Of several blocks: what differs is looked for block by block, and that must not cost much."""

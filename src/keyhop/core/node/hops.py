@@ -28,6 +28,7 @@ from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
 from keyhop.core.node.pads import CONFIRMATION_BYTES, Holding, Pads, Way
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.run import UNTOUCHED
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, BlockName
 
@@ -59,11 +60,9 @@ class HandedOn(msgspec.Struct, frozen=True):
     expires: int
 
 
-def covered_by(
-    path: tuple[str, ...], number: int, placements: tuple[tuple[int, int, int], ...], segment_bytes: int
-) -> bytes:
+def covered_by(number: int, manifest: Manifest) -> bytes:
     """What both confirmation tags cover beside the bits; the destination's covers the labels, too."""
-    return encode(Manifest(placements, segment_bytes, number.to_bytes(8, "big"), path))
+    return encode(msgspec.structs.replace(manifest, fingerprint=number.to_bytes(8, "big")))
 
 
 class Hops:
@@ -297,7 +296,9 @@ class Hops:
                 raise PeerError("only the source's own runs may be filled by its batch")
             if self.intake.numbers.are_seen(pair.peer, RELAY, message.number):
                 raise PeerError("a batch number seen before")
-            covered = covered_by(path, message.number, manifest.placements, manifest.segment_bytes)
+            if manifest.lent and self.intake.placing.one_run:
+                raise PeerError("a lease for supply, where another design has the stock")
+            covered = covered_by(message.number, manifest)
             if not context.vault.matches_inside(name, 0, covered, manifest.fingerprint):
                 raise PeerError("the source's tag is wrong")
         except PeerError as error:
@@ -312,6 +313,7 @@ class Hops:
         self.intake.placing.store(
             pair, name, manifest.placements, manifest.segment_bytes, origins,
             placed=False, account=Account.N, offset=CONFIRMATION_BYTES,
+            mark=Purpose.SUPPLY if manifest.lent else UNTOUCHED,
         )  # fmt: skip
         self.intake.numbers.remember(pair, RELAY, message.number)
         self.paths[pair.peer, context.node] = path

@@ -148,6 +148,11 @@ class Leases:
             context.save(Drop(run.range(segment)))
             context.put(run.segment_row(run.set_mark(segment, purpose, stored=False)))
         context.book(run)
+        self.granted(pair, purpose, spans)
+
+    def granted(self, pair: Pair, purpose: Purpose, spans: tuple[Span, ...]) -> None:
+        """Both ends have it as leased: it may be spent as soon as our record is durable."""
+        context = self.context
         if purpose is Purpose.SUPPLY:
             self.committing[pair.peer] = self.committing.get(pair.peer, 0) + sum(length for _, length in spans)
         elif purpose is Purpose.PAD:

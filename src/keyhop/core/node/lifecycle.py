@@ -148,7 +148,7 @@ class Lifecycle:
 
     def top_up(self, pair: Pair) -> None:
         """Asks for the next lease before the one in hand ends."""
-        if not pair.is_open or self.hosts:
+        if not pair.is_open or self.hosts or not self.supply.draws_on(pair.peer):
             return
         size = self.supply.lease_bytes(pair)
         pair.stock.low = self.design.synchronisation.low(size)

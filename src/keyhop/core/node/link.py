@@ -136,6 +136,10 @@ class Links:
             self.drop(pair, connection, "the peer is silent")
             return
         if connection.phase is Phase.OPEN and context.now - connection.said_at >= apart_ns:
+            if connection.sender.left <= 1 and pair.current is connection and pair.outbox and pair.own_tags.available():
+                # Keys are here that the other end was not told of for want of keys: an opening compares them.
+                self.drop(pair, connection, "no tag key is left to speak with")
+                return
             alive = Plain((KeepAlive(connection.sender.next),))
             self.frames.emit(pair, connection, FrameType.PLAIN, 0, encode(alive), b"")
         context.at(context.now + apart_ns, event)

@@ -344,7 +344,7 @@ class LinkStates:
         elif holder is None and len(self.supply.directory) >= DIRECTORY_LIMIT:
             self.context.count("claims_refused")
             return
-        self.supply.directory[application] = node
+        self.supply.serves(application, node)
         self._claimed_at[application] = now
 
 

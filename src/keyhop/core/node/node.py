@@ -149,6 +149,7 @@ class Node:
         """What is promised of our links: to streams of applications here, and to flows of others."""
         flows, pads, leases = self.flows, self.relay.pads, self.leases
         guarantees, reserved_bytes = self.supply.governed.guarantees, self.leases.reserved_bytes
+        pads.alone = lambda pair: not self.supply.draws_on(pair.peer)
         pads.covered_bytes, pads.kept_bytes, pads.on_spent = flows.covered_bytes, flows.kept_bytes, flows.spend
 
         def kept(pair: Pair, *, at_once: bool = False) -> int:
@@ -222,6 +223,7 @@ class Node:
         self.supply.serve(pair)
         # A lease that is wanted anyway shares the frame that says that the block is agreed.
         self.lifecycle.top_up(pair)
+        self.relay.pads.ahead(pair)
 
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)

@@ -19,8 +19,10 @@ from keyhop.core.policy.relay import Held
 CONFIRMATION_BYTES = 2 * TAG_KEY_BYTES
 SEGMENT_BYTES = 1024
 """The least that a batch brings beside its confirmation keys: one segment of the smallest size."""
-FIRST_BATCH_BYTES = CONFIRMATION_BYTES + 2 * DISTANT_FLOOR_BYTES + SEGMENT_BYTES
-"""What lets a distant pair open and share a first key; a poor link lets every source hold as much."""
+FIRST_BATCH_BYTES = CONFIRMATION_BYTES + DISTANT_FLOOR_BYTES + DISTANT_FLOOR_BYTES // 2 + SEGMENT_BYTES
+"""What lets a distant pair open and share a first key."""
+GRANTED_BYTES = 4096
+"""A poor link lets every source hold as much."""
 AHEAD_NS = 60 * NANOSECONDS
 """A link that was asked for pads keeps some in hand for this long, so that the next reservation need not be refused."""
 RATE_WEIGHT_PER_S = 0.5
@@ -67,6 +69,8 @@ class Pads:
         """Set by the node, as those that follow: what guaranteed flows this way may take of a link now."""
         self.kept_bytes: Callable[[Pair, Mapping[Way, int]], int] = lambda pair, under_way: 0
         """What stays in the stock for flows, but for what is set aside for them already."""
+        self.alone: Callable[[Pair], bool] = lambda pair: False
+        """Whether no application here draws on a link."""
         self.on_spent: Callable[[str, Way, int], None] = lambda peer, way, length: None
         self._demand: dict[str, Demand] = {}
         """By neighbour."""
@@ -92,6 +96,14 @@ class Pads:
             ahead = max(demand.length, self.kept_bytes(pair, self.under_way(pair))) if lately else first
             if self.in_hand(pair) < ahead and pair.is_hop:
                 self.want(pair, ahead)
+
+    def ahead(self, pair: Pair) -> None:
+        """Fresh key is there: leases ahead in the frame that says so, where it costs no tag."""
+        demand = self._demand.get(pair.peer)
+        if demand is not None and pair.is_hop and self.context.now - demand.asked_at < AHEAD_NS:
+            wanted = self.design.synchronisation.size(demand.rate)
+            if self.in_hand(pair) < max(wanted, demand.length):
+                self.want(pair, demand.length)
 
     def reserved(self, pair: Pair) -> list[tuple[int, int]]:
         """Pads of a link that are set aside for batches under way: still to be spent."""
@@ -135,7 +147,7 @@ class Pads:
             by_neighbour += size if holding.way.neighbour == neighbour else 0
         stock = pair.own_key.untouched + pair.pads.total() + by_all
         held = Held(by_source, by_neighbour, by_all)
-        return self.design.relay.refusal(length - sure, FIRST_BATCH_BYTES, stock, held)
+        return self.design.relay.refusal(length - sure, GRANTED_BYTES, stock, held, alone=self.alone(pair))
 
     def take(self, pair: Pair, length: int) -> list[Span] | None:
         """Sets pads aside, all or nothing."""
@@ -163,7 +175,8 @@ class Pads:
         demand = self._demand.get(pair.peer)
         by_demand = self.design.synchronisation.size(demand.rate if demand else 0.0)
         stock, pads = pair.own_key.untouched, self.in_hand(pair)
-        self.leases.want(pair, Purpose.PAD, self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads))
+        size = self.design.relay.pad_lease_bytes(batch_bytes, by_demand, stock, pads, alone=self.alone(pair))
+        self.leases.want(pair, Purpose.PAD, size)
 
     def spend(self, pair: Pair, pads: tuple[Range, ...], way: Way) -> None:
         """Own pads are used: booked, and overwritten once the frame is out."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from keyhop.core.designs import Running
 from keyhop.core.machine import Seal
-from keyhop.core.messages import Placement
+from keyhop.core.messages import Placement, Span
 from keyhop.core.model import POSITION_LIMIT, PeerError, Range, RunKind
 from keyhop.core.node.context import Context
 from keyhop.core.node.ledger import Account
@@ -19,8 +19,8 @@ from keyhop.core.policy.division import Want
 
 FLOOR_BYTES = 4096
 """Each authentication run of a link is filled to this before anything else."""
-DISTANT_FLOOR_BYTES = 1024
-"""The same for a distant pair, whose every byte cost one per hop."""
+DISTANT_FLOOR_BYTES = 512
+"""The same for a tag run of a distant pair, whose every byte cost one per hop; its opening runs have half of that."""
 TAG_LIMIT_BYTES = 32_768
 
 
@@ -46,10 +46,18 @@ class Placing:
         tags = (pair.own_tags,) if own_only else (pair.own_tags, pair.their_tags)
         keys = (pair.own_key,) if own_only or self.one_run else (pair.own_key, pair.their_key)
         limit = self.context.settings.stock_limit_bytes
+        # Beyond their floors tag runs are filled no further than key runs: what is wanted now comes first.
+        tag_limit = TAG_LIMIT_BYTES
+        if not self.one_run:
+            tag_limit = max(floor_bytes, min(TAG_LIMIT_BYTES, *(run.untouched for run in keys)))
+        if own_only:
+            floors = self.distant_floors(pair, floor_bytes)
+        else:
+            floors = [Want(run.id.number, run.available(), floor_bytes) for run in (*tags, *openings)]
         dealt = self.design.division.deal(
             length,
-            floors=[Want(run.id.number, run.available(), floor_bytes) for run in (*tags, *openings)],
-            tags=[Want(run.id.number, run.available(), max(floor_bytes, TAG_LIMIT_BYTES)) for run in tags],
+            floors=floors,
+            tags=[Want(run.id.number, run.available(), tag_limit) for run in tags if not own_only],
             keys=[Want(run.id.number, run.untouched, limit) for run in keys],
         )
         placements = []
@@ -62,6 +70,22 @@ class Placing:
             run.place(run.append, take)
             self.context.put(run.row())
         return tuple(placements)
+
+    @staticmethod
+    def distant_floors(pair: Pair, tags_bytes: int) -> list[Want]:
+        """What a batch brings of authentication keys, where much is lacking: to say that they are there costs one.
+
+        What a connection was granted ends with it, so what counts is what none was.
+        """
+        floors = (
+            (pair.own_tags, tags_bytes, DISTANT_FLOOR_BYTES // 2),
+            (pair.own_opening, tags_bytes // 2, DISTANT_FLOOR_BYTES // 4),
+        )
+        return [
+            Want(run.id.number, here, floor)
+            for run, floor, spare in floors
+            if (here := run.grantable()) < floor - spare
+        ]
 
     def check(self, pair: Pair, placements: tuple[Placement, ...], segment_bytes: int, length: int) -> bool:
         """Raises PeerError unless the placements are legal; False if they are below our append marks.
@@ -93,13 +117,16 @@ class Placing:
         placed: bool,
         account: Account = Account.G,
         offset: int = 0,
-    ) -> None:
-        """Cuts an agreed block, from byte `offset` on, into runs, durably with this step.
+        mark: str = UNTOUCHED,
+    ) -> tuple[Span, ...]:
+        """Cuts an agreed block, from byte `offset` on, into runs, durably with this step; gives its key segments.
 
-        `known`: (length, where they come from) of the block's bytes, from its first on.
+        `known`: (length, where they come from) of the block's bytes, from its first on. `mark`: what the segments are
+        leased for from the start.
         """
         context = self.context
         origins = Provenances()
+        spans: list[Span] = []
         at = 0
         for length, origin in known:
             origins.add(at, at + length, origin)
@@ -116,11 +143,17 @@ class Placing:
                 length = min(piece_limit, end - position)
                 target = Range(run.id, position, length)
                 context.vault.place(name, offset, target)
-                context.save(Seal(target))
+                # The owner of a lease has it in memory alone.
+                stored = mark == UNTOUCHED or not run.owned or run.kind is not RunKind.KEY
+                if stored:
+                    context.save(Seal(target))
+                else:
+                    context.vault.hold(target)
                 if run.kind is RunKind.KEY:
-                    segment = Segment(position, length, UNTOUCHED, stored=True, born=context.born_now)
+                    segment = Segment(position, length, mark, stored=stored, born=context.born_now)
                     run.insert_segment(segment)
                     context.put(run.segment_row(segment))
+                    spans.append((position, length))
                 else:
                     run.present.add(position, position + length)
                     run.keep_block(position, length)
@@ -130,9 +163,10 @@ class Placing:
             context.put(run.row())
             context.book(run)
         context.vault.discard(name)
-        if not placed and (account is Account.G or any(place[0] == pair.their_tags.id.number for place in placements)):
-            # Of a relayed batch its source speaks again only if there are tag keys in it.
+        if not placed and any(place[0] == pair.their_tags.id.number for place in placements):
+            # Else the other end does not speak of it again.
             self.unconfirmed[pair.peer, name.source, name.number] = placements
+        return tuple(spans)
 
     def _know_origins(self, run: Run, shift: int, parts: Iterable[tuple[int, int, Provenance | None]]) -> None:
         """Where the bytes of a placement come from; `shift`: from the block's bytes to the run's."""

@@ -33,11 +33,20 @@ from keyhop.core.node.intake import Intake
 from keyhop.core.node.leases import Leases
 from keyhop.core.node.ledger import Account
 from keyhop.core.node.link import Links
-from keyhop.core.node.pads import CONFIRMATION_BYTES, FIRST_BATCH_BYTES, SEGMENT_BYTES, Holding, Pads, Way
+from keyhop.core.node.pads import (
+    CONFIRMATION_BYTES,
+    FIRST_BATCH_BYTES,
+    GRANTED_BYTES,
+    SEGMENT_BYTES,
+    Holding,
+    Pads,
+    Way,
+)
 from keyhop.core.node.pair import Pair
 from keyhop.core.node.placing import DISTANT_FLOOR_BYTES, FLOOR_BYTES
 from keyhop.core.node.provenance import at_the_end, written
 from keyhop.core.node.routes import Routes
+from keyhop.core.node.run import UNTOUCHED
 from keyhop.core.node.supply import Supply
 from keyhop.core.node.tunnel import Tunnel
 from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
@@ -53,8 +62,12 @@ BURNT_DOUBLINGS = 5
 OPENINGS_IN_VAIN = 4
 """For so many openings of a distant pair that failed in a row, one floor more of tag keys is relayed: as they are 64 s
 apart at last, that is a floor in four minutes."""
+LEASES_AT_MOST = 2
+"""A batch comes leased if all in hand is then no more than so many leases: a restart burns it."""
 SURE_MARGIN = 16
 """A batch takes this part less of a booking than may be: the books of the hops are a moment behind ours."""
+WORTH_BYTES, PATIENCE_NS = 3072, 1 * NANOSECONDS
+"""Where a path has less than so much, a batch waits for more, but no longer."""
 PAD_WAIT_NS = NANOSECONDS // 20
 """A node that lacked pad has asked for a lease: it is there after one round trip and two commits."""
 
@@ -74,6 +87,8 @@ class Batch(msgspec.Struct):
     began: int
     manifest: bytes = b""
     """Empty until the path is reserved."""
+    epochs: tuple[int, bytes, int, bytes] = (0, b"", 0, b"")
+    """What a lease with the destination was good for when the batch left."""
 
 
 class Relay:
@@ -111,6 +126,8 @@ class Relay:
         self._filling = Filling(design.relay.max_batch_bytes)
         """Whose pool is next: by class and weight, the emptiest of equals first."""
         self._retry_at: dict[str, int] = {}
+        self._wanting: dict[str, int] = {}
+        """Since when the path to a destination gives small batches alone."""
         self._failures: dict[str, int] = {}
         """Batches in a row that failed, by destination."""
         self._failed: dict[str, str] = {}
@@ -187,21 +204,14 @@ class Relay:
             return f"none came from KME {node} in time"
         if self.routes.next_hop(node) is None:
             return f"no path leads to KME {node} now"
-        if self.routes.route(node, CONFIRMATION_BYTES + SEGMENT_BYTES) is None:
+        if self.routes.route(node, SEGMENT_BYTES) is None:
             return f"no path to KME {node} has key left to relay with"
         failed = self._failed.get(node)
         return f"nothing was relayed to KME {node} in time" + (f"; the last try failed: {failed}" if failed else "")
 
     def wanted(self) -> set[str]:
         """Key managers whose pools are filled ahead: where applications are that ours may share keys with."""
-        wanted = set(self.supply.wanted_peers)
-        for application in self.supply.applications.values():
-            for peer in application.peers:
-                node = self.supply.directory.get(peer)
-                if node is not None:
-                    wanted.add(node)
-        wanted.discard(self.context.node)
-        return wanted
+        return self.supply.wanted_peers | (self.supply.sharing - {self.context.node})
 
     def fill(self) -> None:
         """Starts a batch for each destination whose pool is below its low mark; the emptiest first."""
@@ -227,7 +237,8 @@ class Relay:
             low, high = self.design.refill.marks(demand, self._relay_p99_ns.get(node, NANOSECONDS) / NANOSECONDS)
             ahead = max(self.supply.governed.ahead_bytes(node), self.supply.waiting_bytes(node))
             low, high = max(low, ahead), max(high, 2 * ahead)
-            stock = pair.own_key.untouched + pair.stock.left if pair else 0
+            in_hand = self.leases.committing.get(node, 0)
+            stock = pair.own_key.untouched + pair.stock.left + in_hand if pair else 0
             missing = self._missing_tags(pair)
             if (stock < low and node in wanted) or missing:
                 self._lacking = True
@@ -242,18 +253,17 @@ class Relay:
     def _missing_tags(self, pair: Pair | None) -> int:
         """What the pair's authentication runs lack to their floors; 0 while that is little."""
         if pair is None:
-            return 2 * DISTANT_FLOOR_BYTES
-        floor = self._floor_bytes(pair)
-        runs = (pair.own_tags, pair.own_opening)
-        spare = (FLOOR_BYTES if pair.direct else DISTANT_FLOOR_BYTES) // 2
-        if all(run.available() >= floor - spare for run in runs):
-            return 0
-        return sum(max(0, floor - run.available()) for run in runs)
+            return DISTANT_FLOOR_BYTES + DISTANT_FLOOR_BYTES // 2
+        floors = self.intake.placing.distant_floors(pair, self._floor_bytes(pair))
+        return sum(want.limit_bytes - want.stock_bytes for want in floors)
 
     def _floor_bytes(self, pair: Pair) -> int:
         """How far relay fills the pair's authentication runs."""
         if pair.direct:
             return FLOOR_BYTES
+        if self.supply.governed.enforces and pair.is_open:
+            # Leases are asked for one by one.
+            return 2 * DISTANT_FLOOR_BYTES
         if pair.is_open or pair.openings_failed < OPENINGS_IN_VAIN:
             return DISTANT_FLOOR_BYTES
         # What is left here the other end may have lost, or granted in openings that came to nothing: more is needed.
@@ -268,7 +278,8 @@ class Relay:
         route = booked
         # Round whom a policy avoids, if there is such a way; else for those who do not mind.
         for around in dict.fromkeys((avoid | refused, refused, avoid, frozenset())):
-            route = route or self.routes.route(node, minimum, around - {node})
+            # What links tell is rounded down to whole segments.
+            route = route or self.routes.route(node, SEGMENT_BYTES, around - {node})
         if route is None or len(route.path) < 3:
             self._later(node)
             return
@@ -276,11 +287,18 @@ class Relay:
             self._failed[node] = why
             self._later(node)
             return
-        length = self.design.relay.batch_bytes(wanted, route.narrowest_bytes, minimum)
+        poorest = max(minimum, route.narrowest_bytes)
+        length = self.design.relay.batch_bytes(
+            wanted, poorest, minimum, 0 if self._failures.get(node) else GRANTED_BYTES
+        )
+        small = length < min(wanted, WORTH_BYTES)
+        if small and booked is None and not self._failures.get(node) and not self._has_waited(node):
+            self._lacking = True
+            return
         pair = context.pairs.get(node)
         if not pair or not pair.own_opening.append:
             # The first batch must at least bring the keys to open with, and something to share.
-            length = max(length, min(wanted, FIRST_BATCH_BYTES, self.design.relay.all_may_hold(route.narrowest_bytes)))
+            length = max(length, min(wanted, FIRST_BATCH_BYTES, self.design.relay.all_may_hold(poorest)))
         first = context.pairs[route.path[1]]
         if length == 0 or not first.is_hop:
             self._later(node)
@@ -299,9 +317,17 @@ class Relay:
             self.pads.want(first, length)
             return
         self._next_number += 1
+        self._wanting.pop(node, None)
         batch = Batch(self._next_number, route.path, length, pads, context.now)
         self.batches[batch.number] = batch
         context.say_plain(first.peer, Reserve(batch.number, batch.path, length))
+
+    def _has_waited(self, node: str) -> bool:
+        """Whether a small batch is better than none: its tags and confirmation are a tenth of it."""
+        pair, now = self.context.pairs.get(node), self.context.now
+        if pair is None or not pair.is_open:
+            return True
+        return now - self._wanting.setdefault(node, now) >= PATIENCE_NS
 
     def _way(self, destination: str) -> Way:
         return Way(self.context.node, self.context.node, destination)
@@ -325,9 +351,11 @@ class Relay:
         floor = self._floor_bytes(pair)
         placements = self.intake.placing.place(pair, batch.length - CONFIRMATION_BYTES, floor, own_only=True)
         segment_bytes = self.design.relay.segment_bytes(batch.length - CONFIRMATION_BYTES)
-        covered = covered_by(batch.path, batch.number, placements, segment_bytes)
-        manifest = Manifest(placements, segment_bytes, context.vault.fingerprint_inside(name, 0, covered), batch.path)
-        batch.manifest = encode(manifest)
+        lent = self._lends(pair, sum(take for number, _, take in placements if number == pair.own_key.id.number))
+        manifest = Manifest(placements, segment_bytes, b"", batch.path, lent)
+        fingerprint = context.vault.fingerprint_inside(name, 0, covered_by(batch.number, manifest))
+        batch.manifest = encode(msgspec.structs.replace(manifest, fingerprint=fingerprint))
+        batch.epochs = context.epochs(pair)
         context.relay_number = max(context.relay_number, batch.number)
         self.pads.spend(first, pads, self._way(destination))
         context.say(
@@ -345,6 +373,15 @@ class Relay:
         )
         if self._held_back:
             self.fill()
+
+    def _lends(self, pair: Pair, length: int) -> bool:
+        """Whether applications wait for this key, or soon will: then it comes leased, and nothing more is said."""
+        supply = self.supply
+        if not pair.is_open or supply.governed.enforces or not supply.draws_on(pair.peer):
+            return False
+        in_hand = pair.stock.left + self.leases.committing.get(pair.peer, 0)
+        kept = self.leases.reserved_bytes(pair)
+        return kept <= pair.own_key.untouched and in_hand + length <= LEASES_AT_MOST * supply.lease_bytes(pair)
 
     def answered(self, peer: str, message: AnswerReserve) -> None:
         context, path = self.context, message.path
@@ -379,10 +416,12 @@ class Relay:
         pair = context.pairs[batch.path[-1]]
         name = BlockName(pair.peer, RELAY_SENT, batch.number)
         manifest = decode_manifest(batch.manifest)
-        covered = covered_by(batch.path, batch.number, manifest.placements, manifest.segment_bytes)
-        covered += message.labels
+        covered = covered_by(batch.number, manifest) + message.labels
         if not context.vault.matches_inside(name, TAG_KEY_BYTES, covered, message.fingerprint):
             self._give_up(batch, "its confirmation is wrong")
+            return
+        if manifest.lent and batch.epochs != context.epochs(pair):
+            self._give_up(batch, "what was leased with it is burnt")
             return
         # Ages were told on the way: counted from when the batch was begun, no bit is taken for younger than it is.
         try:
@@ -391,13 +430,16 @@ class Relay:
             self._give_up(batch, str(error))
             return
         del self.batches[batch.number]
-        self.intake.placing.store(
+        spans = self.intake.placing.store(
             pair, name, manifest.placements, manifest.segment_bytes, known,
             placed=True, account=Account.N, offset=CONFIRMATION_BYTES,
+            mark=Purpose.SUPPLY if manifest.lent else UNTOUCHED,
         )  # fmt: skip
+        if manifest.lent and spans:
+            self.leases.granted(pair, Purpose.SUPPLY, spans)
         if pair.is_open and any(number == pair.own_tags.id.number for number, _, _ in manifest.placements):
             # From here on the destination may grant what of it are tag keys; without them the pair falls silent.
-            context.say(pair, StoredBlock(RELAY, batch.number))
+            context.say_first(pair, StoredBlock(RELAY, batch.number))
         took = context.now - batch.began
         times = self._times.setdefault(pair.peer, Times())
         times.took(took)

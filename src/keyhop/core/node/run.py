@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from keyhop.core.messages import RunState, Span
-from keyhop.core.model import PeerError, Purpose, Range, RunId, RunKind
+from keyhop.core.model import POSITION_LIMIT, PeerError, Purpose, Range, RunId, RunKind
 from keyhop.core.node.extents import Extents
 from keyhop.core.node.ledger import Book
 from keyhop.core.node.provenance import Provenances
@@ -203,6 +203,10 @@ class Run:
         for low, high in self.gone:
             fresh.remove(low, high)
         return fresh
+
+    def grantable(self) -> int:
+        """Authentication runs: bytes that are here and were not granted to any connection yet."""
+        return self.fresh(0, POSITION_LIMIT).total()
 
     def available(self) -> int:
         """Authentication runs: bytes that are here, those granted in openings that came to nothing among them."""

@@ -21,7 +21,7 @@ SOON_PER_S = 20
 """But for a link that gives a segment in less than this part of a second: nobody waits long for the next one there."""
 STATEMENT_NS = 10 * NANOSECONDS
 STATEMENT_LIMIT_NS = 600 * NANOSECONDS
-STATEMENT_SHARE = 400
+STATEMENT_SHARE = 600
 """Of what a direction of a slow link gives, statements take one part in so many."""
 STATEMENT_BITS = 32 * 8
 BITS_PER_BYTE = 8
@@ -102,15 +102,19 @@ class Sizes:
 
     def statement_ns(self, pair: Pair) -> int:
         """How far statements are apart: each costs a tag key, which on a slow link is much."""
-        rate = self.rate_bps(pair)
+        # Each direction of a link has half of its rate; a distant pair has what is asked.
+        rate = self.rate_bps(pair) // 2 if pair.direct else self._asked_bps(pair)
         if not rate:
             return STATEMENT_NS
-        # Each direction has half of the rate.
-        apart = 2 * STATEMENT_BITS * STATEMENT_SHARE * NANOSECONDS // rate
+        apart = STATEMENT_BITS * STATEMENT_SHARE * NANOSECONDS // rate
         return max(STATEMENT_NS, min(STATEMENT_LIMIT_NS, apart))
 
     def states_seldom(self, pair: Pair) -> bool:
         return self.statement_ns(pair) > STATEMENT_NS
+
+    def _asked_bps(self, pair: Pair) -> int:
+        windows = self._windows.get(pair.peer)
+        return BITS_PER_BYTE * windows[0].per_second(self.context.now) if windows is not None else 0
 
     def rate_bps(self, pair: Pair) -> int:
         """Of the quantum link, as its module says or the node file expects; 0: not known."""

@@ -66,6 +66,7 @@ class Supply:
         }
         self.directory: dict[AppId, NodeId] = dict(context.settings.directory)
         self.directory.update((a, context.node) for a in self.applications)
+        self._sharing: frozenset[str] | None = None
         self.grants: dict[tuple[str, str], Grant] = {}
         self.governed_grants: dict[tuple[str, str], Grant] = {}
         self.waiting: dict[str, deque[Waiting]] = {}
@@ -88,6 +89,23 @@ class Supply:
         """Whoever deals out the stock of another design than our own, where one runs here."""
         leases.on_lent.append(lambda pair, purpose: self.serve(pair) if purpose is Purpose.SUPPLY else None)
         leases.on_lent.append(lambda pair, purpose: self.governed.serve(pair) if purpose is Purpose.DERIVE else None)
+
+    def serves(self, application: AppId, node: NodeId) -> None:
+        """Where an application of another node is, as that node says."""
+        self.directory[application] = node
+        self._sharing = None
+
+    @property
+    def sharing(self) -> frozenset[str]:
+        """Key managers that serve applications with which ours may share keys, this one among them."""
+        if self._sharing is None:
+            peers = (self.directory.get(peer) for own in self.applications.values() for peer in own.peers)
+            self._sharing = frozenset(node for node in peers if node is not None)
+        return self._sharing
+
+    def draws_on(self, node: str) -> bool:
+        """Whether applications here ask for key of this key manager, or may."""
+        return node in self.sharing or node in self.wanted_peers
 
     # --- rights -------------------------------------------------------------------------------------------------------
 

@@ -64,13 +64,14 @@ def check_credit(spans: Sequence[Span], mark: int, present: Extents) -> int:
 class Receiver:
     """Our end of the peer's tag run, in one connection."""
 
-    __slots__ = ("common", "credit", "window")
+    __slots__ = ("_granted", "common", "credit", "window")
 
     def __init__(self, common: Extents) -> None:
         self.common = common
         """What both ends have."""
         self.credit = Credit()
         self.window = WINDOW_LOW
+        self._granted = False
 
     def accept(self, position: int) -> None:
         """Spends the position of a frame or message that arrived; anything but the next granted one is a breach."""
@@ -87,8 +88,9 @@ class Receiver:
         """
         if self.credit.left > self.window // 2:
             return (), mark
-        if self.credit.left < self.window // 4:
+        if self._granted and self.credit.left < self.window // 4:
             self.window = min(self.window * 2, WINDOW_HIGH)
+        self._granted = True
         wanted = self.window - self.credit.left
         spans: list[Span] = []
         for start, end in self.common.within(mark, 1 << 40):

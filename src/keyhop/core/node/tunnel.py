@@ -74,8 +74,9 @@ class Tunnel:
             self._open.add(pair.peer)
             return
         tries = 0
-        runs = (pair.own_opening, pair.their_opening, pair.own_tags, pair.their_tags)
-        ready = all(run.available() for run in runs)
+        # Own keys that were granted already are of no use, and more are on their way; of the peer's only it knows.
+        own = (pair.own_opening, pair.own_tags)
+        ready = all(run.grantable() for run in own) and pair.their_opening.available() and pair.their_tags.available()
         if not pair.connections and ready and self.routes.next_hop(pair.peer):
             self.links.begin(pair, int.from_bytes(context.entropy(7), "big") << 1 | 1, tunnelled=True)
             tries = event.tries + 1

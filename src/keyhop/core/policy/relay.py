@@ -82,18 +82,22 @@ class HopByHop:
             return sum(path_rates_bps)
         return min(path_rates_bps, default=0) if self.paths == "xor" else next(iter(path_rates_bps), 0)
 
-    def batch_bytes(self, wanted: int, poorest_stock_bytes: int, minimum: int) -> int:
-        """How much to carry now; 0 if the poorest hop cannot even give the minimum."""
-        allowed = min(self.max_batch_bytes, max(minimum, int(poorest_stock_bytes * self.stock_share)))
-        if self.all_may_hold(poorest_stock_bytes) < minimum:
+    def batch_bytes(self, wanted: int, poorest_stock_bytes: int, minimum: int, granted: int = 0) -> int:
+        """How much to carry now; 0 if the poorest hop cannot even give the minimum.
+
+        `granted`: what hops grant to every source that holds nothing, if all together keep to their share.
+        """
+        if poorest_stock_bytes < minimum:
             return 0
+        share = max(int(poorest_stock_bytes * self.stock_share), min(granted, poorest_stock_bytes))
+        allowed = min(self.max_batch_bytes, max(minimum, share))
         return max(minimum, min(wanted, allowed))
 
-    def all_may_hold(self, stock_bytes: int) -> int:
-        """What of a link's stock reservations may hold together."""
-        return int(stock_bytes * self.path_share)
+    def all_may_hold(self, stock_bytes: int, *, alone: bool = False) -> int:
+        """What of a link's stock reservations may hold together; `alone`: no application at its end draws on it."""
+        return stock_bytes if alone else int(stock_bytes * self.path_share)
 
-    def refusal(self, length: int, minimum: int, stock_bytes: int, held: Held) -> str:
+    def refusal(self, length: int, minimum: int, stock_bytes: int, held: Held, *, alone: bool = False) -> str:
         """Why a link refuses to set `length` bytes more aside; empty if it does not.
 
         One batch of the minimum is granted to everybody who holds nothing, as long as all together keep to their share.
@@ -101,16 +105,18 @@ class HopByHop:
         for who, limit, holds in (
             ("this source", max(minimum, int(stock_bytes * self.source_share)), held.by_source),
             ("this neighbour", max(minimum, int(stock_bytes * self.neighbour_share)), held.by_neighbour),
-            ("relay", self.all_may_hold(stock_bytes), held.by_all),
+            ("relay", self.all_may_hold(stock_bytes, alone=alone), held.by_all),
         ):
             if holds + length > limit:
                 return f"{who} may hold {limit} bytes of the next link: {holds} are held, {length} more asked for"
         return ""
 
-    def pad_lease_bytes(self, batch_bytes: int, by_demand: int, stock_bytes: int, pads_bytes: int) -> int:
+    def pad_lease_bytes(
+        self, batch_bytes: int, by_demand: int, stock_bytes: int, pads_bytes: int, *, alone: bool = False
+    ) -> int:
         """How much to lease as pads: what the demand asks for, at least two batches, and never so much that paths
         hold more than their share of what the link has for everybody."""
-        share = int((stock_bytes + pads_bytes) * self.path_share) - pads_bytes
+        share = self.all_may_hold(stock_bytes + pads_bytes, alone=alone) - pads_bytes
         return max(batch_bytes, min(max(2 * batch_bytes, by_demand), share))
 
     def segment_bytes(self, payload_bytes: int) -> int:

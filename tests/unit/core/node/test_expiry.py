@@ -19,6 +19,8 @@ def filled() -> World:
         "fetch_lifetime_ns": FETCH_LIFETIME_S * NANOSECONDS,
     }
     world = started([settings("a", "b", **lifetimes), settings("b", "a", **lifetimes)])
+    for one, other in ("ab", "ba"):
+        world.processes[NodeId(one)].node.supply.wanted_peers.add(other)
     deliver(world, "a", "b", 0, BLOCK_BYTES)
     run(world, 3)
     assert pair(world, "a", "b").own_key.book.stock > BLOCK_BYTES // 4

@@ -113,8 +113,8 @@ def test_a_store_that_drops_what_is_new_books_it_as_expired_at_both_ends() -> No
     for at in ENDS:
         book = run_of(world, "a", at).book
         dropped = book[Account.X] - before[Account.X]
-        # The rest of the blocks is what tags were paid from meanwhile.
-        assert 4 * BLOCK_BYTES * 0.9 < dropped < 4 * BLOCK_BYTES and dropped == book[Account.G] - before[Account.G]
+        # The rest of the blocks, if any, is what tags were paid from meanwhile.
+        assert 4 * BLOCK_BYTES * 0.9 < dropped <= 4 * BLOCK_BYTES and dropped == book[Account.G] - before[Account.G]
     assert next(run_of(world, "a", "a").oldest_untouched()).start == oldest.start, "what was there stays"
     assert run_of(world, "a", "a").append < 2 * LIMIT_BYTES, "no position is spent on what is dropped"
     books_agree(world)

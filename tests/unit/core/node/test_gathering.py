@@ -70,13 +70,14 @@ def test_nothing_is_proposed_that_would_push_what_is_under_way_out_of_the_window
 @pytest.mark.parametrize("pair", LOW.values(), ids=LOW)
 def test_with_a_low_stock_a_block_goes_at_once_as_long_as_tags_stay_a_small_part(pair: Any) -> None:
     gathering, proposed = Gathering(), 0
-    for number in range(40):
+    for number in range(60):
         gathering.arrived("b", SMALL)
         here = blocks(number)
         if gathering.due(pair, here, 0):
             gathering.take("b", here, ())
             proposed += 1
-    assert proposed == HASTE_AT_ONCE + (40 - HASTE_AT_ONCE) * SMALL // HASTE_BYTES
+    later = [(60 - at_once) * SMALL // HASTE_BYTES for at_once in (HASTE_AT_ONCE, 0)]
+    assert HASTE_AT_ONCE + later[0] <= proposed <= HASTE_AT_ONCE + later[1]
 
 
 def test_a_proposal_holds_blocks_of_one_module_in_rising_order_and_the_rest_waits() -> None:

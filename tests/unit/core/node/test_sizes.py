@@ -157,7 +157,7 @@ def test_what_a_node_file_or_another_design_fixes_stays() -> None:
 
 @pytest.mark.parametrize(
     ("rate_bps", "apart_ns"),
-    [(0, STATEMENT_NS), (100, STATEMENT_LIMIT_NS), (1000, 204_800_000_000), (1_000_000, STATEMENT_NS)],
+    [(0, STATEMENT_NS), (100, STATEMENT_LIMIT_NS), (1000, 307_200_000_000), (1_000_000, STATEMENT_NS)],
 )
 def test_on_a_slow_link_statements_are_as_far_apart_as_their_tags_cost(rate_bps: int, apart_ns: int) -> None:
     world = linked(rate_bps)

@@ -22,7 +22,19 @@ def test_a_batch_is_never_longer_than_the_limit() -> None:
 
 def test_a_poor_hop_gives_the_minimum_or_nothing() -> None:
     assert RELAY.batch_bytes(5000, 4000, 1088) == 1088
-    assert RELAY.batch_bytes(5000, 2000, 1088) == 0
+    assert RELAY.batch_bytes(5000, 1087, 1088) == 0
+
+
+@pytest.mark.parametrize(("poorest", "length"), [(20_000, 4096), (4000, 4000), (1500, 1500), (1088, 1088)])
+def test_a_poor_hop_gives_what_every_source_is_granted(poorest: int, length: int) -> None:
+    assert RELAY.batch_bytes(5000, poorest, 1088, granted=4096) == length
+
+
+def test_where_no_application_draws_on_a_link_relay_may_hold_all_of_it() -> None:
+    assert "relay may hold 5000 bytes" in RELAY.refusal(6000, 8000, 10_000, Held(0, 0, 0))
+    assert RELAY.refusal(6000, 8000, 10_000, Held(0, 0, 0), alone=True) == ""
+    assert RELAY.pad_lease_bytes(4096, 100_000, 10_000, 0) == 5000
+    assert RELAY.pad_lease_bytes(4096, 100_000, 10_000, 0, alone=True) == 10_000
 
 
 @pytest.mark.parametrize(
