@@ -21,6 +21,8 @@ class Network:
         self._controller: Controller | None = None
         self._edges: dict[tuple[str, str], Edge] = {}
         self._shortest: dict[tuple[str, str], tuple[str, ...] | None] = {}
+        self._ways: dict[tuple[Sdn, str, str], list[tuple[str, ...]]] = {}
+        """Among the links that are up, as long as these stay the same: stock is no matter of a controller's."""
         self._neighbours: dict[str, list[str]] = {}
         self.version = 0
         """Rises with every link that becomes known."""
@@ -44,6 +46,7 @@ class Network:
         self.rates[link] = max(1, rate_bps)
         self._add(link, self.rates[link])
         self._shortest.clear()
+        self._ways.clear()
         self.version += 1
         return True
 
@@ -62,6 +65,8 @@ class Network:
     def tell(self, edge: Edge) -> None:
         known = self._edges.get((edge.start, edge.end))
         self._edges[edge.start, edge.end] = edge
+        if known is None or known.up is not edge.up:
+            self._ways.clear()
         if self._controller is not None and known is not None and known.rate_bps != edge.rate_bps:
             self._controller.rate_is(frozenset((edge.start, edge.end)), edge.rate_bps)
 
@@ -88,7 +93,13 @@ class Network:
                 path = routing.route(self.edges, source, destination)
                 return [path] if path else []
             case Sdn():
-                return routing.paths(self.edges, source, destination)
+                if destination not in self._neighbours:
+                    # Applications name such as they please: nothing is kept of them.
+                    return []
+                ends = routing, source, destination
+                if ends not in self._ways:
+                    self._ways[ends] = routing.paths(self._edges.values(), source, destination)
+                return list(self._ways[ends])
             case NoRouting():
                 # Configured, whatever the state of links: the shortest, and the one beside it.
                 links = [edge._replace(usable_bytes=1, up=True) for edge in self._edges.values()]

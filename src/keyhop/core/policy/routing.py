@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal, NamedTuple
@@ -166,8 +167,8 @@ class Sdn:
 
     def paths(self, edges: Iterable[Edge], source: str, destination: str) -> list[tuple[str, ...]]:
         """The `k_paths` shortest by hops, then by names, none with a loop (Yen 1971)."""
-        usable = [edge for edge in edges if edge.up]
-        first = fewest_hops(usable, source, destination)
+        leaving = _by_name(edge for edge in edges if edge.up)
+        first = _shortest(leaving, source, destination, {source})
         found: list[tuple[str, ...]] = [first] if first else []
         waiting: list[tuple[int, tuple[str, ...]]] = []
         while found and len(found) < self.k_paths:
@@ -175,12 +176,7 @@ class Sdn:
             for turn in range(len(last) - 1):
                 root = last[: turn + 1]
                 taken = {path[turn + 1] for path in found if path[: turn + 1] == root}
-                left = [
-                    edge
-                    for edge in usable
-                    if edge.end not in root and not (edge.start == root[-1] and edge.end in taken)
-                ]
-                rest = fewest_hops(left, root[-1], destination)
+                rest = _shortest(leaving, root[-1], destination, set(root), taken)
                 if rest and (candidate := (len(root) + len(rest), root[:-1] + rest)) not in waiting:
                     heapq.heappush(waiting, candidate)
             if not waiting:
@@ -191,20 +187,46 @@ class Sdn:
 
 def fewest_hops(edges: Iterable[Edge], source: str, destination: str) -> tuple[str, ...] | None:
     """The shortest path; of several the first by names."""
+    return _shortest(_by_name(edges), source, destination, {source})
+
+
+def _by_name(edges: Iterable[Edge]) -> dict[str, list[str]]:
+    """The ends of the links that leave each node."""
     leaving: dict[str, set[str]] = {}
     for edge in edges:
         leaving.setdefault(edge.start, set()).add(edge.end)
-    # Level by level, paths in order: the first that comes to a node is the first by names of the shortest to it.
-    level: list[tuple[str, ...]] = [(source,)]
-    seen = {source}
-    while level:
-        following: list[tuple[str, ...]] = []
-        for path in level:
-            if path[-1] == destination:
-                return path
-            for end in sorted(leaving.get(path[-1], ())):
-                if end not in seen:
-                    seen.add(end)
-                    following.append((*path, end))
-        level = following
+    return {start: sorted(ends) for start, ends in leaving.items()}
+
+
+def _shortest(
+    leaving: Mapping[str, Sequence[str]],
+    source: str,
+    destination: str,
+    seen: set[str],
+    not_next: Container[str] = (),
+) -> tuple[str, ...] | None:
+    """The shortest path through no node of `seen`, which it adds to, and not first to one of `not_next`."""
+    if source == destination:
+        return (source,)
+    # Level by level, nodes in the order of their paths: the first that comes to a node has the first path by names of
+    # the shortest to it.
+    before = {source: ""}
+    waiting = deque([source])
+    while waiting:
+        node = waiting.popleft()
+        for end in leaving.get(node, ()):
+            if end in seen or (node == source and end in not_next):
+                continue
+            seen.add(end)
+            before[end] = node
+            if end == destination:
+                return _back(before, end)
+            waiting.append(end)
     return None
+
+
+def _back(before: Mapping[str, str], end: str) -> tuple[str, ...]:
+    path = [end]
+    while before[path[-1]]:
+        path.append(before[path[-1]])
+    return tuple(reversed(path))
