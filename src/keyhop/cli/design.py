@@ -145,6 +145,7 @@ def _summary(design: Design) -> dict[str, Any]:
         "own_share": round(design.own_share, 4),
         "fields": len(design.leaves),
         "promises_its": design.promises_its,
+        "on_the_way": design.on_the_way or None,
         "warnings": list(design.warnings),
         "runs_on_a_node": on_a_node(design),
         "not_wired": not_wired(design),
@@ -212,7 +213,7 @@ def _shown(design: Design) -> str:
         f"access: {{local: {design.access.local}, global: {design.access.global_}}}  # follows from the parts",
         f"own_share: {design.own_share:.2f}  # {sum(leaf.source == 'K' for leaf in leaves)} of {len(leaves)} fields",
         f'runs_on_a_node: "{on_a_node(design)}"',
-        *(f"# {warning}" for warning in design.warnings),
+        *(f"# {sentence}" for sentence in (design.on_the_way, *design.warnings) if sentence),
     ]
     return "\n".join([*lines, *_survey(design)])
 

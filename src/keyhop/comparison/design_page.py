@@ -50,6 +50,7 @@ def _facts(design: Design) -> str:
             ("access to a link's key", access.local),
             ("access to a distant pair's key", access.global_),
             ("promises information-theoretic key", "yes" if design.promises_its else "no"),
+            ("nodes between two ends", design.on_the_way or "it has no relay"),
             ("choices of ours (K)", f"{own} of {len(leaves)} fields, {design.own_share:.0%}"),
         ]
     )

@@ -87,6 +87,17 @@ def test_json_has_every_field_with_its_source(run: Run) -> None:
     assert answer["warnings"] and answer["runs_on_a_node"] == "hosted"
 
 
+def test_what_relay_nodes_learn_of_a_key_is_said_where_a_design_is_shown(run: Run) -> None:
+    for name, says in (("nict", "A node on the way learns"), ("nectec", "cannot compute"), ("cisco", "")):
+        text = run("design", "show", name).stdout
+        answer = msgspec.json.decode(run("design", "show", name, "-o", "json").stdout)
+        sentence = DESIGNS[name].on_the_way
+        assert says in sentence and bool(says) is bool(sentence)
+        assert answer["on_the_way"] == (sentence or None)
+        assert (f"# {sentence}" in text.splitlines()) is bool(sentence)
+        assert ("on the way" in text) is bool(sentence)
+
+
 def test_a_design_that_lets_two_uses_collide_says_so(run: Run) -> None:
     assert "same key at once" in run("design", "show", "qcanada.working_set").stdout
     assert "same key at once" not in run("design", "show", "qcanada").stdout

@@ -124,6 +124,7 @@ def test_a_design_page_has_every_field_of_the_composition_with_its_source(drawn:
         assert f"<title>{leaf.path} = " in text
     assert text.count('class="chip-word"') == len(design.leaves)
     assert all(warning in text for warning in design.warnings) and design.warnings
+    assert design.on_the_way and design.on_the_way in text
 
 
 def test_n_a_is_words_and_never_a_mark_at_nought(drawn: Path) -> None:
