@@ -12,7 +12,7 @@ from tests.acceptance.benches import Bench
 
 from keyhop.core.composed.line import Line
 from keyhop.core.composed.nouns.messages import Kx, KxArrived, Name
-from keyhop.core.composed.nouns.shapes import ANSWERS, SHAPES, Malformed
+from keyhop.core.composed.nouns.shapes import ANSWERS, SHAPES, Malformed, check
 from keyhop.core.composed.stock.working_sets import TakenFirst
 from keyhop.core.designs import DESIGNS
 from keyhop.core.node.hosted_messages import RATE_LIMIT_BPS
@@ -241,6 +241,32 @@ def test_files_of_two_pairs_at_once_are_refused_when_they_are_heard(word: str) -
     made = bench("nec", "A-R", "R-B")
     with pytest.raises(Malformed, match="names"):
         says(made, "A", "R", word, counts=(1, 1, 0), names=("B", "B"), ranges=((0, 1),))
+
+
+@pytest.mark.parametrize(("nodes", "legal"), [(2, True), (152, True), (512, True), (513, False), (1, False)])
+def test_a_path_may_go_far_round_and_has_an_end(nodes: int, legal: bool) -> None:
+    path = tuple(f"n{number}" for number in range(nodes))
+    counts = (77, 256, 256, 256, 1, 0, 0, 0, 0)
+    for word, names in (("RELAY", ("", *path)), ("SYN-ACK", ("", *path)), ("RELEASE", path)):
+        kx = Kx(word, Verb.TAKE, number=1, counts=counts[: len(SHAPES[word].counts)], names=names, ranges=((0, 1),))
+        kx = kx if SHAPES[word].ranges.most else msgspec.structs.replace(kx, ranges=())
+        if legal:
+            check(kx, master=True)
+        else:
+            with pytest.raises(Malformed, match=f"{word} with .* names"):
+                check(kx, master=True)
+
+
+def test_key_is_relayed_over_more_nodes_than_messages_of_our_own_design_hold() -> None:
+    nodes = [f"N{number:03}" for number in range(152)]
+    made = Bench(DESIGNS["nict"], *("-".join(pair) for pair in pairwise(nodes)), tag_bits=0)
+    for one, other in pairwise(nodes):
+        made.give(8192, f"{one}-{other}")
+    made.open("s", nodes[0], nodes[-1])
+    asked = made.ask(nodes[0], nodes[-1], deadline_s=60)
+    made.go(30)
+    assert made.name(asked).size_bits == 256
+    made.balanced()
 
 
 def test_a_word_that_the_design_does_not_have_is_refused() -> None:
