@@ -5,11 +5,12 @@ It hears which services a node wants and says what it has granted; no key, and n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 from keyhop.core.composed.network import Network
-from keyhop.core.composed.relay.services import Controller, Granted
+from keyhop.core.composed.relay.services import SERVICES_OF_A_SOURCE, Controller, Granted
 from keyhop.core.designs import Design
 from keyhop.core.model import PeerError
 from keyhop.core.node.context import Context
@@ -96,6 +97,9 @@ class Office(Controller):
         self._open: dict[str, tuple[str, Wanted]] = {}
         """Service -> who wants it and what; not decided yet."""
         self._sources: dict[str, str] = {}
+        """Of every service that is wanted, refused ones among them: its source may ask again under the same name."""
+        self._names_of: Counter[str] = Counter()
+        """Of these, by source: one alone cannot take all that there may be."""
 
     def heard(self, source: str, said: Wanted) -> None:
         """Raises PeerError."""
@@ -107,8 +111,12 @@ class Office(Controller):
         if not said.slots:
             self._forget(name)
             return
-        if name not in self._sources and len(self._sources) >= SERVICES_LIMIT:
-            raise PeerError(f"{SERVICES_LIMIT} services are known: no more may be")
+        if name not in self._sources:
+            if self._names_of[source] >= SERVICES_OF_A_SOURCE:
+                raise PeerError(f"{SERVICES_OF_A_SOURCE} services of {source} are known: no more of it may be")
+            if len(self._sources) >= SERVICES_LIMIT:
+                raise PeerError(f"{SERVICES_LIMIT} services are known: no more may be")
+            self._names_of[source] += 1
         self._sources[name] = source
         self._open[name] = source, said
 
@@ -150,7 +158,11 @@ class Office(Controller):
 
     def _forget(self, name: str) -> None:
         self.delete(name)
-        self._sources.pop(name, None)
+        source = self._sources.pop(name, None)
+        if source is not None:
+            self._names_of[source] -= 1
+            if not self._names_of[source]:
+                del self._names_of[source]
         self._open.pop(name, None)
 
     def _learn(self) -> None:

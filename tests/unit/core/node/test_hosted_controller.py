@@ -7,6 +7,7 @@ from tests.unit.core.node.test_hosted_containment import hosted_of, inside
 from tests.unit.core.node.test_hosted_relay import RATE_BPS, Line3
 
 from keyhop.core.composed.network import Network
+from keyhop.core.composed.relay.services import SERVICES_OF_A_SOURCE
 from keyhop.core.designs import DESIGNS
 from keyhop.core.model import NANOSECONDS, PeerError
 from keyhop.core.node.hosted_controller import Agent, Office, slots_of
@@ -105,6 +106,36 @@ def test_a_node_that_began_anew_holds_no_slots_any_more() -> None:
     made.parted("a")
     assert not made.services
     assert made.free(("a", "b")) == SLOTS
+
+
+def test_one_source_cannot_fill_the_book_with_services_that_are_refused() -> None:
+    made, told = office()
+    for number in range(SERVICES_OF_A_SOURCE):
+        made.heard("a", Wanted(f"a>c {number}", "c", SLOTS + 1, 1))
+    made.look(0)
+    assert not any(allowed.path for _, allowed in told)
+    with pytest.raises(PeerError, match=f"{SERVICES_OF_A_SOURCE} services of a"):
+        made.heard("a", Wanted("a>c again", "c", 1, 1))
+    made.heard("a", Wanted("a>c 0", "c", SLOTS + 2, 2))
+    made.heard("c", Wanted("c>a", "a", 1, 1))
+    made.look(1)
+    assert told[-1] == ("c", Allowed("c>a", 1, 1, ("c", "b", "a")))
+    assert ("a", Allowed("a>c 0", 2, 0, ())) in told
+    # What it gives up makes room, once: a second time there is nothing to give up.
+    for _ in range(2):
+        made.heard("a", Wanted("a>c 1", "c", 0, 3))
+    made.heard("a", Wanted("a>c again", "c", 1, 1))
+    with pytest.raises(PeerError):
+        made.heard("a", Wanted("a>c more", "c", 1, 1))
+
+
+def test_a_source_that_began_anew_may_have_as_many_again() -> None:
+    made, _ = office()
+    for life in range(2):
+        for number in range(SERVICES_OF_A_SOURCE):
+            made.heard("a", Wanted(f"{life}>c {number}", "c", SLOTS + 1, 1))
+        made.parted("a")
+    assert not made._sources and not made._names_of
 
 
 def test_an_agent_believes_no_answer_to_what_it_does_not_want_any_more() -> None:
