@@ -137,6 +137,8 @@ class Peer:
         self.stock: dict[int, list[tuple[int, int]]] = {SUPPLY: [], PAD: []}
         """Leases of ours that may be spent, by purpose."""
         self.answers: list[tuple[int, bool]] = []
+        self.leases_asked: list[tuple[int, str]] = []
+        """By the other end."""
         self.statements: list[list] = []
         self.plain: list[list] = []
         self.closed = True
@@ -481,6 +483,7 @@ class Peer:
         return request
 
     def on_request(self, request: int, purpose: str, segments: list[list[int]]) -> None:
+        self.leases_asked.append((request, purpose))
         require(purpose in PURPOSES, "purpose")
         run = self.their_key
         distinct = len({start for start, _ in segments}) == len(segments) > 0

@@ -10,7 +10,7 @@ from real_node import LINK, Line
 
 from keyhop.core.epsilon import epsilon
 from keyhop.core.label import Grade, Trust
-from keyhop.core.model import NodeId
+from keyhop.core.model import NodeId, Purpose
 from keyhop.core.node import events
 from keyhop.core.node.provenance import label_within
 
@@ -115,6 +115,50 @@ def test_the_distant_pair_opens_again_after_the_node_restarts(middle: str, far: 
         peer.open_far()
     wait(line, peer, 4)
     assert peer.far.open and line.node.context.pairs[NodeId(far)].is_open
+
+
+@MIDDLES
+@BOTH_ORDERS
+def test_of_a_batch_that_comes_leased_keys_are_given_and_fetched_without_another_word(middle: str, far: str) -> None:
+    line, peer = opened(middle, far)
+    peer.ask_lease("pad", 8)
+    peer.far.ask_lease("supply")
+    talk(line, peer)
+    number = peer.relay(0, 0, 1500, lent=True)
+    talk(line, peer)
+    assert peer.confirmed[-1] == number and peer.far.answers == [(1, True)]
+    _, *lent = peer.far.stock[SUPPLY]
+    peer.far.stock[SUPPLY] = lent
+    run = line.node.context.pairs[NodeId(far)].their_key
+    assert [s.mark for s in run.segments.values() if s.end == run.append] == ["supply"]
+    _, bits_of_far = peer.far.issue(32, "distant", "here")
+    keys = (events.Coordinates(run.id.number, run.append - 1500, 32),)
+    line.step(events.KeysFetched(far, [events.Fetch(1, keys)]))
+    deliver, bits = line.answers[1]
+    assert deliver.refusal is None and bits == (bits_of_far,)
+
+
+@MIDDLES
+@BOTH_ORDERS
+def test_the_node_spends_what_it_sent_leased_as_soon_as_it_is_confirmed(middle: str, far: str) -> None:
+    line, peer = opened(middle, far)
+    pair = line.node.context.pairs[NodeId(far)]
+    request = 0
+    while not peer.taken_leased:
+        request += 1
+        assert request < 60, "batches come leased once applications draw on the pair"
+        line.step(events.KeysWanted(request, "here", "distant", 16, 256))
+        wait(line, peer, 0.25)
+    start, length = peer.taken_leased[0]
+    assert pair.own_key.leased(start, start + length, Purpose.SUPPLY)
+    asked = len(peer.far.leases_asked)
+    while not (line.answers.get(request) and line.answers[request][0].ranges[0].start >= start):
+        request += 1
+        line.step(events.KeysWanted(request, "here", "distant", 1, 256))
+        assert line.answers[request][0].refusal is None
+    (place,) = line.answers[request][0].ranges
+    assert line.answers[request][1] == (bytes(peer.far.their_key.bits[place.start : place.end]),)
+    assert len(peer.far.leases_asked) == asked
 
 
 # --- batches that are not as they should be ---------------------------------------------------------------------------

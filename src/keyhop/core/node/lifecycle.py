@@ -144,7 +144,8 @@ class Lifecycle:
         if self.supply.governed.enforces or self.supply.governed.waiting.get(pair.peer):
             return True
         spare = pair.stock.left - pair.stock.low
-        return (spare <= 0 and pair.is_open) or taken * BUSY_NS > max(0, spare) * elapsed
+        lacks = spare <= 0 and pair.is_open and self.supply.draws_on(pair.peer)
+        return lacks or taken * BUSY_NS > max(0, spare) * elapsed
 
     def top_up(self, pair: Pair) -> None:
         """Asks for the next lease before the one in hand ends."""

@@ -223,7 +223,7 @@ class Node:
         self.supply.serve(pair)
         # A lease that is wanted anyway shares the frame that says that the block is agreed.
         self.lifecycle.top_up(pair)
-        self.relay.pads.ahead(pair)
+        self.relay.key_came(pair)
 
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)

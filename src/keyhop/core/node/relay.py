@@ -27,7 +27,7 @@ from keyhop.core.messages import (
     too_long,
 )
 from keyhop.core.model import NANOSECONDS, TAG_KEY_BYTES, NodeId, PeerError, Purpose, Range
-from keyhop.core.node.context import Context
+from keyhop.core.node.context import LEISURE_NS, Context
 from keyhop.core.node.hops import BATCH_NS, RESERVATION_NS, Hops, covered_by
 from keyhop.core.node.intake import Intake
 from keyhop.core.node.leases import Leases
@@ -53,8 +53,10 @@ from keyhop.core.node.vault import RELAY, RELAY_SENT, BlockName
 from keyhop.core.policy.routing import Route
 from keyhop.core.services.filling import P99, Filling, Pool, Times
 
-LOOK_NS, IDLE_LOOK_NS, IDLE_LOOK_LIMIT_NS = NANOSECONDS // 5, NANOSECONDS, 8 * NANOSECONDS
-"""How often a node looks after its batches and pools: while something is under way or lacking, and else."""
+LOOK_NS, IDLE_LOOK_NS, IDLE_LOOK_LIMIT_NS = NANOSECONDS // 5, NANOSECONDS, 4 * LEISURE_NS
+"""How often a node looks after its batches and pools: while something is under way, and else."""
+LACKING_LOOK_LIMIT_NS = 4 * LOOK_NS
+"""While a pool lacks key and nothing happens, looks are doubled up to this."""
 FAILURES_BEFORE_NOTICE = 5
 """A path that lacks pad for a moment is business as usual; people hear of a destination that stays out of reach."""
 BURNT_DOUBLINGS = 5
@@ -87,8 +89,6 @@ class Batch(msgspec.Struct):
     began: int
     manifest: bytes = b""
     """Empty until the path is reserved."""
-    epochs: tuple[int, bytes, int, bytes] = (0, b"", 0, b"")
-    """What a lease with the destination was good for when the batch left."""
 
 
 class Relay:
@@ -140,6 +140,8 @@ class Relay:
         self._lacking = False
         """Whether a pool was below its low mark at the last look."""
         self._looked_at = self._due = context.now
+        self._lacking_ns = LOOK_NS
+        """Until the next look while a pool lacks key: doubled while nothing happens."""
         self._idle_ns = IDLE_LOOK_NS
         """Until the next look if nothing happens: doubled while nothing does."""
         self._held_back = False
@@ -159,14 +161,20 @@ class Relay:
         self._plan(LOOK_NS)
 
     def _plan(self, wait_ns: int) -> None:
-        self._due = self.context.now + wait_ns
+        self._due = self.context.after(wait_ns)
         self.context.at(self._due, RelayTick(self._due))
 
     def nudge(self) -> None:
         """Something has happened: some pool may be low now, or lack a link."""
-        self._idle_ns = IDLE_LOOK_NS
+        self._idle_ns, self._lacking_ns = IDLE_LOOK_NS, LOOK_NS
         if self._due > self.context.now + LOOK_NS:
             self._plan(LOOK_NS)
+
+    def key_came(self, pair: Pair) -> None:
+        """Fresh key of a pair is there: pads can be leased of it, and a path may have what it lacked."""
+        self.pads.ahead(pair)
+        if self._lacking:
+            self.nudge()
 
     def tick(self, event: RelayTick) -> None:
         context = self.context
@@ -180,9 +188,13 @@ class Relay:
         self._looked_at = context.now
         self.fill()
         if self._lacking or self.batches or self.hops.reservations:
+            if self.batches or self.hops.reservations:
+                self._lacking_ns = LOOK_NS
             self._idle_ns = IDLE_LOOK_NS
-            self._plan(LOOK_NS)
+            self._plan(self._lacking_ns)
+            self._lacking_ns = min(2 * self._lacking_ns, LACKING_LOOK_LIMIT_NS)
             return
+        self._lacking_ns = LOOK_NS
         if self.supply.governed.enforces or self.hops.handed_on:
             # More is to be seen to than what events bring: guarantees, and confirmations that never came.
             self._idle_ns = IDLE_LOOK_NS
@@ -355,7 +367,6 @@ class Relay:
         manifest = Manifest(placements, segment_bytes, b"", batch.path, lent)
         fingerprint = context.vault.fingerprint_inside(name, 0, covered_by(batch.number, manifest))
         batch.manifest = encode(msgspec.structs.replace(manifest, fingerprint=fingerprint))
-        batch.epochs = context.epochs(pair)
         context.relay_number = max(context.relay_number, batch.number)
         self.pads.spend(first, pads, self._way(destination))
         context.say(
@@ -379,9 +390,13 @@ class Relay:
         supply = self.supply
         if not pair.is_open or supply.governed.enforces or not supply.draws_on(pair.peer):
             return False
+        if pair.namings_handled < pair.namings:
+            # The answer to a lease says that the peer has our secret for key IDs.
+            return False
         in_hand = pair.stock.left + self.leases.committing.get(pair.peer, 0)
-        kept = self.leases.reserved_bytes(pair)
-        return kept <= pair.own_key.untouched and in_hand + length <= LEASES_AT_MOST * supply.lease_bytes(pair)
+        size, spare = supply.lease_bytes(pair), pair.own_key.untouched - self.leases.reserved_bytes(pair)
+        # What lies there unleased goes first, and nothing is lent out of a reserve.
+        return 0 <= spare < size and in_hand + length <= LEASES_AT_MOST * size
 
     def answered(self, peer: str, message: AnswerReserve) -> None:
         context, path = self.context, message.path
@@ -419,9 +434,6 @@ class Relay:
         covered = covered_by(batch.number, manifest) + message.labels
         if not context.vault.matches_inside(name, TAG_KEY_BYTES, covered, message.fingerprint):
             self._give_up(batch, "its confirmation is wrong")
-            return
-        if manifest.lent and batch.epochs != context.epochs(pair):
-            self._give_up(batch, "what was leased with it is burnt")
             return
         # Ages were told on the way: counted from when the batch was begun, no bit is taken for younger than it is.
         try:

@@ -9,7 +9,7 @@ from small_worlds import deliver, pair, run, settings, started
 
 from keyhop.core.machine import Audit, Output, Used
 from keyhop.core.model import NodeId, Purpose, Range, joined
-from keyhop.core.node.events import Fetch, KeysFetched
+from keyhop.core.node.events import Fetch, KeysFetched, Woke
 from keyhop.core.node.node import Node
 from keyhop.crypto.keyid import Coordinates
 from keyhop.simulator.world import World
@@ -25,6 +25,7 @@ def follower() -> tuple[World, Node, int]:
     run(world, 1)
     owner = world.processes[NodeId("a")].node
     assert owner.leases.want(pair(world, "a", "b"), Purpose.SUPPLY, LEASED_BYTES)
+    world.processes[NodeId("a")].feed(Woke())
     run(world, 1)
     node = world.processes[NodeId("b")].node
     return world, node, pair(world, "b", "a").their_key.id.number

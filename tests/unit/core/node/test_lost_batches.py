@@ -157,6 +157,7 @@ def test_a_batch_without_a_reservation_is_answered_for_where_it_is_refused(world
 def test_what_no_confirmation_came_for_is_forgotten_in_time(world: World) -> None:
     hops = relay(world, "b").hops
     hops.handed_on["a", "a", 77] = HandedOn(("a", "b", "c"), "c", world.now + BATCH_NS)
+    relay(world, "b").nudge()
     run(world, BATCH_NS / 1e9 - 0.5)
     assert ("a", "a", 77) in hops.handed_on
     run(world, 1)

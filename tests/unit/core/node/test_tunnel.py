@@ -113,3 +113,29 @@ def test_tag_keys_that_only_their_owner_still_has_are_not_waited_for_for_ever(
     assert line.pair(owner, other).is_open and line.pair(other, owner).is_open
     assert line.asks()
     assert line.pair(owner, other).openings_failed == 0
+
+
+def test_an_end_that_has_keys_the_other_was_not_told_of_and_none_to_say_so_opens_anew(line: Line) -> None:
+    pair = line.pair("a", "c")
+    assert pair.current is not None
+    first = pair.current.id
+    while pair.current.sender.left:
+        pair.current.sender.take()
+    # More than is leased: a lease must be asked for, and there is no key to ask with.
+    assert not line.asks(pair.stock.left // 32 + 1)
+    line.run(12)
+    assert pair.current is not None and pair.current.id != first and pair.is_open
+    assert line.seconds_until_supplied(5) <= 4
+
+
+def test_nothing_comes_leased_while_a_secret_for_key_ids_waits_for_its_word(line: Line) -> None:
+    """Only the answer to a lease says that the far end has the secret."""
+    relay, pair = line.world.processes[NodeId("a")].node.relay, line.pair("a", "c")
+    for _ in range(60):
+        line.asks(16)
+        if relay._lends(pair, 64):
+            break
+    else:
+        raise AssertionError("with little stock key comes leased")
+    pair.namings += 1
+    assert not relay._lends(pair, 64)

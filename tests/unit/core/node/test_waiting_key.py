@@ -12,7 +12,7 @@ from keyhop.core.model import NodeId, Purpose, Refusal
 from keyhop.core.node import governed
 from keyhop.core.node.events import KeysWanted
 from keyhop.core.node.ledger import Account
-from keyhop.core.node.relay import LOOK_NS
+from keyhop.core.node.relay import LACKING_LOOK_LIMIT_NS
 from keyhop.simulator.world import Answered
 
 RULES = "rules: [{name: first, application: a1, peer: b1, class: prioritised}]"
@@ -73,7 +73,7 @@ def test_while_a_pool_lacks_key_the_next_look_is_near_even_if_it_rests() -> None
     relay = net.node("a").relay
     for _ in range(60):
         net.run(0.05)
-        assert relay._due - net.world.now <= LOOK_NS
+        assert relay._due - net.world.now <= LACKING_LOOK_LIMIT_NS
 
 
 # --- on a link --------------------------------------------------------------------------------------------------------
