@@ -94,10 +94,10 @@ class Opening:
             if end - start >= TAG_KEY_BYTES:
                 break
         else:
-            context.notice(
-                "KH-1302", f"no opening key is left with {pair.peer}: a new first-contact file is needed", pair.peer
-            )
+            self._none_left(pair, "KH-1302", "opening")
             raise PeerError("no position of the peer's opening run is left")
+        # Looked at here too, before a key of the opening run is taken out on either side.
+        self._agreed_tags(pair, hello)
         # Nobody has proved anything: a claim far up takes out this position, and moves no mark.
         run.take_out(start, start + TAG_KEY_BYTES)
         connection.own_grant = Grant(start)
@@ -105,6 +105,21 @@ class Opening:
         connection.phase = Phase.GRANTED
         self.frames.emit(pair, connection, FrameType.GRANT, 0, encode(connection.own_grant), b"")
         self._prove(pair, connection)
+
+    def _agreed_tags(self, pair: Pair, hello: Hello) -> Extents:
+        """What of the peer's tag run can be granted to it."""
+        run = pair.their_tags
+        common = agreed(hello.tags, run)
+        if sum(slots(end - start) for start, end in common.within(run.mark, 1 << 40)) < FIRST_CREDIT_SLOTS:
+            self._none_left(pair, "KH-1303", "tag")
+            raise PeerError("no position of the peer's tag run is left")
+        return common
+
+    def _none_left(self, pair: Pair, code: str, kind: str) -> None:
+        """Only on a link: a distant pair is sent more by relay."""
+        if pair.direct:
+            text = f"no {kind} key is left with {pair.peer}: a new first-contact file is needed"
+            self.context.notice(code, text, pair.peer)
 
     def grant(self, pair: Pair, connection: Connection, grant: Grant) -> None:
         if connection.peer_hello is None or connection.peer_grant is not None:
@@ -133,13 +148,8 @@ class Opening:
         for other in pair.connections.values():
             other.least_start = max(other.least_start, hello.start)
         tags = pair.their_tags
-        receiver = Receiver(agreed(hello.tags, tags))
+        receiver = Receiver(self._agreed_tags(pair, hello))
         credit, tags.mark = receiver.top_up(tags.mark)
-        if receiver.credit.left < FIRST_CREDIT_SLOTS:
-            context.notice(
-                "KH-1303", f"no tag key is left with {pair.peer}: a new first-contact file is needed", pair.peer
-            )
-            raise PeerError("no position of the peer's tag run is left")
         connection.receiver = receiver
         # Durable before use: the saves of this step come before its frames.
         context.put(run.row(), tags.row())

@@ -19,6 +19,8 @@ LOOK_NS = NANOSECONDS // 2
 """How often the opening end looks at a pair, until it is open."""
 BACKOFF_LIMIT = 7
 """Openings of a distant pair are tried again after 0.5 s, doubled up to 64 s."""
+USED_UP_NS = 8 * NANOSECONDS
+"""Where the peer's keys are used up here, it may not know: after so long it is told, by openings that fail."""
 CLOSED = 0
 """Forwarded frame type that says: this connection is over. It costs time only, so it carries no tag."""
 
@@ -36,6 +38,7 @@ class Tunnel:
         self.on_made: Callable[[Pair], None] = lambda pair: None
         self._open: set[str] = set()
         """Pairs that need no look until they are lost."""
+        self._used_up_since: dict[str, int] = {}
         context.tunnel = self.send
         links.on_lost.append(self._lost)
         routes.states.on_restarted.append(self._restarted)
@@ -72,17 +75,26 @@ class Tunnel:
         context, pair = self.context, self.context.pairs[event.peer]
         if pair.is_open:
             self._open.add(pair.peer)
+            self._used_up_since.pop(pair.peer, None)
             return
         tries = 0
         # Own keys that were granted already are of no use, and more are on their way; of the peer's only it knows.
-        own = (pair.own_opening, pair.own_tags)
-        ready = all(run.grantable() for run in own) and pair.their_opening.available() and pair.their_tags.available()
+        ready = all(run.grantable() for run in (pair.own_opening, pair.own_tags)) and self._theirs_will_do(pair)
         if not pair.connections and ready and self.routes.next_hop(pair.peer):
             self.links.begin(pair, int.from_bytes(context.entropy(7), "big") << 1 | 1, tunnelled=True)
             tries = event.tries + 1
         elif pair.connections:
             tries = event.tries
         context.at(context.now + (LOOK_NS << min(tries, BACKOFF_LIMIT)), TunnelTick(pair.peer, tries))
+
+    def _theirs_will_do(self, pair: Pair) -> bool:
+        """Whether there are keys of the peer's to open with, or were and it should hear that there are none."""
+        theirs = (pair.their_opening, pair.their_tags)
+        if all(run.available() for run in theirs):
+            self._used_up_since.pop(pair.peer, None)
+            return True
+        since = self._used_up_since.setdefault(pair.peer, self.context.now)
+        return all(run.append for run in theirs) and self.context.now - since >= USED_UP_NS
 
     def send(self, pair: Pair, connection: Connection, frame: Frame | None) -> None:
         hop = self.routes.next_hop(pair.peer)

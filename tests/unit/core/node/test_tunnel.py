@@ -12,6 +12,7 @@ from keyhop.core.model import NANOSECONDS, AppId, NodeId
 from keyhop.core.node.context import Application
 from keyhop.core.node.events import KeysWanted
 from keyhop.core.node.pair import Pair
+from keyhop.core.node.placing import DISTANT_FLOOR_BYTES
 from keyhop.simulator.world import Answered
 
 BLOCK_BYTES = 1 << 17
@@ -113,6 +114,30 @@ def test_tag_keys_that_only_their_owner_still_has_are_not_waited_for_for_ever(
     assert line.pair(owner, other).is_open and line.pair(other, owner).is_open
     assert line.asks()
     assert line.pair(owner, other).openings_failed == 0
+
+
+@pytest.mark.parametrize(("owner", "other"), ["ac", "ca"])
+def test_an_owner_that_takes_its_keys_for_enough_hears_that_they_are_used_up(owner: str, other: str) -> None:
+    """What is left to it is no less than half of its floor, so by itself it relays no more."""
+    line = Line()
+    for _ in range(200):
+        line.run(0.1)
+        if "c" in line.world.processes[NodeId("a")].node.context.pairs and line.pair("a", "c").is_open:
+            break
+    run = line.pair(owner, other).own_tags
+    assert run.grantable() >= DISTANT_FLOOR_BYTES // 2
+    granted = line.pair(other, owner).their_tags
+    line.world.processes[NodeId(other)].node.links.burning.burn(granted, 0, granted.append)
+    assert not granted.available()
+    for end, peer in ((owner, other), (other, owner)):
+        pair = line.pair(end, peer)
+        assert pair.current is not None
+        line.world.processes[NodeId(end)].node.links.drop(pair, pair.current, "broken off by the test")
+    line.run(1)
+    assert not line.pair(owner, other).is_open
+    line.run(60)
+    assert line.pair(owner, other).is_open and line.pair(other, owner).is_open
+    assert line.seconds_until_supplied(5) <= 4
 
 
 def test_an_end_that_has_keys_the_other_was_not_told_of_and_none_to_say_so_opens_anew(line: Line) -> None:
