@@ -24,7 +24,7 @@ from keyhop.core.node.burning import Burning
 from keyhop.core.node.context import Context
 from keyhop.core.node.events import FrameArrived, PeerConnected, PeerLost
 from keyhop.core.node.frames import Frames
-from keyhop.core.node.opening import Opening
+from keyhop.core.node.opening import FIRST_CREDIT_SLOTS, Opening
 from keyhop.core.node.pair import Connection, Pair, Phase
 from keyhop.core.node.starts import Starts
 
@@ -136,7 +136,8 @@ class Links:
             self.drop(pair, connection, "the peer is silent")
             return
         if connection.phase is Phase.OPEN and context.now - connection.said_at >= apart_ns:
-            if connection.sender.left <= 1 and pair.current is connection and pair.outbox and pair.own_tags.available():
+            lacks = connection.sender.left <= 1 and pair.current is connection and pair.outbox
+            if lacks and pair.own_tags.grantable() >= FIRST_CREDIT_SLOTS * TAG_KEY_BYTES:
                 # Keys are here that the other end was not told of for want of keys: an opening compares them.
                 self.drop(pair, connection, "no tag key is left to speak with")
                 return

@@ -50,6 +50,9 @@ DIRECTORY_LIMIT = 1 << 18
 DOUBTS_LIMIT = 1024
 """Doubted statements that are reported one by one, by who brought them and whom they speak of."""
 STOCK_STEP_BYTES = 1024
+FIRST_STOCK_BYTES = (1024, 4096)
+"""When a link that has opened comes to so much it is told at once, once each: a segment, what a source is granted.
+Until then no path leads over it."""
 STOCK_TOLD_BYTES = 4 << 20
 """More than this is told as this: no route is better for it."""
 RATE_STEP = 1.25
@@ -106,6 +109,8 @@ class LinkStates:
         """(neighbour that brought it, node it speaks of) of statements that were dropped and have been reported."""
         self._contested: set[tuple[str, str]] = set()
         """Claims that were not believed and have been reported."""
+        self._stocked: dict[str, int] = {}
+        """Neighbour -> how many marks of first stock its link has come to since it opened."""
         self.version = 0
         """Rises whenever what is known of others changes."""
         self._sequence = 0
@@ -124,7 +129,7 @@ class LinkStates:
         """Told of nodes that have started anew since they were last heard."""
         links.plain_handlers[SignedLinkState] = self.heard
         links.on_open.append(self._opened)
-        links.on_lost.append(lambda pair: self.tell())
+        links.on_lost.append(self._lost)
 
     def watch(self) -> None:
         self._plan(LOOK_NS)
@@ -204,6 +209,20 @@ class LinkStates:
             # What has begun to change goes on changing.
             self._plan(self._look_ns)
         self._flood(SignedLinkState(statement, *self.context.vault.sign(statement), self._within(EVERYWHERE)), but="")
+
+    def stocked(self, pair: Pair) -> None:
+        """Fresh key is there."""
+        if not pair.is_hop:
+            return
+        usable, _ = self.own_link(pair)
+        marks = sum(usable >= mark for mark in FIRST_STOCK_BYTES)
+        if marks > self._stocked.get(pair.peer, 0):
+            self._stocked[pair.peer] = marks
+            self.tell(amounts=True)
+
+    def _lost(self, pair: Pair) -> None:
+        self._stocked.pop(pair.peer, None)
+        self.tell()
 
     def _flood(self, message: SignedLinkState, but: str) -> None:
         for pair in self.context.pairs.values():

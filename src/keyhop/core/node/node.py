@@ -224,6 +224,7 @@ class Node:
         # A lease that is wanted anyway shares the frame that says that the block is agreed.
         self.lifecycle.top_up(pair)
         self.relay.key_came(pair)
+        self.states.stocked(pair)
 
     def _stock_low(self, event: events.StockLow) -> None:
         pair = self.context.pairs.get(event.peer)

@@ -83,7 +83,7 @@ class Pads:
         """
         context = self.context
         hops = [pair.peer for pair in context.pairs.values() if pair.direct and pair.is_hop]
-        first = FIRST_BATCH_BYTES if len(hops) > 1 else 0
+        first = GRANTED_BYTES if len(hops) > 1 else 0
         for hop in hops if first else ():
             self._demand.setdefault(hop, Demand(0, -AHEAD_NS))
         for peer, demand in self._demand.items():

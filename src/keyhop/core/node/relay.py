@@ -312,7 +312,7 @@ class Relay:
             # The first batch must at least bring the keys to open with, and something to share.
             length = max(length, min(wanted, FIRST_BATCH_BYTES, self.design.relay.all_may_hold(poorest)))
         first = context.pairs[route.path[1]]
-        if length == 0 or not first.is_hop:
+        if not first.is_hop:
             self._later(node)
             return
         if booked is not None:
@@ -322,8 +322,11 @@ class Relay:
             if sure >= minimum and (self._failures.get(node) or self.pads.refusal(first, length, self._way(node))):
                 length = min(length, sure)
         if self.pads.refusal(first, length, self._way(node)):
-            self._held_back = True
-            return
+            # What a poor link grants to everybody may be more than it lets go now: then the share of its stock.
+            length = min(length, self.design.relay.batch_bytes(wanted, poorest, minimum))
+            if self.pads.refusal(first, length, self._way(node)):
+                self._held_back = True
+                return
         pads = self.pads.take(first, length)
         if pads is None:
             self.pads.want(first, length)

@@ -100,12 +100,15 @@ class HopByHop:
     def refusal(self, length: int, minimum: int, stock_bytes: int, held: Held, *, alone: bool = False) -> str:
         """Why a link refuses to set `length` bytes more aside; empty if it does not.
 
-        One batch of the minimum is granted to everybody who holds nothing, as long as all together keep to their share.
+        One batch of the minimum is granted to everybody who holds nothing, and a second one to a neighbour that brings
+        more than one source, as long as all together keep to their share.
         """
+        all_may_hold = self.all_may_hold(stock_bytes, alone=alone)
+        granted = max(minimum, min(2 * minimum, all_may_hold // 2))
         for who, limit, holds in (
             ("this source", max(minimum, int(stock_bytes * self.source_share)), held.by_source),
-            ("this neighbour", max(minimum, int(stock_bytes * self.neighbour_share)), held.by_neighbour),
-            ("relay", self.all_may_hold(stock_bytes, alone=alone), held.by_all),
+            ("this neighbour", max(granted, int(stock_bytes * self.neighbour_share)), held.by_neighbour),
+            ("relay", all_may_hold, held.by_all),
         ):
             if holds + length > limit:
                 return f"{who} may hold {limit} bytes of the next link: {holds} are held, {length} more asked for"

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from small_worlds import deliver, run, settings, started
 
 from keyhop.core.designs import DESIGNS
 from keyhop.core.messages import EVERYWHERE, BookFlow, LinkState, SignedLinkState, decode_link_state, encode
@@ -341,6 +342,28 @@ def test_a_link_that_goes_down_is_told_at_once_however_large_the_network() -> No
     made.states._told = msgspec.structs.replace(made.states._told, links=(("b", 0, 0, True),))
     made.states.tell()
     assert statements(made) == before + 1
+
+
+def test_the_first_key_of_a_link_is_told_at_once_and_once() -> None:
+    world = started([settings("a", "b"), settings("b", "ac"), settings("c", "b")])
+    nodes = {name: world.processes[NodeId(name)].node for name in "abc"}
+    for number in range(400):
+        # In a large network a node seldom speaks of amounts.
+        told(nodes["c"], f"n{number}", 1, peer="b")
+    run(world, 60)
+
+    def told_stock() -> int:
+        ((_, stock, _, _),) = nodes["a"].states.known["c"].state.links
+        return stock
+
+    assert told_stock() == 0
+    heard = []
+    for number in range(4):
+        deliver(world, "b", "c", number, 24 * 1024)
+        run(world, 0.3)
+        heard.append(told_stock())
+    first, *later = heard
+    assert first >= 4096 and set(later) == {first}
 
 
 def test_a_silent_node_is_remembered_for_three_refreshes_of_a_network_of_this_size() -> None:

@@ -9,7 +9,9 @@ from small_worlds import deliver, run, settings, started
 
 from keyhop.core.machine import Output
 from keyhop.core.messages import AnswerReserve, Reserve
-from keyhop.core.model import NANOSECONDS, NodeId, Purpose
+from keyhop.core.model import NANOSECONDS, AppId, NodeId, Purpose
+from keyhop.core.node.context import Application
+from keyhop.core.node.events import KeysWanted
 from keyhop.core.node.node import Node
 from keyhop.core.node.pads import GRANTED_BYTES
 
@@ -132,6 +134,23 @@ def test_a_poor_link_lets_a_source_hold_what_every_source_is_granted(length: int
     assert total(node) // 10 < GRANTED_BYTES
     assert ask(node, "g", "g", length) == ""
     assert ask(node, "g", "g", GRANTED_BYTES) != ""
+
+
+@pytest.mark.parametrize("length", [7000, 8192, 10_000])
+def test_a_source_whose_own_link_is_poor_asks_for_less_than_everybody_is_granted(length: int) -> None:
+    """Else it would wait for ever where no more key comes."""
+    # Relay has half of a link that applications draw on.
+    asking = {"a1": frozenset({AppId("b1"), AppId("c1")}), "b1": frozenset[AppId](), "c1": frozenset[AppId]()}
+    apps = {at: Application(id=AppId(at), peers=peers) for at, peers in asking.items()}
+    around = (("a", "b"), ("b", "ac"), ("c", "b"))
+    world = started([settings(name, neighbours, applications=(apps[f"{name}1"],)) for name, neighbours in around])
+    deliver(world, "a", "b", 0, length)
+    deliver(world, "b", "c", 0, BLOCK_BYTES)
+    run(world, 20)
+    for _ in range(20):
+        world.processes[NodeId("a")].feed(KeysWanted(world.request(), "a1", "c1", 1, 256))
+        run(world, 1)
+    assert world.processes[NodeId("a")].node.context.counters.get("batches_relayed", 0) > 0
 
 
 def test_what_was_given_back_is_no_demand() -> None:

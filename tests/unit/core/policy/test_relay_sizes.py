@@ -58,6 +58,12 @@ def test_a_batch_is_leased_for_although_the_share_is_used_up() -> None:
     assert RELAY.pad_lease_bytes(4096, 1 << 30, 10_000, 10_000) == 4096
 
 
+def test_a_neighbour_of_many_sources_may_hold_two_batches_of_a_poor_link_if_that_is_half_of_what_relay_may() -> None:
+    held = Held(0, 4096, 4096)
+    assert RELAY.refusal(4096, 4096, 32_768, held) == ""
+    assert RELAY.refusal(4096, 4096, 30_000, held).startswith("this neighbour may hold 7500 bytes")
+
+
 @pytest.mark.parametrize(
     ("held", "who"),
     [
