@@ -172,6 +172,8 @@ class Compared:
         self._offered: dict[int, int] = {}
         self._asides: dict[int, int] = {}
         self._asking = False
+        self._unpaid_tags = 0
+        """Of the offer under way: for batches behind those that could be paid for at once."""
         self._due = False
         self._gone_below = -1
         """At the slave: numbers up to this one have been decided, where nothing is offered again."""
@@ -215,16 +217,21 @@ class Compared:
             return
         line = self._line
         blocks = list(self._pickup.values())
-        units = sum(block.bits for block in blocks) // line.run.unit_bits
-        tags = max(1, -(-units // self._units)) if self._units else 1
+        tags = self._tags(sum(block.bits for block in blocks))
         for block in blocks:
             # Once for each: the peer may have taken it with what was said first.
             if block.number not in self._asides:
-                self._asides[block.number] = line.talk.aside_bits(block.bits)
+                self._asides[block.number] = line.talk.aside_bits(block.bits, self._tags(block.bits))
         asides = self._asides
         counts = tuple(number for b in blocks for number in (b.number, b.digest, asides[b.number]))
         self._asking = True
-        line.talk.ask(Kx(self._word, Verb.AGREE, counts=counts, tags=tags), self._answered, given_up=self._lost)
+        paid = line.talk.up_front(tags)
+        self._unpaid_tags = tags - paid
+        line.talk.ask(Kx(self._word, Verb.AGREE, counts=counts, tags=paid), self._answered, given_up=self._lost)
+
+    def _tags(self, bits: int) -> int:
+        """One for each batch."""
+        return max(1, -(-(bits // self._line.run.unit_bits) // self._units)) if self._units else 1
 
     def _lost(self) -> None:
         self._asking = False
@@ -289,6 +296,7 @@ class Compared:
                 continue
             block = self._pickup.pop(alike)
             line.accept_pickup(block.bits, self._asides.pop(alike), block.stamp_bits)
+        line.talk.pay_rest(self._unpaid_tags)
         for bad in rest[number:]:
             if bad in self._pickup:
                 line.destroy_pickup(self._pickup.pop(bad).bits)

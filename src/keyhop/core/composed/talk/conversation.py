@@ -155,17 +155,33 @@ class Conversation:
         self._closed = True
         self.forget()
 
-    def aside_bits(self, of_bits: int) -> int:
+    def up_front(self, tags: int) -> int:
+        """How many of an offer's tags are paid before there is an answer to it; the rest is for `pay_rest`.
+
+        A batch has a tag each, and what is set aside of one that is agreed on pays for those behind it: many batches in
+        one message wait for no more key than one would.
+        """
+        if not self.tag_bits:
+            return tags
+        left = (self._preshared_bits + self.dealt_bits // 2 - self._sent_bits) // self.tag_bits
+        return min(tags, max(1, left - RESERVED_TAGS))
+
+    def pay_rest(self, tags: int) -> None:
+        """Of an offer that has been answered; where nothing was agreed on, there is nothing to pay with."""
+        left = self._preshared_bits + self.dealt_bits // 2 - self._sent_bits
+        self._sent_bits = self._burn(self._sent_bits, self._sent_bits + max(0, min(tags * self.tag_bits, left)))
+
+    def aside_bits(self, of_bits: int, tags: int = 1) -> int:
         """What of fresh material this end wants set aside for tags of both directions: it follows their use.
 
-        The end that says how a block enters asks here and tells the other.
+        The end that says how a block enters asks here and tells the other; `tags`: what that takes.
         """
         used = self._sent_bits + self._heard_bits
         recent, self._used_before = used - self._used_before, used
         given = self._preshared_bits + self.dealt_bits // 2
         waiting = sum(message.tags for message in self._unpaid)
         left = given - max(self._sent_bits, self._heard_bits)
-        lacking = max((FLOOR_TAGS + waiting) * self.tag_bits, 2 * recent) - left
+        lacking = max((FLOOR_TAGS + waiting + tags - 1) * self.tag_bits, 2 * recent) - left
         most = int(of_bits * LARGEST_SHARE)
         # Two halves, of whole bytes.
         return min(max(0, 2 * lacking), most) // 16 * 16
@@ -202,6 +218,8 @@ class Conversation:
                 asked.given_up()
             return
         if ("ask", number) not in self._unsaid:
+            # What it says of batches has its tags: only this message needs one.
+            asked.message = msgspec.structs.replace(asked.message, tags=min(1, asked.message.tags))
             self._send(asked.message)
         self._line.site.later(asked.repeat_ns, self._silent, number)
 
