@@ -22,6 +22,9 @@ HASTE_BYTES = 40 * AGREEMENT_BYTES
 """Where the stock is low a block is proposed at once, as long as there was one proposal for so many bytes."""
 HASTE_AT_ONCE = 8
 """Proposals beyond that pace, after a start or a quiet time."""
+HASTE_NS = 5 * NANOSECONDS
+PLENTY_BYTES = 16_384
+"""While both tag runs hold so much no block waits longer for that pace: they were shared beforehand to be used."""
 PROPOSAL_BYTES = 65_536
 """Of several blocks: what differs is looked for block by block, and that must not cost much."""
 
@@ -54,6 +57,7 @@ class Gathering:
     def __init__(self) -> None:
         self._credit: dict[str, int] = {}
         """Per peer, bytes that came in and were not yet followed by a proposal."""
+        self._proposed_at: dict[str, int] = {}
 
     def arrived(self, peer: str, length: int) -> None:
         most = HASTE_AT_ONCE * HASTE_BYTES
@@ -65,12 +69,18 @@ class Gathering:
             return False
         if any(block.alone or now >= block.at + QUIET_NS for block in here.values()):
             return True
-        if _is_low(pair) and self._credit.get(pair.peer, HASTE_BYTES) >= HASTE_BYTES:
-            return True
+        if _is_low(pair):
+            if self._credit.get(pair.peer, HASTE_BYTES) >= HASTE_BYTES:
+                return True
+            plenty = min(pair.own_tags.available(), pair.their_tags.available()) >= PLENTY_BYTES
+            if plenty and now - self._proposed_at.get(pair.peer, 0) >= HASTE_NS:
+                return True
         # A proposal takes no more of them, or no more bytes: waiting buys nothing.
         return len(here) >= BLOCKS_PER_PROPOSAL or sum(block.length for block in here.values()) >= QUIET_BYTES
 
-    def take(self, peer: str, here: dict[Key, Waiting], under_way: Iterable[Key]) -> list[tuple[Key, Waiting]]:
+    def take(
+        self, peer: str, here: dict[Key, Waiting], under_way: Iterable[Key], now: int
+    ) -> list[tuple[Key, Waiting]]:
         """The blocks of the next proposal, out of what waits: of one module, with rising numbers.
 
         `under_way`: the first block of each proposal without an answer. None is chosen that would push one of those, or
@@ -82,6 +92,7 @@ class Gathering:
         if first >= end:
             return []
         self._credit[peer] = max(0, self._credit.get(peer, 0) - HASTE_BYTES)
+        self._proposed_at[peer] = now
         chosen: list[tuple[Key, Waiting]] = []
         length = 0
         for key, block in here.items():

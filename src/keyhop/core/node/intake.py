@@ -174,7 +174,7 @@ class Intake:
             elif not self.gathering.due(pair, here, context.now):
                 self._look_later(pair, min(block.at for block in here.values()) + QUIET_NS)
                 return
-            elif not (chosen := self.gathering.take(pair.peer, here, proposed)):
+            elif not (chosen := self.gathering.take(pair.peer, here, proposed, context.now)):
                 # Too far above what is under way: the answers to that come first.
                 return
             names = tuple(BlockName(NodeId(pair.peer), *key) for key, _ in chosen)

@@ -22,6 +22,7 @@ FLOOR_BYTES = 4096
 DISTANT_FLOOR_BYTES = 512
 """The same for a tag run of a distant pair, whose every byte cost one per hop; its opening runs have half of that."""
 TAG_LIMIT_BYTES = 32_768
+PADS_COUNTED_BYTES = 2048
 
 
 class Placing:
@@ -58,7 +59,7 @@ class Placing:
             length,
             floors=floors,
             tags=[Want(run.id.number, run.available(), tag_limit) for run in tags if not own_only],
-            keys=[Want(run.id.number, run.untouched, limit) for run in keys],
+            keys=[Want(run.id.number, self._stock_bytes(pair, run), limit) for run in keys],
         )
         placements = []
         for number, take in dealt:
@@ -70,6 +71,17 @@ class Placing:
             run.place(run.append, take)
             self.context.put(run.row())
         return tuple(placements)
+
+    @staticmethod
+    def _stock_bytes(pair: Pair, run: Run) -> int:
+        """What a direction has; where that is little, with its pads that nobody has used: they wait for the other's.
+
+        Not many of them count: the owner of a run may have lost a lease that is remembered here.
+        """
+        stock = run.untouched
+        if stock >= PADS_COUNTED_BYTES:
+            return stock
+        return stock + min(PADS_COUNTED_BYTES, pair.pads.total() if run.owned else run.pads_bytes())
 
     @staticmethod
     def distant_floors(pair: Pair, tags_bytes: int) -> list[Want]:

@@ -68,10 +68,14 @@ LEASES_AT_MOST = 2
 """A batch comes leased if all in hand is then no more than so many leases: a restart burns it."""
 SURE_MARGIN = 16
 """A batch takes this part less of a booking than may be: the books of the hops are a moment behind ours."""
+POOR_BYTES = 16_384
+"""Where a path has less, pools are not filled ahead that nobody draws on."""
 WORTH_BYTES, PATIENCE_NS = 3072, 1 * NANOSECONDS
 """Where a path has less than so much, a batch waits for more, but no longer."""
 PAD_WAIT_NS = NANOSECONDS // 20
 """A node that lacked pad has asked for a lease: it is there after one round trip and two commits."""
+PAD_DOUBLINGS = 4
+"""Where it is not, fresh key must come first: the wait is doubled up to 0.8 s."""
 
 
 class RelayTick(msgspec.Struct, frozen=True, gc=False):
@@ -300,6 +304,13 @@ class Relay:
             self._later(node)
             return
         poorest = max(minimum, route.narrowest_bytes)
+        if poorest < POOR_BYTES and not self._is_asked_for(node):
+            # Others may wait for what such a path has: no more than what opens the pair.
+            missing = self._missing_tags(context.pairs.get(NodeId(node)))
+            if not missing:
+                self._later(node)
+                return
+            wanted = min(wanted, max(minimum, missing + CONFIRMATION_BYTES))
         length = self.design.relay.batch_bytes(
             wanted, poorest, minimum, 0 if self._failures.get(node) else GRANTED_BYTES
         )
@@ -343,6 +354,14 @@ class Relay:
         if pair is None or not pair.is_open:
             return True
         return now - self._wanting.setdefault(node, now) >= PATIENCE_NS
+
+    def _is_asked_for(self, node: str) -> bool:
+        """Whether applications have drawn on this pool of late, or wait for it, where the pair can give what comes."""
+        pair = self.context.pairs.get(NodeId(node))
+        if pair is None or not pair.is_open:
+            return False
+        governed = self.supply.governed
+        return bool(self.supply.demand(pair) or self.supply.waiting_bytes(node) or governed.ahead_bytes(node))
 
     def _way(self, destination: str) -> Way:
         return Way(self.context.node, self.context.node, destination)
@@ -416,7 +435,8 @@ class Relay:
         else:
             if message.at in path:
                 self._starved[message.at] = context.now + NANOSECONDS
-            self._give_up(batch, f"{message.at}: {message.reason}", PAD_WAIT_NS)
+            refused = self._failures.get(path[-1], 0)
+            self._give_up(batch, f"{message.at}: {message.reason}", PAD_WAIT_NS << min(refused, PAD_DOUBLINGS))
 
     def confirmed(self, peer: str, message: Confirm) -> None:
         context = self.context

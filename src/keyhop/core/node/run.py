@@ -71,6 +71,14 @@ class Run:
         """Bytes of untouched segments."""
         return self.segments.untouched_bytes
 
+    def pads_bytes(self) -> int:
+        """Leased as pads and not known to be used."""
+        leases = (stretch for stretch in self.segments.lent() if stretch.mark == Purpose.PAD)
+        return sum(
+            lease.end - lease.start - sum(end - start for start, end in self.used.within(lease.start, lease.end))
+            for lease in leases
+        )
+
     def row(self) -> RunRow:
         sent, granted = (self.mark, 0) if self.owned else (0, self.mark)
         gone = tuple((start, end - start) for start, end in self.gone)

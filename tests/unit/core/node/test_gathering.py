@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from keyhop.core.messages import BLOCKS_PER_PROPOSAL
+from keyhop.core.model import NANOSECONDS
 from keyhop.core.node.block_numbers import WINDOW
 from keyhop.core.node.gathering import (
     HASTE_AT_ONCE,
     HASTE_BYTES,
+    HASTE_NS,
     LOW_BYTES,
+    PLENTY_BYTES,
     PROPOSAL_BYTES,
     QUIET_BYTES,
     QUIET_NS,
@@ -28,8 +32,8 @@ Here = dict[tuple[str, int], Waiting]
 RUNS = ("own_tags", "own_opening", "their_tags", "their_opening")
 
 
-def stocked(own: int, theirs: int, poor: str = "") -> Any:
-    runs = {name: SimpleNamespace(available=lambda left=FLOOR_BYTES - (name == poor): left) for name in RUNS}
+def stocked(own: int, theirs: int, poor: str = "", tags: int = FLOOR_BYTES) -> Any:
+    runs = {name: SimpleNamespace(available=lambda left=tags - (name == poor): left) for name in RUNS}
     keys = {"own_key": SimpleNamespace(untouched=own), "their_key": SimpleNamespace(untouched=theirs)}
     return SimpleNamespace(peer="b", **keys, **runs)
 
@@ -45,7 +49,7 @@ def blocks(*numbers: int, length: int = SMALL, module: str = "qkd", **more: Any)
 
 
 def taken(here: Here, *under_way: tuple[str, int]) -> list[tuple[str, int]]:
-    return [key for key, _ in Gathering().take("b", here, under_way)]
+    return [key for key, _ in Gathering().take("b", here, under_way, 0)]
 
 
 def test_nothing_is_due_where_nothing_waits() -> None:
@@ -74,10 +78,24 @@ def test_with_a_low_stock_a_block_goes_at_once_as_long_as_tags_stay_a_small_part
         gathering.arrived("b", SMALL)
         here = blocks(number)
         if gathering.due(pair, here, 0):
-            gathering.take("b", here, ())
+            gathering.take("b", here, (), 0)
             proposed += 1
     later = [(60 - at_once) * SMALL // HASTE_BYTES for at_once in (HASTE_AT_ONCE, 0)]
     assert HASTE_AT_ONCE + later[0] <= proposed <= HASTE_AT_ONCE + later[1]
+
+
+@pytest.mark.parametrize(("tags", "beyond_pace"), [(PLENTY_BYTES, True), (PLENTY_BYTES - 1, False)])
+def test_on_a_slow_link_with_plenty_of_tag_keys_no_block_waits_long(tags: int, beyond_pace: bool) -> None:
+    gathering, proposed_at = Gathering(), []
+    for second in range(200):
+        gathering.arrived("b", HASTE_BYTES // 40)
+        now = second * NANOSECONDS
+        here = {("qkd", second): Waiting(SMALL, 0.0, "", at=now)}
+        if gathering.due(stocked(0, 0, tags=tags), here, now):
+            gathering.take("b", here, (), now)
+            proposed_at.append(now)
+    later = {b - a for a, b in itertools.pairwise(proposed_at[HASTE_AT_ONCE:])}
+    assert later == {HASTE_NS if beyond_pace else 40 * NANOSECONDS}
 
 
 def test_a_proposal_holds_blocks_of_one_module_in_rising_order_and_the_rest_waits() -> None:

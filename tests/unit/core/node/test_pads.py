@@ -153,6 +153,26 @@ def test_a_source_whose_own_link_is_poor_asks_for_less_than_everybody_is_granted
     assert world.processes[NodeId("a")].node.context.counters.get("batches_relayed", 0) > 0
 
 
+def test_a_poor_path_is_not_used_for_a_pool_that_nobody_draws_on() -> None:
+    """It brings what opens the pair; the rest is for those who ask."""
+    ends = {name: Application(id=AppId(f"{name}1"), peers=frozenset({AppId("a1"), AppId("c1")})) for name in "ac"}
+    own = {name: (application,) for name, application in ends.items()}
+    around = (("a", "b"), ("b", "ac"), ("c", "b"))
+    world = started([settings(name, neighbours, applications=own.get(name, ())) for name, neighbours in around])
+    for number in range(3):
+        deliver(world, "a", "b", number, 4000)
+        deliver(world, "b", "c", number, 4000)
+        run(world, 10)
+    there, back = (world.processes[NodeId(at)].node.context.pairs[peer] for at, peer in ("ac", "ca"))
+    assert there.is_open and back.is_open
+    # Beside tag keys, that is: no batch is smaller than a segment.
+    assert max(there.own_key.append, back.own_key.append) <= 1024
+    for _ in range(8):
+        world.processes[NodeId("a")].feed(KeysWanted(world.request(), "a1", "c1", 4, 256))
+        run(world, 1)
+    assert there.own_key.append > 1024 >= back.own_key.append
+
+
 def test_what_was_given_back_is_no_demand() -> None:
     node = middle(16)
     pads, pair = node.relay.pads, node.context.pairs["d"]

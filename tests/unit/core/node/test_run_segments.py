@@ -33,6 +33,21 @@ def test_a_segment_that_came_late_is_found_after_another_has_gone() -> None:
     assert [number for number in range(6) if is_leased(run, number)] == [1, 2, 3, 4]
 
 
+def test_pads_of_the_other_end_count_until_it_has_named_them() -> None:
+    run = Run(RunId(NodeId("b"), 0), owned=False)
+    for number, purpose in enumerate((Purpose.PAD, Purpose.SUPPLY, Purpose.PAD, Purpose.PAD)):
+        segment = Segment(number * SEGMENT_BYTES, SEGMENT_BYTES, UNTOUCHED, stored=True, born=0)
+        run.insert_segment(segment)
+        run.set_mark(segment, purpose)
+    assert run.pads_bytes() == 3 * SEGMENT_BYTES
+    run.used.add(0, 16)
+    run.used.add(SEGMENT_BYTES, 2 * SEGMENT_BYTES)
+    run.used.add(3 * SEGMENT_BYTES - 8, 3 * SEGMENT_BYTES + 8)
+    assert run.pads_bytes() == 3 * SEGMENT_BYTES - 32
+    run.spend(2 * SEGMENT_BYTES, 3 * SEGMENT_BYTES, 1)
+    assert run.pads_bytes() == 2 * SEGMENT_BYTES - 16 - 8
+
+
 def test_what_is_found_is_what_a_slow_look_at_all_segments_finds() -> None:
     for seed in range(50):
         rng = random.Random(seed)
