@@ -296,7 +296,8 @@ class Compared:
                 continue
             block = self._pickup.pop(alike)
             line.accept_pickup(block.bits, self._asides.pop(alike), block.stamp_bits)
-        line.talk.pay_rest(self._unpaid_tags)
+        unpaid, self._unpaid_tags = self._unpaid_tags, 0
+        line.talk.pay_rest(unpaid)
         for bad in rest[number:]:
             if bad in self._pickup:
                 line.destroy_pickup(self._pickup.pop(bad).bits)

@@ -79,6 +79,8 @@ class Conversation:
         self.dealt_bits = 0
         """Set aside for tags of both directions at intake."""
         self._sent_bits = self._heard_bits = self._used_before = 0
+        self._owed_tags = 0
+        """Of offers that were answered before there was key for all their tags."""
         self.sent = 0
         """Messages."""
         self._closed = False
@@ -163,13 +165,15 @@ class Conversation:
         """
         if not self.tag_bits:
             return tags
-        left = (self._preshared_bits + self.dealt_bits // 2 - self._sent_bits) // self.tag_bits
-        return min(tags, max(1, left - RESERVED_TAGS))
+        return min(tags, max(1, self._unreserved_tags()))
 
     def pay_rest(self, tags: int) -> None:
-        """Of an offer that has been answered; where nothing was agreed on, there is nothing to pay with."""
-        left = self._preshared_bits + self.dealt_bits // 2 - self._sent_bits
-        self._sent_bits = self._burn(self._sent_bits, self._sent_bits + max(0, min(tags * self.tag_bits, left)))
+        """Of an offer that has been answered: what there is nothing for yet stays owed, until fresh key is set aside.
+
+        Never out of the reserve, or an offer of blocks that the peer lacks would leave no tag for any further one.
+        """
+        self._owed_tags += tags
+        self._pay_owed()
 
     def aside_bits(self, of_bits: int, tags: int = 1) -> int:
         """What of fresh material this end wants set aside for tags of both directions: it follows their use.
@@ -181,7 +185,7 @@ class Conversation:
         given = self._preshared_bits + self.dealt_bits // 2
         waiting = sum(message.tags for message in self._unpaid)
         left = given - max(self._sent_bits, self._heard_bits)
-        lacking = max((FLOOR_TAGS + waiting + tags - 1) * self.tag_bits, 2 * recent) - left
+        lacking = max((FLOOR_TAGS + waiting + self._owed_tags + tags - 1) * self.tag_bits, 2 * recent) - left
         most = int(of_bits * LARGEST_SHARE)
         # Two halves, of whole bytes.
         return min(max(0, 2 * lacking), most) // 16 * 16
@@ -192,6 +196,7 @@ class Conversation:
             message = self._unpaid.popleft()
             self._unsaid.discard((message.kind, message.number))
             self._send(message)
+        self._pay_owed()
 
     def _vet(self, message: Kx) -> None:
         if not 0 <= message.number <= NUMBER_LIMIT or (message.spent_bits and not self.tag_bits):
@@ -222,6 +227,16 @@ class Conversation:
             asked.message = msgspec.structs.replace(asked.message, tags=min(1, asked.message.tags))
             self._send(asked.message)
         self._line.site.later(asked.repeat_ns, self._silent, number)
+
+    def _unreserved_tags(self) -> int:
+        return (self._preshared_bits + self.dealt_bits // 2 - self._sent_bits) // self.tag_bits - RESERVED_TAGS
+
+    def _pay_owed(self) -> None:
+        """The peer hears of it with what is said next, as each message tells of all that was spent before."""
+        if self._owed_tags:
+            paid = min(self._owed_tags, max(0, self._unreserved_tags()))
+            self._owed_tags -= paid
+            self._sent_bits = self._burn(self._sent_bits, self._sent_bits + paid * self.tag_bits)
 
     def _can_pay(self, message: Kx) -> bool:
         kept = 0 if message.verb is Verb.AGREE else RESERVED_TAGS

@@ -33,11 +33,13 @@ def feed(made: Bench, design: str, seconds: int, seed: int = 0) -> int:
     return given
 
 
-def agreed(made: Bench) -> None:
+def agreed(made: Bench, *, only_at_a_bits: int = 0) -> None:
+    """Nothing waits any more, and nothing was destroyed but what one end alone had."""
     for at, peer in ("AB", "BA"):
         line = made.line(at, peer)
         assert not line.talk._unpaid
-        assert line.pickup_bits == line.book.Y == 0
+        assert not line.pickup_bits
+        assert (only_at_a_bits if at == "A" else 0) == line.book.Y
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -84,13 +86,34 @@ def test_what_could_not_be_paid_before_is_paid_after_and_is_a_tag_for_each_batch
     made.balanced()
 
 
-def test_no_more_is_paid_than_there_is_where_batches_differ() -> None:
-    made = bench("nectec", preshared_bits=(RESERVED_TAGS + 4) * TAG_BITS)
-    made.give(BATCHES["nectec"] * TAGS, only="A")
-    made.go(30)
+@pytest.mark.parametrize("design", BATCHES)
+def test_batches_that_one_end_lacks_leave_the_reserve_for_the_next_offers(design: str) -> None:
+    made = bench(design, preshared_bits=(RESERVED_TAGS + 4) * TAG_BITS)
+    made.give(BATCHES[design] * TAGS, only="A")
+    made.go(5)
     talk = made.line("A", "B").talk
     assert not talk.dealt_bits
-    assert talk._sent_bits <= (RESERVED_TAGS + 4) * TAG_BITS
+    assert talk._sent_bits < (RESERVED_TAGS + 4) * TAG_BITS
+    feed(made, design, 10)
+    made.go(30)
+    agreed(made, only_at_a_bits=BATCHES[design] * TAGS)
+    assert made.line("A", "B").usable_bits
+    made.balanced()
+
+
+def test_what_an_offer_owed_when_it_was_answered_is_paid_out_of_the_next_key() -> None:
+    made = bench("nectec", preshared_bits=(RESERVED_TAGS + 4) * TAG_BITS)
+    made.give(BATCHES["nectec"] * TAGS, only="A")
+    made.go(5)
+    talk = made.line("A", "B").talk
+    owed = talk._owed_tags
+    assert owed >= TAGS - 4
+    spent = talk._sent_bits
+    made.give(BATCHES["nectec"] * TAGS)
+    made.go(30)
+    agreed(made, only_at_a_bits=BATCHES["nectec"] * TAGS)
+    assert not talk._owed_tags
+    assert talk._sent_bits - spent >= (owed + TAGS) * TAG_BITS
     made.balanced()
 
 
