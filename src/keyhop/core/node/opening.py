@@ -15,7 +15,7 @@ from keyhop.core.node.merging import Merging, merged_opening
 from keyhop.core.node.pair import Connection, Pair, Phase
 from keyhop.core.node.run import Run
 from keyhop.core.node.starts import Starts
-from keyhop.core.node.tags import Receiver, check_credit, slots
+from keyhop.core.node.tags import DISTANT_WINDOW_LOW, WINDOW_LOW, Receiver, check_credit, slots
 from keyhop.core.node.vault import RELAY
 
 OPENING_RESERVE_BYTES = 2048
@@ -148,7 +148,8 @@ class Opening:
         for other in pair.connections.values():
             other.least_start = max(other.least_start, hello.start)
         tags = pair.their_tags
-        receiver = Receiver(self._agreed_tags(pair, hello))
+        window = WINDOW_LOW if pair.direct else DISTANT_WINDOW_LOW
+        receiver = Receiver(self._agreed_tags(pair, hello), window)
         credit, tags.mark = receiver.top_up(tags.mark)
         connection.receiver = receiver
         # Durable before use: the saves of this step come before its frames.

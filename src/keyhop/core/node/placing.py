@@ -19,7 +19,7 @@ from keyhop.core.policy.division import Want
 
 FLOOR_BYTES = 4096
 """Each authentication run of a link is filled to this before anything else."""
-DISTANT_FLOOR_BYTES = 512
+DISTANT_FLOOR_BYTES = 256
 """The same for a tag run of a distant pair, whose every byte cost one per hop; its opening runs have half of that."""
 TAG_LIMIT_BYTES = 32_768
 PADS_COUNTED_BYTES = 2048

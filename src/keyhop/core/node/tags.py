@@ -16,6 +16,8 @@ from keyhop.core.node.extents import Extents
 
 WINDOW_LOW = 8
 """Slots granted ahead on a quiet link: what a broken connection wastes (256 bytes)."""
+DISTANT_WINDOW_LOW = 4
+"""The same for a distant pair, whose every key cost one on each hop."""
 WINDOW_HIGH = 512
 
 
@@ -66,11 +68,11 @@ class Receiver:
 
     __slots__ = ("_granted", "common", "credit", "window")
 
-    def __init__(self, common: Extents) -> None:
+    def __init__(self, common: Extents, window: int = WINDOW_LOW) -> None:
         self.common = common
         """What both ends have."""
         self.credit = Credit()
-        self.window = WINDOW_LOW
+        self.window = window
         self._granted = False
 
     def accept(self, position: int) -> None:

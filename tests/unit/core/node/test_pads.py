@@ -165,12 +165,12 @@ def test_a_poor_path_is_not_used_for_a_pool_that_nobody_draws_on() -> None:
         run(world, 10)
     there, back = (world.processes[NodeId(at)].node.context.pairs[peer] for at, peer in ("ac", "ca"))
     assert there.is_open and back.is_open
-    # Beside tag keys, that is: no batch is smaller than a segment.
-    assert max(there.own_key.append, back.own_key.append) <= 1024
-    for _ in range(8):
+    # What comes beside tag keys, that is: no batch is smaller than a segment.
+    assert max(there.own_key.append, back.own_key.append) < 3072
+    for _ in range(20):
         world.processes[NodeId("a")].feed(KeysWanted(world.request(), "a1", "c1", 4, 256))
         run(world, 1)
-    assert there.own_key.append > 1024 >= back.own_key.append
+    assert there.own_key.append > 3072 > back.own_key.append
 
 
 def test_what_was_given_back_is_no_demand() -> None:
