@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from keyhop.cli import output
+from keyhop.cli import figures, output
 from keyhop.cli.figures import counted
 from keyhop.cli.output import ExitCode, fail, refuse_file
 from keyhop.cli.settings import FILE, common_options, settings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keyhop.comparison.progress import Progress
 
 REPORT = "report"
+RATE_AFTER_S = 2.0
 
 
 class Compare(click.Command):
@@ -220,30 +221,38 @@ def _bar(total: int) -> Iterator[Callable[[Progress], None]]:
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
     from rich.progress import Progress as Bar
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text(f"{task.speed:.1f} runs/s" if task.speed else "")
+            rate = _rate(task.completed - task.fields["before"], task.elapsed)
+            left = f", {figures.age((task.total - task.completed) / rate)} left" if rate else ""
+            return Text(f"{rate:.1f} runs/s{left}" if rate else "")
 
-    columns = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), MofNCompleteColumn(), Rate(), TextColumn("{task.description}"))
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=total, before=0)
         started = False
 
         def tell(state: Progress) -> None:
             nonlocal started
             if not started and state.done:
                 # What earlier starts did says nothing of today's speed.
-                bar.reset(task, total=total, completed=state.done)
+                bar.reset(task, total=total, completed=state.done, before=state.done)
             started = True
             failed = f"{state.failed} failed" if state.failed else ""
             words = escape("  ".join(filter(None, (failed, state.longest))))
             bar.update(task, completed=state.done, description=words)
 
         yield tell
+
+
+def _rate(done: float, seconds: float | None) -> float:
+    """Runs in a second, over the whole start: many rows come at once, such as those of runs that do not apply, and a
+    rate of the last moments would then be in the thousands. Nought while it is too early to say."""
+    return done / seconds if seconds is not None and seconds >= RATE_AFTER_S else 0.0
 
 
 def _cannot_be_written(directory: Path, error: OSError) -> NoReturn:
@@ -296,6 +305,7 @@ def _draw(directory: Path) -> None:
         "directory": str(directory),
         "runs": written.runs,
         "done": written.done,
+        "not_applicable": written.not_applicable,
         "report": str(written.index),
         "files": [str(path) for path in written.files],
         "notes": written.notes,
@@ -304,3 +314,9 @@ def _draw(directory: Path) -> None:
     pairs += [("rows", str(path)) for path in written.files]
     pairs += [("note", note) for note in written.notes]
     output.emit(answer, lambda: output.facts(pairs))
+    if written.done and written.not_applicable == written.done == written.runs:
+        fail(
+            "no design of this comparison can serve what is asked for, so it has no figures",
+            "",
+            "take designs that relay (keyhop design list), or a network whose applications are neighbours, such as p2p",
+        )

@@ -30,6 +30,9 @@ def scene(found: Scene) -> Iterator[str]:
             bad=True,
         )
     found = found.of_those_that_run()
+    if not found.designs:
+        yield html.note("No design of this sweep can serve this workload on this network, so there is nothing to draw.")
+        return
     yield from _section(
         "Success versus load",
         "Requests whose key both ends held in time. "

@@ -32,6 +32,8 @@ class Written:
     index: Path
     runs: int
     done: int
+    not_applicable: int
+    """Of those done: designs that cannot be run there at all."""
     files: list[Path]
     """The rows in other forms."""
     notes: list[str]
@@ -54,9 +56,13 @@ def write(directory: Path) -> Written:
         files.append(columns)
     else:
         notes.append(export.NO_PARQUET.format(directory))
+    excluded = [row for row in rows if row.not_applicable]
+    if excluded:
+        why = f"{excluded[0].case.design}: {excluded[0].not_applicable}"
+        notes.append(f"{len(excluded)} of {_counted(rows, 'run')} cannot be done; {why}")
     if len(rows) < len(manifest.grid):
         notes.append(f"{len(manifest.grid) - len(rows)} runs are missing")
-    return Written(place / INDEX, len(manifest.grid), len(rows), files, notes)
+    return Written(place / INDEX, len(manifest.grid), len(rows), len(excluded), files, notes)
 
 
 def _write(path: Path, text: str) -> None:
@@ -102,7 +108,7 @@ def _head(manifest: Manifest, rows: Sequence[Row], failures: Mapping[Case, str])
         )
     )
     yield html.paragraph(
-        f"{axes}: {len(grid):,} runs of "
+        f"{axes}: {len(grid):,} run{'' if len(grid) == 1 else 's'} of "
         f"{grid.seconds:g} simulated seconds each, under one ledger. The same seed asks every design the same.",
         "lead",
     )

@@ -67,9 +67,9 @@ class Scene:
         return found
 
     def of_those_that_run(self) -> Scene:
-        """Without the others, unless there is nobody else."""
+        """Without the others; that may be nobody."""
         running = tuple(design for design in self.designs if not not_applicable(design, self.topology))
-        return replace(self, designs=running or self.designs)
+        return replace(self, designs=running)
 
     def has(self, metric: str) -> bool:
         return any(name == metric for _, _, name in self.cells)

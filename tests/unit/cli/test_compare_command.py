@@ -16,6 +16,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from pretend import Run
 
+from keyhop.cli.compare import _rate
 from keyhop.cli.main import cli
 from keyhop.cli.output import ExitCode
 
@@ -222,3 +223,25 @@ def _read_all(terminal: int) -> str:
         parts.append(part)
     os.close(terminal)
     return b"".join(parts).decode(errors="replace")
+
+
+def test_what_no_design_can_serve_is_said_so(run: Run, tmp_path: Path) -> None:
+    words = ("--designs", "cisco", "--topologies", "line3", "--loads", "0.8", "--seeds", "1", "--out", "study", *RUNNER)
+    result = run("compare", *words)
+    assert result.exit_code == ExitCode.FAILED
+    assert "1 of 1 run cannot be done; cisco: it has no relay" in result.stdout
+    assert "no design of this comparison can serve what is asked for" in result.stderr
+    assert "keyhop design list" in result.stderr
+    page = (tmp_path / "study" / "report" / "index.html").read_text()
+    assert "there is nothing to draw" in page and "Success versus load" not in page and "1 run of" in page
+
+
+def test_designs_that_cannot_be_run_somewhere_are_counted_beside_those_that_can(run: Run) -> None:
+    result = run("compare", *SMALL, "--out", "study", *RUNNER)
+    assert result.exit_code == 0
+    assert f"4 of {RUNS} runs cannot be done; darpa: it has no relay" in result.stdout
+
+
+@pytest.mark.parametrize(("done", "seconds", "rate"), [(8, 0.0004, 0.0), (8, None, 0.0), (40, 10.0, 4.0)])
+def test_rows_that_come_at_once_are_no_speed(done: int, seconds: float | None, rate: float) -> None:
+    assert _rate(done, seconds) == rate
