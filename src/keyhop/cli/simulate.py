@@ -121,7 +121,12 @@ def _writable(trace: Path | None) -> Iterator[Callable[[bytes], object]]:
     if trace.is_dir() or not trace.name:
         raise IsADirectoryError(errno.EISDIR, "is a directory: name a file in it", str(trace))
     beside = trace.with_name(f".{trace.name}.new")
-    with beside.open("wb") as file:
+    try:
+        opened = beside.open("wb")
+    except OSError as error:
+        # Nobody but us knows the file beside it.
+        raise OSError(error.errno, error.strerror, str(trace)) from None
+    with opened as file:
         try:
             yield file.write
         except BaseException:

@@ -202,7 +202,9 @@ class _Reader:
             self._refuse(key_node, below(place, key), "unknown key", nearest(key, fields))
         for field in fields.values():
             if field.required and field.key not in entries and field is not rest:
-                self._refuse(node, place, f"{field.key} is missing", f"write {field.key}: …")
+                self._refuse(
+                    node, place, f"{field.key} is missing", f"write {field.key}: {_only_value(field.kind) or '…'}"
+                )
                 refused = True
         if left or refused:
             raise _Refused
@@ -404,6 +406,12 @@ def _step(node: Node, place: str, step: str | int) -> tuple[Node, str]:
 
 def is_null(node: Node) -> bool:
     return isinstance(node, ScalarNode) and str(node.tag) == f"{TAG}null"
+
+
+def _only_value(kind: Any) -> str:
+    """Where a single word is legal."""
+    legal = get_args(kind) if get_origin(kind) is Literal else ()
+    return str(legal[0]) if len(legal) == 1 else ""
 
 
 def _word(node: Node) -> str:

@@ -149,6 +149,10 @@ class SimulationFile:
         if not BLOCK_EVERY_S[0] <= self.block_every_s <= BLOCK_EVERY_S[1]:
             legal = f"must be {BLOCK_EVERY_S[0]:g} s to {BLOCK_EVERY_S[1]:g} s"
             raise CheckError(f"a block every {self.block_every_s:g} s", legal, "block_every")
+        for at, event in enumerate(self.events):
+            if event.at_s >= self.duration_s:
+                legal = f"must be before the end of the run, {self.duration_s:g} s"
+                raise CheckError(f"{event.at_s:g} s is never reached", legal, "events", at, "at")
         names = [stream.name for stream in self.streams if stream.name is not None]
         for at, stream in enumerate(self.streams):
             if stream.name is not None and names.count(stream.name) > 1:

@@ -83,3 +83,25 @@ def test_yaml_files_are_completed(file: Path, monkeypatch: pytest.MonkeyPatch) -
     (file.parent / "notes.txt").touch()
     found = ShellComplete(cli, {}, "keyhop", "_KEYHOP_COMPLETE").get_completions(["simulate"], "")
     assert [item.value for item in found] == ["run.yml"]
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(run: Run, file: Path, tmp_path: Path) -> None:
+    result = run("simulate", file, "--trace", tmp_path / "absent" / "trace.jsonl")
+    assert f"{tmp_path / 'absent' / 'trace.jsonl'} cannot be used" in result.stderr
+    assert ".new" not in result.stderr
+
+
+def test_an_event_that_the_run_never_reaches_is_refused(run: Run, file: Path) -> None:
+    file.write_text(
+        FILE + "events:\n  - {at: 5 s, cut: [alice, relay], for: 60 s}\n  - {at: 20 s, restart: relay, for: 1 s}\n"
+    )
+    result = run("simulate", file)
+    assert result.exit_code == ExitCode.USAGE
+    assert "run.yml:9: events[1].at: 20 s is never reached: must be before the end of the run, 20 s" in result.stderr
+    file.write_text(file.read_text().replace("at: 20 s", "at: 19 s"))
+    assert run("simulate", file).exit_code == 0
+
+
+def test_the_only_legal_word_is_written_out(run: Run, file: Path) -> None:
+    file.write_text(FILE.replace("apiVersion: keyhop/v1\n", ""))
+    assert "apiVersion is missing: write apiVersion: keyhop/v1" in run("simulate", file).stderr
