@@ -48,6 +48,13 @@ def design(name: str) -> Design:
     from keyhop.core.designs import DESIGNS
     from keyhop.files.words import nearest
 
+    if name.endswith((".yml", ".yaml", ".json", ".py")) or "/" in name:
+        fail(
+            f"no design is called {name}",
+            "a design is named, not read from a file: each is a Python file of parts in keyhop/core/designs",
+            "see: keyhop design list",
+            ExitCode.NO_SUCH_THING,
+        )
     if name not in DESIGNS:
         fail(
             f"no design is called {name}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,6 +69,8 @@ def up(network: str | None, directory: Path | None, design: str | None, one_proc
     _told(lambda: labs.start(found, became_ready=ready, one_process=one_process))
     output.say("Key comes from this machine's generator: do not protect real data with it.")
     _show(found)
+    if (next_step := _first_key(found)) is not None:
+        output.say(f"Next: {next_step}")
 
 
 @lab.command()
@@ -182,6 +186,21 @@ def down() -> None:
         ended += f" ({', '.join(killed)} had to be killed)"
     output.emit(answer, lambda: ended)
     output.say(f"{found.directory} stays: `keyhop lab up` goes on from there, or delete it.")
+
+
+def _first_key(found: Lab) -> str | None:
+    """What to type to see a key cross the lab from here; None where there are no two applications at two nodes."""
+    from keyhop.emulator import lab as labs
+
+    masters = [(node.id, name) for node in found.state.nodes for name in node.applications]
+    if not masters or all(node == masters[0][0] for node, _ in masters):
+        return None
+    peer = next(name for node, name in reversed(masters) if node != masters[0][0])
+    here = labs.find_lab(Path.cwd())
+    words = ["keyhop", "ping", peer, "--from", masters[0][1]]
+    if here is None or here.resolve() != found.directory:
+        words += ["--lab", os.path.relpath(found.directory)]
+    return shlex.join(words)
 
 
 def _place(directory: Path | None, network: str | None) -> Path:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from keyhop.cli import figures, node_api, output
+from keyhop.cli import figures, known, node_api, output
 from keyhop.cli.figures import counted
 from keyhop.cli.output import ExitCode, fail
 from keyhop.cli.settings import FILE, common_options, settings
@@ -61,15 +62,22 @@ def check(file: Path) -> None:
     output.emit(answer, lambda: f"{file}: valid policy file, {summary(found)}")
 
 
+def _extensions(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    from keyhop.core.constraints import NAMES
+
+    return [CompletionItem(f"{name}=") for name in NAMES if name.startswith(begun)]
+
+
 @policy.command("explain")
-@click.argument("application")
-@click.argument("peer")
+@click.argument("application", shell_complete=known.applications)
+@click.argument("peer", shell_complete=known.applications)
 @click.option("--size", type=click.IntRange(1), metavar="BITS", help="Key size asked for; none if not given.")
 @click.option(
     "--extension",
     "extensions",
     multiple=True,
     metavar="NAME=JSON",
+    shell_complete=_extensions,
     help="A mandatory extension of the request, such as keyhop_max_hops=2. Repeat for more.",
 )
 @click.option(

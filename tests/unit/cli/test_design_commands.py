@@ -138,3 +138,11 @@ def test_a_check_tells_departures_from_disagreements(run: Run) -> None:
 def test_names_of_designs_are_completed(run: Run) -> None:
     env = {"_KEYHOP_COMPLETE": "bash_complete", "COMP_WORDS": "keyhop design show tosh", "COMP_CWORD": "3"}
     assert [line.split(",")[1] for line in run(env=env).stdout.split()] == ["toshiba.2016", "toshiba.2019"]
+
+
+@pytest.mark.parametrize("file", ["mine.yml", "./nict", "designs/nict.py"])
+def test_a_file_is_no_design_and_it_is_said_why(run: Run, file: str) -> None:
+    result = run("design", "check", file)
+    assert result.exit_code == ExitCode.NO_SUCH_THING
+    assert f"no design is called {file}" in result.stderr and "not read from a file" in result.stderr
+    assert "not read from a file" not in run("design", "check", "nic").stderr

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from keyhop.cli.lab import _first_key
 from keyhop.cli.lab import lab as lab_group
 from keyhop.emulator import control, devices, network, processes
 from keyhop.emulator import lab as labs
@@ -230,3 +231,17 @@ def test_every_command_has_an_example_in_its_help(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert f"keyhop lab {command}" in result.stdout
+
+
+def test_the_first_key_is_named_as_it_can_be_typed_here(
+    made: labs.Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _first_key(made) == "keyhop ping sae-bob --from sae-alice --lab ../keyhop-lab"
+    monkeypatch.chdir(tmp_path)
+    assert _first_key(made) == "keyhop ping sae-bob --from sae-alice"
+
+
+def test_a_lab_without_two_applications_names_no_first_key(tmp_path: Path) -> None:
+    (tmp_path / "one.keyhop.yml").write_text(NET.replace("{sae: [sae-bob]}", "{}"))
+    plan = devices.plan(topology.load(tmp_path / "one.keyhop.yml"))
+    assert _first_key(network.create(plan, tmp_path / "other")) is None

@@ -255,3 +255,22 @@ def test_the_documents_name_every_word_and_every_extension() -> None:
     page = PAGE.read_text(encoding="utf-8")
     words = {word.split(".")[0] for word in (*VALUES, *LINK_VALUES)} | {name.removeprefix("keyhop_") for name in NAMES}
     assert [word for word in sorted(words) if f"`{word}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "expected"),
+    [
+        (
+            "keyhop policy explain a b --extension keyhop_max_",
+            6,
+            ["keyhop_max_epsilon=", "keyhop_max_age=", "keyhop_max_hops="],
+        ),
+        ("keyhop policy explain a b --extension other", 6, []),
+        ("keyhop policy explain sae-st", 3, ["sae-stp"]),
+    ],
+)
+def test_extensions_and_applications_are_completed(
+    run: Run, lab: Path, words: str, at: int, expected: list[str]
+) -> None:
+    env = {"_KEYHOP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+    assert sorted(line.split(",")[1] for line in run(env=env).stdout.split()) == sorted(expected)
