@@ -247,7 +247,7 @@ class Intake:
             ours = [(block.epsilon, block.vendor) for block in message.blocks]
             self._take(pair, message, proposal.names, list(zip(ours, answer.said, strict=True)), placed=True)
             self.placing.know(pair, message.placements, pair.their_tags.id.number)
-            if self.placing.one_run or any(place[0] == pair.own_tags.id.number for place in message.placements):
+            if any(place[0] == pair.own_tags.id.number for place in message.placements):
                 # From here on the follower may grant what of it are tag keys.
                 context.say_first(pair, StoredBlock(*key))
             self._agreed(pair, message, pair.own_key)

@@ -48,8 +48,8 @@ class Slots(HopWise):
         """Own ones, with their peers."""
         self._owed_bits: dict[str, int] = {}
         """Less than a unit of what slots have earned."""
-        self._carried: dict[str, int] = {}
-        """Batches under way."""
+        self._carried: dict[str, set[int]] = {}
+        """Numbers of batches under way: to count them alone would take one off twice, where an answer comes late."""
         self._ticks = False
 
     def admitted(self) -> frozenset[str]:
@@ -85,6 +85,13 @@ class Slots(HopWise):
         super().restarted()
         self._carried.clear()
 
+    def parted(self, peer: str) -> None:
+        """What was on its way would else count for ever, and leave its service without another batch."""
+        super().parted(peer)
+        for name, other in self._services.items():
+            if other == peer:
+                self._carried.pop(name, None)
+
     def wanted(self, line: Line, stream: str, bits: int) -> None:
         """A service gets what its slots bring, whoever waits."""
 
@@ -101,8 +108,9 @@ class Slots(HopWise):
             bits = self._owed_bits.get(name, 0) + granted.slots * self._admission.slot_bps * PACE_NS // NANOSECONDS
             unit_bits = line.run.unit_bits
             self._owed_bits[name] = bits % unit_bits
-            if bits >= unit_bits and self._carried.get(name, 0) < AHEAD:
-                self._carried[name] = self._carried.get(name, 0) + 1
+            carried = self._carried.setdefault(name, set())
+            if bits >= unit_bits and len(carried) < AHEAD:
+                carried.add(self._numbers + 1)
                 self.start(line, bits - bits % unit_bits, granted.path, flow=name)
         self._ticks = bool(self._services)
         if self._ticks:
@@ -110,24 +118,24 @@ class Slots(HopWise):
 
     def dropped(self, parcel: Parcel) -> None:
         if parcel.path[0] == self._site.node:
-            self._arrived_of(parcel.flow)
+            self._arrived_of(parcel)
         super().dropped(parcel)
 
     def _look_again(self, line: Line, number: int) -> None:
         parcel = self._sent.get((line.peer, number))
         if parcel is not None:
-            self._arrived_of(parcel.flow)
+            self._arrived_of(parcel)
         super()._look_again(line, number)
 
-    def _arrived_of(self, service: str) -> None:
-        self._carried[service] = max(0, self._carried.get(service, 0) - 1)
+    def _arrived_of(self, parcel: Parcel) -> None:
+        self._carried.get(parcel.flow, set()).discard(parcel.number)
 
     def enter(self, line: Line, owner: str, parcel: Parcel) -> None:
         pools = line.dealing
         if owner != line.own or not isinstance(pools, ServicePools):
             super().enter(line, owner, parcel)
             return
-        self._arrived_of(parcel.flow)
+        self._arrived_of(parcel)
         pools.filling = parcel.flow if parcel.flow in self._services else ""
         super().enter(line, owner, parcel)
         pools.filling = ""
