@@ -29,6 +29,7 @@ EVERYWHERE = 255
 """Hops left of link state that goes to all nodes."""
 ABSENT, UNTOUCHED, SUPPLY, PAD, BURNT, TAKEN_OUT = range(6)
 PURPOSES = {"supply": SUPPLY, "pad": PAD}
+UNANSWERED = 16
 WINDOW = 8
 
 pack = msgspec.msgpack.encode
@@ -369,8 +370,7 @@ class Peer:
             self.handlers[kind](self, *rest)
         if first:
             self.name_secret()
-            for module, number in list(self.blocks) if self.leads else ():
-                self.propose(module, number)
+            self.propose_what_waits()
         return b""
 
     def take_key(self, position: int) -> bytes:
@@ -397,13 +397,20 @@ class Peer:
 
     def deliver(self, module: str, number: int, bits: bytes) -> None:
         self.blocks[module, number] = bits
-        if self.leads and not self.closed and self.open:
-            self.propose(module, number)
+        self.propose_what_waits()
 
     def fingerprint(self, key: bytes, module: str, blocks: list[tuple[int, bytes]]) -> bytes:
         context = self.link + len2(module.encode())
         context += b"".join(struct.pack(">QQ", number, len(bits)) for number, bits in blocks)
         return Poly1305.generate_tag(key, len4(context) + b"".join(bits for _, bits in blocks))
+
+    def propose_what_waits(self) -> None:
+        """As many as may wait for an answer."""
+        if not self.leads or self.closed or not self.open:
+            return
+        for module, number in list(self.blocks):
+            if (module, number) not in self.proposed and len(self.proposed) < UNANSWERED:
+                self.propose(module, number)
 
     def propose(self, module: str, number: int) -> None:
         """Half of the block to each key run, in segments of 1 KiB."""
@@ -462,6 +469,7 @@ class Peer:
             self.shared(placements or [])
             if any(self.runs[run] is self.own_tags for run, *_ in placements or []):
                 self.outbox.append([STORED, module, number])
+        self.propose_what_waits()
 
     def on_stored(self, module: str, number: int) -> None:
         self.shared(self.unconfirmed.pop((module, number), []))

@@ -143,15 +143,10 @@ class Intake:
         newest = event.number > self._newest.get((event.peer, event.module), -1)
         if newest:
             self._newest[event.peer, event.module] = event.number
-        for offered, offer in list(offers.items()):
-            if offer.message.module != event.module:
-                continue
-            if newest and self._overtaken(pair, offer.message):
+        for offer in offers.values() if newest else ():
+            if offer.message.module == event.module and self._overtaken(pair, offer.message):
                 self._wait(offer, event.peer, overtaken=True)
-            elif not self._missing(pair, offer.message):
-                del offers[offered]
-                if pair.current is not None and pair.current.id == offer.connection:
-                    self._judge(pair, offer.message, offer.key)
+        self._judge_ready(pair, event.module)
 
     def repeated(self, event: BlockArrived | BlockRepeated) -> None:
         text = f"block {event.number} of {event.module} was delivered before"
@@ -296,13 +291,13 @@ class Intake:
         missing = self._missing(pair, message)
         if not fits or before:
             self._refuse(pair, message, key, before)
-        elif not missing:
-            self._judge(pair, message, key)
         elif pair.current is not None:
             offer = offers[message.module, message.number] = Offer(message, key, pair.current.id)
-            self._wait(offer, pair.peer, overtaken=False)
+            if missing:
+                self._wait(offer, pair.peer, overtaken=False)
             if self._overtaken(pair, message):
                 self._wait(offer, pair.peer, overtaken=True)
+            self._judge_ready(pair, message.module)
 
     def _missing(self, pair: Pair, message: AgreeBlock) -> tuple[int, ...]:
         """Those of the proposed blocks that our own module has not delivered."""
@@ -319,6 +314,16 @@ class Intake:
         ended = OfferEnded(peer, message.module, message.number, offer.connection, message.key_position, overtaken)
         self.context.at(self.context.now + wait_ns, ended)
 
+    def _judge_ready(self, pair: Pair, module: str) -> None:
+        """Those whose copies are here, each after the one before: its placements would else be passed by later ones."""
+        offers = self.offers.get(pair.peer, {})
+        for offered in [offered for offered in offers if offered[0] == module]:
+            if self._missing(pair, offers[offered].message):
+                return
+            offer = offers.pop(offered)
+            if pair.current is not None and pair.current.id == offer.connection:
+                self._judge(pair, offer.message, offer.key)
+
     def _judge(self, pair: Pair, message: AgreeBlock, key: Range) -> None:
         here, module = self.waiting[pair.peer], message.module
         ours = [here[module, number] for number in message.numbers]
@@ -326,7 +331,7 @@ class Intake:
         alike = [block.length for block in ours] == [block.length for block in message.blocks]
         covered = self._covered(pair, module, message.blocks)
         same = alike and self.context.vault.matches(names, key, covered, message.fingerprint)
-        # While we waited for our copies, later placements may have passed these.
+        # While we waited for our copies, placements of another module may have passed these.
         if not same or any(start < pair.runs[number].append for number, start, _ in message.placements):
             self._refuse(pair, message, key, ())
             return
@@ -364,6 +369,7 @@ class Intake:
         del self.offers[event.peer][event.module, event.number]
         if pair.current is not None and pair.current.id == event.connection:
             self._refuse(pair, offer.message, offer.key, lacking)
+        self._judge_ready(pair, event.module)
 
     def stored(self, pair: Pair, message: StoredBlock) -> None:
         placements = self.placing.unconfirmed.pop((pair.peer, message.module, message.number), None)

@@ -93,6 +93,28 @@ def test_a_late_block_is_waited_for_although_another_one_is_overtaken(link: Link
     assert link.counted("blocks_refused") == (1, 1) and link.counted("blocks_repeated") == (0, 0)
 
 
+def test_a_block_that_comes_behind_a_later_one_is_not_passed_by_it(link: Link) -> None:
+    bits = link.late(10, length=LARGE) | link.late(11, length=LARGE)
+    link.run(0.1)
+    assert len(link.intake("a").proposed["b"]) == 2
+    link.at("b", 11, bits[11])
+    link.run(0.5)
+    link.at("b", 10, bits[10])
+    link.run(5)
+    assert link.counted("blocks_refused") == (0, 0)
+    assert not link.intake("a").waiting["b"] and not link.intake("b").waiting["a"]
+
+
+def test_no_more_is_lost_than_the_block_that_does_not_come(link: Link) -> None:
+    bits = link.late(10, length=LARGE) | link.late(11, length=LARGE) | link.late(12, length=LARGE)
+    link.run(0.1)
+    for number in (11, 12):
+        link.at("b", number, bits[number])
+    link.run(5)
+    assert link.counted("blocks_refused") == (1, 1)
+    assert not link.intake("a").waiting["b"] and not link.intake("b").waiting["a"]
+
+
 def test_the_wait_of_a_refused_proposal_does_not_end_the_next_one(link: Link) -> None:
     bits = link.late(10, 11, 12)
     link.at("b", 10, bits[10])
