@@ -456,7 +456,8 @@ class Hosted:
     def _draw(self) -> float:
         return int.from_bytes(self.context.entropy(4), "big") / (1 << 32)
 
-    @staticmethod
-    def _settings(node: str, peer: str, rate_bps: int, distant: bool) -> LineSettings:
-        """Tags are the link's own: real ones, on every frame, out of its tag runs."""
-        return LineSettings(rate_bps=rate_bps, tag_bits=0)
+    def _settings(self, node: str, peer: str, rate_bps: int, distant: bool) -> LineSettings:
+        """Tags are the link's own: real ones, on every frame, out of its tag runs. What both directions may hold lies in
+        one run here."""
+        capacity_bits = 2 * self.context.settings.stock_limit_bytes * BYTE_BITS
+        return LineSettings(rate_bps, capacity_bits, tag_bits=0)

@@ -47,6 +47,9 @@ class Placing:
         tags = (pair.own_tags,) if own_only else (pair.own_tags, pair.their_tags)
         keys = (pair.own_key,) if own_only or self.one_run else (pair.own_key, pair.their_key)
         limit = self.context.settings.stock_limit_bytes
+        if self.one_run:
+            # What both directions may hold.
+            limit *= 2
         # Beyond their floors tag runs are filled no further than key runs: what is wanted now comes first.
         tag_limit = TAG_LIMIT_BYTES
         if not self.one_run:
@@ -72,13 +75,14 @@ class Placing:
             self.context.put(run.row())
         return tuple(placements)
 
-    @staticmethod
-    def _stock_bytes(pair: Pair, run: Run) -> int:
+    def _stock_bytes(self, pair: Pair, run: Run) -> int:
         """What a direction has; where that is little, with its pads that nobody has used: they wait for the other's.
 
         Not many of them count: the owner of a run may have lost a lease that is remembered here.
         """
         stock = run.untouched
+        if self.one_run:
+            return stock + pair.hosted.total()
         if stock >= PADS_COUNTED_BYTES:
             return stock
         return stock + min(PADS_COUNTED_BYTES, pair.pads.total() if run.owned else run.pads_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ BLOCK_BYTES = 16_384
 HOSTED = sorted(set(DESIGNS) - {"keyhop"})
 
 
-def settings(name: str, peer: str) -> NodeSettings:
+def settings(name: str, peer: str, **more: Any) -> NodeSettings:
     return NodeSettings(
         node=NodeId(name),
         neighbours=(Neighbour(node=NodeId(peer), link=bytes(16), segment_bytes=1024, rate_bps=10_000),),
@@ -28,14 +29,15 @@ def settings(name: str, peer: str) -> NodeSettings:
         ),
         directory={AppId(f"{kind}-{peer}"): NodeId(peer) for kind in ("sae", "other")},
         request_wait_ns=5 * NANOSECONDS,
+        **more,
     )
 
 
 class Two:
     """Nodes a and b of one design, a link that has given blocks, and what applications got."""
 
-    def __init__(self, design: str, blocks: int = 6) -> None:
-        self.world = World(1, [settings("a", "b"), settings("b", "a")], DESIGNS[design], NodeVault)
+    def __init__(self, design: str, blocks: int = 6, **more: Any) -> None:
+        self.world = World(1, [settings("a", "b", **more), settings("b", "a", **more)], DESIGNS[design], NodeVault)
         self.answers: dict[int, Answered] = {}
         self.world.on_answer.append(lambda answered: self.answers.__setitem__(answered.request, answered))
         self.world.start()
@@ -84,6 +86,22 @@ def test_both_ends_get_the_same_key_and_no_key_twice(design: str) -> None:
         assert (same, fetched.made) == (bits, given.made)
         assert bits not in seen
         seen.add(bits)
+
+
+@pytest.mark.parametrize("design", HOSTED)
+def test_no_more_is_taken_in_than_the_node_may_hold(design: str) -> None:
+    limit = 32_768
+    two = Two(design, blocks=0, stock_limit_bytes=limit)
+    for number in range(14):
+        two.block(number)
+        two.pass_time(1)
+    node = two.world.processes[NodeId("a")].node
+    pair = node.context.pairs[NodeId("b")]
+    held = pair.own_key.untouched + pair.hosted.total()
+    assert limit < held <= 2 * limit
+    given, bits = two.ask("a", 256)
+    assert given.refusal is None
+    assert two.fetch("b", given.ids[0])[1] == bits
 
 
 def test_a_key_is_given_once_and_to_its_slave_alone() -> None:
