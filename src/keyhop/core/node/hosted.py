@@ -457,7 +457,7 @@ class Hosted:
         return int.from_bytes(self.context.entropy(4), "big") / (1 << 32)
 
     def _settings(self, node: str, peer: str, rate_bps: int, distant: bool) -> LineSettings:
-        """Tags are the link's own: real ones, on every frame, out of its tag runs. What both directions may hold lies in
-        one run here."""
+        """Tags are the link's own: real ones, on every frame, out of its tag runs. What both directions may hold lies
+        in one run here."""
         capacity_bits = 2 * self.context.settings.stock_limit_bytes * BYTE_BITS
         return LineSettings(rate_bps, capacity_bits, tag_bits=0)
