@@ -288,16 +288,15 @@ class Intake:
             if offer.message.module == message.module and not set(numbers).isdisjoint(offer.message.numbers):
                 raise PeerError(f"block {message.number} of {message.module}, or one with it, is proposed twice")
         before = self.numbers.are_seen(pair.peer, message.module, *numbers)
-        missing = self._missing(pair, message)
         if not fits or before:
             self._refuse(pair, message, key, before)
         elif pair.current is not None:
             offer = offers[message.module, message.number] = Offer(message, key, pair.current.id)
-            if missing:
-                self._wait(offer, pair.peer, overtaken=False)
-            if self._overtaken(pair, message):
-                self._wait(offer, pair.peer, overtaken=True)
             self._judge_ready(pair, message.module)
+            if (message.module, message.number) in offers:
+                self._wait(offer, pair.peer, overtaken=False)
+                if self._overtaken(pair, message):
+                    self._wait(offer, pair.peer, overtaken=True)
 
     def _missing(self, pair: Pair, message: AgreeBlock) -> tuple[int, ...]:
         """Those of the proposed blocks that our own module has not delivered."""
@@ -365,6 +364,9 @@ class Intake:
             return
         lacking = (self._overtaken if event.overtaken else self._missing)(pair, offer.message)
         if not lacking:
+            if not event.overtaken:
+                # It waits for another, and its own blocks may yet be pushed out by newer ones.
+                self._wait(offer, event.peer, overtaken=False)
             return
         del self.offers[event.peer][event.module, event.number]
         if pair.current is not None and pair.current.id == event.connection:

@@ -115,6 +115,21 @@ def test_no_more_is_lost_than_the_block_that_does_not_come(link: Link) -> None:
     assert not link.intake("a").waiting["b"] and not link.intake("b").waiting["a"]
 
 
+def test_a_block_that_is_pushed_out_while_it_waits_for_another_is_not_waited_for_for_ever(link: Link) -> None:
+    bits = link.world.random.randbytes(LARGE)
+    link.at("b", 11, bits)
+    link.late(10, length=LARGE)
+    link.at("a", 11, bits)
+    link.run(0.1)
+    # As newer ones do, where too many wait.
+    del link.intake("b").waiting["a"][MODULE, 11]
+    link.run(35)
+    assert link.counted("blocks_refused") == (2, 2)
+    link.both(12, length=LARGE)
+    link.run(2)
+    assert not link.intake("a").proposed["b"] and not link.intake("b").waiting["a"]
+
+
 def test_the_wait_of_a_refused_proposal_does_not_end_the_next_one(link: Link) -> None:
     bits = link.late(10, 11, 12)
     link.at("b", 10, bits[10])
