@@ -96,7 +96,7 @@ def build(folder: Path, measured: str = "b") -> tuple[World, Process, Stopwatch]
     middle = world.processes[NodeId(measured)]
     middle.disk = RealDisk(folder / "node.db", NodeKey(bytes(32)), measured, ROW_TYPES)  # type: ignore[assignment]
     watch = Stopwatch()
-    for name in ("_turn", "_committed", "_release"):
+    for name in ("turn", "_committed", "_release"):
         setattr(middle, name, watch.around(getattr(middle, name)))
     transmit, arrive = world.transmit, middle.feed
 
