@@ -49,6 +49,16 @@ class Line:
         self.run(1.1)
         return self.answers[request].deliver.refusal is None
 
+    def breaks_off_and_opens_again(self, owner: str, other: str) -> None:
+        for end, peer in ((owner, other), (other, owner)):
+            pair = self.pair(end, peer)
+            assert pair.current is not None
+            self.world.processes[NodeId(end)].node.links.drop(pair, pair.current, "broken off by the test")
+        self.run(1)
+        assert not self.pair(owner, other).is_open
+        self.run(60)
+        assert self.pair(owner, other).is_open and self.pair(other, owner).is_open
+
     def seconds_until_supplied(self, limit: int) -> int:
         for seconds in range(1, limit + 1):
             if self.asks():
@@ -104,14 +114,7 @@ def test_tag_keys_that_only_their_owner_still_has_are_not_waited_for_for_ever(
     granted = line.pair(other, owner).their_tags
     granted.mark = granted.append
     assert not granted.fresh(0, granted.append)
-    for end, peer in ((owner, other), (other, owner)):
-        pair = line.pair(end, peer)
-        assert pair.current is not None
-        line.world.processes[NodeId(end)].node.links.drop(pair, pair.current, "broken off by the test")
-    line.run(1)
-    assert not line.pair(owner, other).is_open
-    line.run(60)
-    assert line.pair(owner, other).is_open and line.pair(other, owner).is_open
+    line.breaks_off_and_opens_again(owner, other)
     assert line.asks()
     assert line.pair(owner, other).openings_failed == 0
 
@@ -129,14 +132,7 @@ def test_an_owner_that_takes_its_keys_for_enough_hears_that_they_are_used_up(own
     granted = line.pair(other, owner).their_tags
     line.world.processes[NodeId(other)].node.links.burning.burn(granted, 0, granted.append)
     assert not granted.available()
-    for end, peer in ((owner, other), (other, owner)):
-        pair = line.pair(end, peer)
-        assert pair.current is not None
-        line.world.processes[NodeId(end)].node.links.drop(pair, pair.current, "broken off by the test")
-    line.run(1)
-    assert not line.pair(owner, other).is_open
-    line.run(60)
-    assert line.pair(owner, other).is_open and line.pair(other, owner).is_open
+    line.breaks_off_and_opens_again(owner, other)
     assert line.seconds_until_supplied(5) <= 4
 
 
